@@ -1,0 +1,34 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both make .venv first, with pip, against the pins.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.PHONY: setup demo test test-all lint lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("actmax needs Python 3.11 or newer: make PYTHON=python3.11 setup" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup ## Report A's experiment on a real model; about 4 minutes on 2 cores, the first time
+	$(BIN)/actmax experiment=reproducibility subject=smollm2
+
+test: setup lint ## the fast checks
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
+
+test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment
+	$(BIN)/python -m pytest -m slow --cov --cov-append --cov-report=term
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+lock: setup ## renews constraints.txt; torch stays at the version named here (docs/design.md says why)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade \
+		--constraint constraints.in pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,0 +1,72 @@
+"""The command line: one Hydra app, with exit codes that a script can rely on.
+
+0 done; 1 a job failed; 2 the user's input is wrong; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from actmax import config
+from actmax.errors import InputError, JobError
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def job(cfg: DictConfig) -> None:
+    """Hydra's task: one job. Heavy imports wait until the config has been checked."""
+    config.check(cfg)
+    from actmax.run import run
+
+    run(cfg)
+
+
+def main() -> None:
+    """The console script `actmax`."""
+    config.register()
+    wants_traceback = os.environ.get(FULL_ERROR) == "1"
+    os.environ[FULL_ERROR] = "1"  # Hydra then hands its errors on, instead of ending the process with 1
+    try:
+        hydra.main(version_base="1.3", config_path=str(config.conf_folder()), config_name="config")(job)()
+    except KeyboardInterrupt:
+        print("actmax: stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except Exception as error:
+        if wants_traceback:
+            traceback.print_exc()
+        code, message = explain(error)
+        print(f"actmax: {message}", file=sys.stderr)  # noqa: T201
+        sys.exit(code)
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the one message for an error."""
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, InputError):
+            return 2, str(link)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        said = list(dict.fromkeys(str(link).strip() for link in chain))
+        return 2, "\n".join(said) + "\nSee `actmax --help` for the keys and their values."
+    if isinstance(error, OSError):
+        allowed, way_out = f"the output folder cannot be made ({error.strerror})", "Name another: hydra.run.dir=FOLDER."
+        return 2, str(InputError("hydra.run.dir", error.filename, allowed, way_out))
+    return 1, str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""The typed schema of the config, and what can be checked of it before anything heavy is imported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from actmax.architecture import SITES, Unit
+from actmax.errors import InputError
+from actmax.record import job_hash
+
+
+@dataclass
+class SubjectConfig:
+    """The language model under study."""
+
+    name: str = MISSING
+    source: str = MISSING
+    id: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    wheel: str | None = None
+    dtype: str = "float32"
+    attention: str = "auto"
+    architecture: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass
+class UnitConfig:
+    """What is maximized; `layer` and `index` take a number, a list or a range."""
+
+    site: str = MISSING
+    layer: Any = MISSING
+    index: Any = MISSING
+
+
+@dataclass
+class InitConfig:
+    """Where restarts start."""
+
+    name: str = MISSING
+    path: str | None = None
+    tensor: str = "final"
+
+
+@dataclass
+class ObjectiveConfig:
+    """What is asked of the unit."""
+
+    reduction: str = "mean"
+    sign: str = "maximize"
+
+
+@dataclass
+class PriorConfig:
+    """What keeps the embeddings near text."""
+
+    l2: float = 0.0
+
+
+@dataclass
+class OptimizerConfig:
+    """How the embeddings move."""
+
+    name: str = MISSING
+    lr: float = 0.001
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainerConfig:
+    """What the Lightning Trainer is told."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    deterministic: bool = False
+    detect_anomaly: bool = False
+    profiler: str | None = None
+
+
+@dataclass
+class DecodeConfig:
+    """How embeddings become tokens."""
+
+    top_k: int = 5
+
+
+@dataclass
+class NullConfig:
+    """How large the nulls are."""
+
+    pool: int = 50_000
+    draws: int = 1_000
+    displacements: int = 100
+    seed: int = 0
+
+
+@dataclass
+class LoggerConfig:
+    """Where running measures go."""
+
+    name: str = MISSING
+    project: str = "actmax"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class TaskConfig:
+    """Which kind of job this is."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Config:
+    """A job."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    subject: SubjectConfig = field(default_factory=SubjectConfig)
+    unit: UnitConfig = field(default_factory=UnitConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    nulls: NullConfig = field(default_factory=NullConfig)
+    seeds: Any = MISSING
+    tokens: int = MISSING
+    steps: int = MISSING
+    max_rows: int | None = None
+    sweep: str = MISSING
+    resume: bool = True
+    force: bool = False
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "task.name": ("maximization",),
+    "subject.source": ("hub", "wheel", "random"),
+    "subject.dtype": ("float32", "float64", "bfloat16"),
+    "unit.site": SITES,
+    "init.name": ("scaled", "randn", "tokens", "file"),
+    "init.tensor": ("initial", "final"),
+    "objective.reduction": ("mean", "last", "max"),
+    "objective.sign": ("maximize", "minimize"),
+    "optimizer.name": ("adam", "adamw", "sgd"),
+    "logger.name": ("csv", "wandb", "none"),
+}
+AT_LEAST: dict[str, int] = {
+    "tokens": 1,
+    "steps": 1,
+    "max_rows": 1,
+    "trainer.devices": 1,
+    "decode.top_k": 1,
+    "nulls.pool": 1000,
+    "nulls.draws": 20,
+    "nulls.displacements": 20,
+}
+NOT_IDENTITY = (
+    "subject.path",
+    "subject.wheel",
+    "trainer",
+    "logger",
+    "callbacks.progress",
+    "callbacks.checkpoint",
+    "max_rows",
+    "sweep",
+    "resume",
+    "force",
+)
+"""What may differ between two runs of the same job; the hash of the weights stands for where they lie."""
+
+
+def conf_folder() -> Path:
+    """The config files: inside the package of a wheel, at the root of a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def integers(value: Any, key: str) -> list[int]:
+    """A number, a list, or a range `start:stop` (`start:stop:step`), stop left out; as in Python's slices.
+
+    Raises:
+        InputError: it is none of these, names a number twice, or is empty.
+
+    Example:
+        >>> integers("0:3", "seeds"), integers(7, "seeds"), integers([1, "4:6"], "seeds")
+        ([0, 1, 2], [7], [1, 4, 5])
+    """
+    parts = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    numbers = [number for part in parts for number in _numbers(part, value, key)]
+    if not numbers:
+        raise InputError(key, value, "must name at least one number")
+    if len(set(numbers)) < len(numbers):
+        raise InputError(key, value, "must name each number once", "A repeated one would count as a replicate.")
+    return numbers
+
+
+def _numbers(part: Any, value: Any, key: str) -> Sequence[int]:
+    wrong = InputError(key, value, "must be a whole number from 0, a list of them, or a range such as '0:12'")
+    if isinstance(part, bool) or part is None:
+        raise wrong
+    try:
+        ends = [int(end) for end in str(part).split(":")]
+    except ValueError:
+        raise wrong from None
+    if len(ends) > 3 or (len(ends) == 3 and ends[2] < 1) or min(ends) < 0:
+        raise wrong
+    return [ends[0]] if len(ends) == 1 else range(*ends)
+
+
+def seeds(cfg: DictConfig) -> list[int]:
+    """The seeds of a job."""
+    return integers(cfg.seeds, "seeds")
+
+
+def units(cfg: DictConfig) -> list[Unit]:
+    """The units of a job: layers x indices."""
+    layer = cfg.unit.layer
+    layers = [None] if layer is None else integers(layer, "unit.layer")
+    return [Unit(cfg.unit.site, layer, index) for layer in layers for index in integers(cfg.unit.index, "unit.index")]
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuses what is wrong whatever the subject is.
+
+    Raises:
+        InputError: names the key, the value and what is allowed.
+    """
+    for key, allowed in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value not in allowed:
+            raise InputError(key, value, f"must be one of {', '.join(allowed)}")
+    for key, least in AT_LEAST.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < least:
+            raise InputError(key, value, f"must be at least {least}")
+    if not (cfg.optimizer.lr > 0 and math.isfinite(cfg.optimizer.lr)):
+        raise InputError("optimizer.lr", cfg.optimizer.lr, "must be a positive number")
+    if not (cfg.prior.l2 >= 0 and math.isfinite(cfg.prior.l2)):
+        raise InputError("prior.l2", cfg.prior.l2, "must be 0 or a positive number")
+    if cfg.init.name == "file" and cfg.init.path is None:
+        raise InputError("init.path", None, "must name a record's folder with init=file")
+    if cfg.trainer.devices != 1:
+        reason = "must be 1: several devices in one job are not built yet, and DDP would average restarts into one"
+        raise InputError("trainer.devices", cfg.trainer.devices, reason, "Sweep over seeds or units with -m.")
+    seeds(cfg)
+    units(cfg)
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """What identifies a job's work in its config: everything that can change its result."""
+    content: Any = OmegaConf.to_container(cfg, resolve=True)
+    content = {**content, "seeds": seeds(cfg)}
+    content.pop("hydra", None)
+    content["unit"] = [[unit.site, unit.layer, unit.index] for unit in units(cfg)]
+    for key in NOT_IDENTITY:
+        _remove(content, key.split("."))
+    return content
+
+
+def _remove(content: dict[str, Any], path: Sequence[str]) -> None:
+    *parents, last = path
+    for parent in parents:
+        content = content.get(parent, {})
+    content.pop(last, None)
+
+
+def job_folder(cfg: DictConfig) -> str:
+    """A folder's name for a job, the same for the same work: what a person looks for, then a hash.
+
+    It is asked for before the folder is made, so a config that is wrong in itself leaves nothing behind.
+    """
+    task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    check(task)
+    place = {"path": task.subject.path, "wheel": task.subject.wheel}
+    digest = job_hash({"config": identity(task), **place})[:10]
+    parts = [task.subject.name, task.unit.site, _short(task.unit.layer), _short(task.unit.index), digest]
+    return "_".join(part for part in parts if part)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    numbers = integers(value, "")
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}to{numbers[-1]}"
+
+
+def sweep_name(root: DictConfig) -> str:
+    """The experiment's name, or the task's where no experiment is chosen."""
+    choices: Mapping[str, Any] | None = OmegaConf.select(root, "hydra.runtime.choices")
+    if choices is None and HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+    experiment = (choices or {}).get("experiment")
+    return str(experiment) if experiment not in (None, "null") else str(root.task.name)
+
+
+def register() -> None:
+    """Puts the schema and the resolvers where Hydra finds them."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
+    OmegaConf.register_new_resolver("sweep_name", lambda *, _root_: sweep_name(_root_), replace=True)

