@@ -24,6 +24,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def job(cfg: DictConfig) -> None:
     """Hydra's task: one job. Heavy imports wait until the config has been checked."""
     config.check(cfg)
+    config.check_subject(cfg)
     from actmax.run import run
 
     run(cfg)
@@ -57,7 +58,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         said = list(dict.fromkeys(str(link).strip() for link in chain))
         return 2, "\n".join(said) + "\nSee `actmax --help` for the keys and their values."
     if isinstance(error, OSError):
-        allowed, way_out = f"the output folder cannot be made ({error.strerror})", "Name another: hydra.run.dir=FOLDER."
+        allowed, way_out = (
+            f"the output folder cannot be written ({error.strerror})",
+            "Name another: hydra.run.dir=FOLDER.",
+        )
         return 2, str(InputError("hydra.run.dir", error.filename, allowed, way_out))
     return 1, str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
 
@@ -65,7 +69,7 @@ def explain(error: BaseException) -> tuple[int, str]:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__
+        error = error.__cause__ or error.__context__  # OmegaConf drops the cause of what a resolver raises
 
 
 if __name__ == "__main__":

@@ -88,16 +88,20 @@ class Geometry:
         Raises:
             InputError: names the key and the allowed range.
         """
-        self.check_site(unit.site)
-        if unit.site == "final_norm":
-            if unit.layer is not None:
-                raise InputError("unit.layer", unit.layer, "final_norm takes no layer", "Say unit.layer=null.")
-        elif unit.layer is None or not 0 <= unit.layer < self.layers:
-            allowed = f"must be a number from 0 to {self.layers - 1} (this {self.model_type} has {self.layers} blocks)"
-            raise InputError("unit.layer", unit.layer, allowed)
+        self.check_place(unit.site, unit.layer)
         width = self.width(unit.site)
         if not 0 <= unit.index < width:
             raise InputError("unit.index", unit.index, f"must be a number from 0 to {width - 1} at {unit.site}")
+
+    def check_place(self, site: str, layer: int | None) -> None:
+        """Refuses a site, or a layer of it, that this subject does not have."""
+        self.check_site(site)
+        if site == "final_norm":
+            if layer is not None:
+                raise InputError("unit.layer", layer, "final_norm takes no layer", "Say unit.layer=null.")
+        elif layer is None or not 0 <= layer < self.layers:
+            allowed = f"must be a number from 0 to {self.layers - 1} (this {self.model_type} has {self.layers} blocks)"
+            raise InputError("unit.layer", layer, allowed)
 
     def check_site(self, site: str) -> None:
         """Refuses a site that this subject does not have."""
@@ -112,7 +116,7 @@ def geometry(config: Mapping[str, Any]) -> Geometry:
     """The sizes in a Hugging Face config (the contents of its config.json).
 
     Raises:
-        InputError: the family is not one that is known.
+        InputError: the family is not one that is known, or a size is missing or makes no sense.
     """
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
@@ -123,17 +127,18 @@ def geometry(config: Mapping[str, Any]) -> Geometry:
             "To add one, give it an entry in FAMILIES of actmax/subject.py (its module paths) and in "
             "actmax/architecture.py (its sizes); docs/families.md shows how.",
         )
-    d_model = int(_first(config, "hidden_size", "n_embd"))
-    heads = int(_first(config, "num_attention_heads", "num_heads", "n_head"))
+    d_model = _first(config, "hidden_size", "n_embd")
+    heads = _first(config, "num_attention_heads", "num_heads", "n_head")
+    four_times = 4 * d_model if model_type in ("gpt2", "gpt_neo") else None  # what Hugging Face takes where it is unset
     return Geometry(
         model_type=str(model_type),
-        layers=int(_first(config, "num_hidden_layers", "num_layers", "n_layer")),
+        layers=_first(config, "num_hidden_layers", "num_layers", "n_layer"),
         d_model=d_model,
-        d_mlp=int(_first(config, "intermediate_size", "n_inner", default=4 * d_model)),
+        d_mlp=_first(config, "intermediate_size", "n_inner", default=four_times),
         heads=heads,
-        kv_heads=int(_first(config, "num_key_value_heads", default=heads)),
-        head_dim=int(_first(config, "head_dim", default=d_model // heads)),
-        context=int(_first(config, "max_position_embeddings", "n_positions")),
+        kv_heads=_first(config, "num_key_value_heads", default=heads),
+        head_dim=_first(config, "head_dim", default=d_model // heads),
+        context=_first(config, "max_position_embeddings", "n_positions"),
         parallel=model_type == "gpt_neox" and bool(config.get("use_parallel_residual", True)),
     )
 
@@ -149,14 +154,15 @@ def read_geometry(folder: Path) -> Geometry:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError("subject.path", file, f"must be whole JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError("subject.path", file, "must hold a JSON object")
     return geometry(content)
 
 
-def _first(config: Mapping[str, Any], *keys: str, default: int | None = None) -> Any:
-    """The value of the first key that is there: families name the same size differently."""
-    for key in keys:
-        if config.get(key) is not None:
-            return config[key]
-    if default is None:
-        raise InputError("subject", "config.json", f"must name one of {', '.join(keys)}")
-    return default
+def _first(config: Mapping[str, Any], *keys: str, default: int | None = None) -> int:
+    """The size under the first key that is there: families name the same size differently."""
+    found = {key: config[key] for key in keys if config.get(key) is not None}
+    key, value = next(iter(found.items()), (keys[0], default))
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError("subject", f"config.json's {key}: {value}", "must be a whole number from 1")
+    return value

@@ -12,9 +12,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from actmax.architecture import SITES, Unit
+from actmax.architecture import SITES, Unit, geometry, read_geometry
 from actmax.errors import InputError
 from actmax.record import job_hash
+from actmax.weights import locate
 
 
 @dataclass
@@ -257,6 +258,24 @@ def check(cfg: DictConfig) -> None:
         raise InputError("trainer.devices", cfg.trainer.devices, reason, "Sweep over seeds or units with -m.")
     seeds(cfg)
     units(cfg)
+
+
+def check_subject(cfg: DictConfig) -> None:
+    """Refuses what the subject lacks, by its config.json alone, and fetches its weights if they are not here yet.
+
+    Raises:
+        InputError: names the key, the value and what is allowed.
+    """
+    subject = cfg.subject
+    if subject.source == "random" and subject.path is None:
+        sizes = geometry(subject.architecture)
+    else:
+        place = {key: subject[key] for key in ("source", "id", "revision", "path", "wheel")}
+        sizes = read_geometry(locate(**place).folder)
+    for unit in units(cfg):
+        sizes.check(unit)
+    if cfg.tokens > sizes.context:
+        raise InputError("tokens", cfg.tokens, f"must be at most {sizes.context}, the context of {subject.name}")
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Decoder:
     """
 
     def __init__(self, embedding_matrix: Float[Tensor, "vocabulary d_model"]) -> None:
-        self.directions = normalize(embedding_matrix.detach().float(), dim=1)
+        self.directions = _directions(embedding_matrix)
 
     @property
     def vocabulary(self) -> int:
@@ -63,7 +63,8 @@ class Decoder:
     ) -> Decoded:
         """The `top_k` tokens with the largest cosine to each vector.
 
-        A vector of length 0 has no direction: all its cosines are 0.
+        A vector of length 0 has no direction: all its cosines are 0. Where tokens have the same embedding, the one with
+        the lowest id comes first.
 
         Args:
             vectors: any leading shape.
@@ -76,10 +77,10 @@ class Decoder:
         flat = vectors.detach().reshape(-1, self.d_model)
         ids, cosines = [], []
         for block in self._blocks(flat):
-            similarity = normalize(block.to(self.directions), dim=1) @ self.directions.T
-            found = similarity.max(1, keepdim=True) if top_k == 1 else similarity.topk(top_k, dim=1)
-            ids.append(found[1].cpu())
-            cosines.append(found[0].cpu())
+            similarity = _directions(block.to(self.directions.device)) @ self.directions.T
+            cosine, token = _top(similarity, top_k)
+            ids.append(token.cpu())
+            cosines.append(cosine.cpu())
             if on_block is not None:
                 on_block(len(block))
         shape = (*vectors.shape[:-1], top_k)
@@ -87,3 +88,23 @@ class Decoder:
 
     def _blocks(self, flat: Tensor) -> Iterator[Tensor]:
         return iter(flat.split(max(1, BLOCK // self.vocabulary)))
+
+
+def _directions(vectors: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors d_model"]:
+    """Unit vectors in float32; divided by the largest entry first, so that no square over- or underflows."""
+    vectors = vectors.detach()
+    vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
+    largest = vectors.abs().amax(1, keepdim=True)
+    return normalize((vectors / largest.where(largest > 0, 1)).float(), dim=1)
+
+
+def _top(similarity: Float[Tensor, "vectors vocabulary"], k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, largest first, the lowest id first among equals."""
+    best, first = similarity.max(1, keepdim=True)  # the first of equals, which topk does not promise
+    if k == 1:
+        return best, first
+    cosine, token = similarity.topk(k, dim=1)
+    last = torch.where((token == first).any(1), token[:, -1], first[:, 0])
+    token = torch.cat([token[:, :-1], last[:, None]], dim=1).sort(dim=1).values
+    cosine, order = similarity.gather(1, token).sort(dim=1, descending=True, stable=True)
+    return cosine, token.gather(1, order)

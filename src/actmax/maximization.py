@@ -6,7 +6,7 @@ does depends on no other restart, beyond rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +57,27 @@ class Row:
     """What is maximized."""
     seed: int
     """Of the initial embedding."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What stands in for data. It has no state, and says so, for Lightning else warns at every resume."""
+
+    count: int
+    """How many steps."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count))
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Nothing to take up."""
 
 
 class Maximization(LightningModule):
@@ -124,9 +145,9 @@ class Maximization(LightningModule):
         name, lr, options = self.optimizer
         return OPTIMIZERS[name]([self.embedding], lr=lr, **options)
 
-    def train_dataloader(self) -> range:
+    def train_dataloader(self) -> Steps:
         """There is no data: one number per step."""
-        return range(self.steps)
+        return Steps(self.steps)
 
     def on_fit_start(self) -> None:
         """Brings the subject, which Lightning does not know of, to the optimizee's device."""
@@ -182,9 +203,7 @@ class Maximization(LightningModule):
         return torch.cat([self.activations(embeddings[chunk], chunk) for chunk in self._chunks()])
 
     @torch.no_grad()
-    def capture(
-        self, embeddings: Float[Tensor, "restarts tokens d_model"]
-    ) -> dict[Place, Float[Tensor, "restarts width"]]:
+    def capture(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> dict[Place, Float[Tensor, "own width"]]:
         """Every coordinate at each target's site and layer, reduced over positions like the target, per restart.
 
         A place's rows are those of its own restarts, in the order of `rows`.

@@ -22,7 +22,7 @@ def _generator(seed: int) -> torch.Generator:
 
 def scaled(embedding_matrix: Float[Tensor, "vocabulary d_model"], tokens: int) -> Start:
     """Gaussian noise with the standard deviation of the token-embedding matrix's entries."""
-    scale = embedding_matrix.detach().float().std().cpu()
+    scale = embedding_matrix.detach().float().cpu().std()  # a GPU would round otherwise
     width = embedding_matrix.shape[1]
     return lambda seed: torch.randn(tokens, width, generator=_generator(seed)) * scale
 
@@ -62,6 +62,8 @@ def from_record(folder: Path, which: str, tokens: int, d_model: int) -> Start:
         raise InputError("init.path", folder, allowed, "Set tokens and subject to the record's.")
     if len(set(seeds)) != len(seeds):
         raise InputError("init.path", folder, "must hold one unit, so that a seed names one embedding")
+    if len(seeds) != len(saved):
+        raise InputError("init.path", folder, f"must name a seed for each of its {len(saved)} embeddings")
     by_seed = dict(zip(seeds, saved.float(), strict=True))
 
     def start(seed: int) -> Tensor:

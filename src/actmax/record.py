@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from actmax.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second, and this module is read before the config is checked
 
 VERSION = 1
 """Of the record's layout; a reader refuses another."""
@@ -133,6 +134,8 @@ class Record:
 
     def table(self, name: Table) -> pd.DataFrame:
         """Reads a table."""
+        import pandas as pd
+
         return pd.read_parquet(self.folder / f"{name}.parquet")
 
     def summary(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def unit_table(units: pd.DataFrame) -> Table:
 
 def _address(row: dict[Any, Any]) -> str:
     place = row["site"] if pd.isna(row["layer"]) else f"{row['site']}.{row['layer']}"
-    return f"{place}[{row['index']}]".replace("[", "\\[")
+    return escape(f"{place}[{row['index']}]")
 
 
 def _between(row: dict[Any, Any], name: str, form: str) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Null:
         return "above" if self.observed > self.high else "within"
 
 
-def against(observed: float, draws: NDArray[np.float64]) -> Null:
+def against(observed: float | int, draws: NDArray[np.float64]) -> Null:
     """Sets an observed value beside draws of its null.
 
     Args:
@@ -82,7 +83,7 @@ def uniform_unique(observed: int, drawn: int, vocabulary: int) -> Null:
     low, high = (int(np.searchsorted(below, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     tails = below[observed], mass[observed:].sum()
     mean = vocabulary * -np.expm1(drawn * np.log1p(-1 / vocabulary))
-    return Null(float(observed), float(mean), low, high, min(1.0, 2 * float(min(tails))), 0)
+    return Null(float(observed), float(mean), float(low), float(high), min(1.0, 2 * float(min(tails))), 0)
 
 
 @dataclass(frozen=True)
@@ -145,15 +146,21 @@ def random_pool(
 def _read_pool(cache: Path, size: int) -> Pool | None:
     """The cached pool, or None where there is none or it is damaged (then it is made anew)."""
     try:
-        with np.load(cache, allow_pickle=False) as held:
+        with cache.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
             pool = Pool(torch.from_numpy(held["ids"]), torch.from_numpy(held["cosines"]))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return pool if len(pool.ids) == len(pool.cosines) == size else None
 
 
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    """A stream of its own: a null that shared its seed with a restart would draw that restart's noise again."""
+    state = np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1, np.uint64)
+    return torch.Generator("cpu").manual_seed(int(state[0] >> np.uint64(1)))
+
+
 def _decode_pool(decoder: Decoder, size: int, seed: int, progress: Callable[[int, int], None] | None) -> Pool:
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = _generator(seed, "pool")
     ids, cosines, done = [], [], 0
     while done < size:
         vectors = torch.randn(min(2048, size - done), decoder.d_model, generator=generator)
@@ -195,7 +202,7 @@ def displace(
         draws: how many.
         seed: of the directions.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = _generator(seed, "displacement")
     start = initial.detach().float().cpu().reshape(-1, decoder.d_model)
     length = (final.detach().float().cpu().reshape_as(start) - start).norm(dim=1, keepdim=True)
     kept = decoder(start).best

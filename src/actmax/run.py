@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig, OmegaConf
 
 from actmax import config, optimizee, report, results
-from actmax.architecture import geometry, read_geometry
 from actmax.callbacks import Checkpoint, JobCallback, Stop
 from actmax.errors import InputError, JobError
 from actmax.maximization import Maximization, Objective, Row
@@ -39,7 +39,7 @@ from actmax.record import Record, Status, job_hash, now
 from actmax.reproducibility import NullSettings
 from actmax.subject import Subject, load
 from actmax.tracking import CsvTracker, Tracker, WandbTracker
-from actmax.weights import cache_folder, locate
+from actmax.weights import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -49,33 +49,21 @@ PACKAGES = ("actmax", "torch", "transformers", "lightning", "hydra-core", "torch
 def run(cfg: DictConfig) -> None:
     """Runs one job in Hydra's output folder, or shows its record if it is complete.
 
+    Args:
+        cfg: a config that `config.check` and `config.check_subject` have passed.
+
     Raises:
         InputError: the user's input is wrong; nothing was started.
         JobError: the job failed; its record says how.
         KeyboardInterrupt: the user stopped it; its record holds the best so far.
     """
-    config.check(cfg)
     record = Record(HydraConfig.get().runtime.output_dir)
     with _bounded_noise():
         _refuse_missing_accelerator(cfg.trainer.accelerator)
-        _check_units(cfg)
         record.require_space(_bytes_needed(cfg))
         with _alone(record):
             Job(cfg, record, _subject(cfg)).run()
-
-
-def _check_units(cfg: DictConfig) -> None:
-    """Refuses units that the subject lacks, before its weights are read."""
-    subject = cfg.subject
-    if subject.source == "random" and subject.path is None:
-        sizes = geometry(subject.architecture)
-    else:
-        folder = locate(**{key: subject[key] for key in ("source", "id", "revision", "path", "wheel")}).folder
-        sizes = read_geometry(folder)
-    for unit in config.units(cfg):
-        sizes.check(unit)
-    if cfg.tokens > sizes.context:
-        raise InputError("tokens", cfg.tokens, f"must be at most {sizes.context}, the context of {subject.name}")
+    report.show(record)
 
 
 def _refuse_missing_accelerator(name: str) -> None:
@@ -116,7 +104,10 @@ def _bounded_noise() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Lightning 2.6 on torch 2.13: nothing that a user could act on
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module="lightning")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -163,10 +154,8 @@ class Job:
         checkpoint = self._checkpoint()
         if checkpoint == "complete":
             log.info("This job is complete; force=true runs it again.")
-            report.show(self.record)
             return
-        module = self._module()  # may still refuse the input, so before the first file is written
-        callbacks = self._callbacks()
+        module, callbacks = self._module(), self._callbacks()  # may still refuse the input: nothing is written yet
         started = now()
         self.record.write_text("config.yaml", OmegaConf.to_yaml(self.cfg, resolve=True))
         self.record.set_status(Status("running", self.hash, started))
@@ -174,13 +163,10 @@ class Job:
         try:
             self._work(module, callbacks, tracker, checkpoint)
             self.record.set_status(Status("complete", self.hash, started, now()))
-            report.show(self.record)
             exit_code = 0
         except KeyboardInterrupt:
             exit_code = 130
             self.record.set_status(Status("interrupted", self.hash, started, now()))
-            raise
-        except InputError:
             raise
         except Exception as error:
             log.exception("the job failed")
@@ -191,7 +177,10 @@ class Job:
 
     def _fail(self, error: Exception, started: str) -> None:
         text = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        self.record.set_status(Status("failed", self.hash, started, now(), text))
+        try:
+            self.record.set_status(Status("failed", self.hash, started, now(), text))
+        except OSError:
+            log.exception("the status could not be written either")  # a full disk, say
 
     def _work(
         self, module: Maximization, callbacks: list[Callback], tracker: Tracker, checkpoint: Path | str | None
@@ -303,7 +292,7 @@ class Job:
             try:
                 callback = instantiate(spec)
             except InstantiationException as error:
-                allowed = f"cannot be made ({str(error).splitlines()[0]})"
+                allowed = f"cannot be made ({str(error.__cause__ or error).splitlines()[0]})"
                 raise InputError(f"callbacks.{name}", spec.get("_target_"), allowed) from error
             if isinstance(callback, JobCallback):
                 callback.bind(self.record)
@@ -340,10 +329,11 @@ class Job:
             detect_anomaly=trainer_config.detect_anomaly,
             profiler=trainer_config.profiler,
             max_steps=self.cfg.steps,
-            max_epochs=1,
+            max_epochs=-1,  # steps alone decide: a checkpoint may stand at what Lightning takes for an epoch's end
             callbacks=[*callbacks, stop],
             logger=tracker.loggers,
             default_root_dir=self.record.folder,
+            log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

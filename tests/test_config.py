@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from actmax import config
+from actmax.errors import InputError
+
+CONF = config.conf_folder()
+CASES = sorted(str(file.relative_to(CONF).with_suffix("")) for file in CONF.glob("*/*.yaml"))
+LACKS_WEIGHTS = {"init/file": ["init.path=somewhere"]}
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return compose("config", list(overrides))
+
+
+def test_every_group_of_the_design_that_is_built_has_a_case() -> None:
+    groups = "subject unit init prior optimizer trainer callbacks logger task experiment debug"
+    assert {case.split("/")[0] for case in CASES} >= set(groups.split())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_conf_file_composes_and_passes_the_check(case: str) -> None:
+    group, name = case.split("/")
+    cfg = composed(f"{group}={name}", *LACKS_WEIGHTS.get(case, []))
+    config.check(cfg)
+    assert len(config.job_folder(cfg)) > 10
+
+
+def test_report_a_is_what_the_experiment_says() -> None:
+    cfg = composed("experiment=reproducibility")
+    assert config.seeds(cfg) == list(range(10))
+    assert [(unit.site, unit.layer, unit.index) for unit in config.units(cfg)] == [("resid_pre", 8, 91)]
+    assert (cfg.tokens, cfg.steps, cfg.optimizer.name, cfg.optimizer.lr) == (5, 500, "adam", 0.001)
+    assert (cfg.init.name, cfg.prior.l2, cfg.subject.name, cfg.objective.reduction) == ("scaled", 0.0, "gpt2", "mean")
+    assert cfg.sweep == "reproducibility"
+    assert composed().sweep == "maximization"
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [(3, [3]), ("3", [3]), ([1, 5], [1, 5]), ("0:4", [0, 1, 2, 3]), ("1:8:3", [1, 4, 7]), (["0:2", 9], [0, 1, 9])],
+)
+def test_integers(value: object, numbers: list[int]) -> None:
+    assert config.integers(value, "seeds") == numbers
+
+
+@pytest.mark.parametrize("value", [[], "4:4", [1, 1], ["0:3", 2], "a", "1:2:0", -1, "-3:2", 1.5, True, None, "1:2:3:4"])
+def test_integers_refuses(value: object) -> None:
+    with pytest.raises(InputError, match=r"^seeds="):
+        config.integers(value, "seeds")
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("steps=0", "steps"),
+        ("tokens=0", "tokens"),
+        ("max_rows=0", "max_rows"),
+        ("seeds=[]", "seeds"),
+        ("seeds=[1,1]", "seeds"),
+        ("unit.site=foo", "unit.site"),
+        ("unit.layer=a", "unit.layer"),
+        ("unit.index=-1", "unit.index"),
+        ("subject.dtype=int8", "subject.dtype"),
+        ("optimizer.lr=0", "optimizer.lr"),
+        ("optimizer.lr=nan", "optimizer.lr"),
+        ("optimizer.name=lbfgs", "optimizer.name"),
+        ("prior.l2=-1", "prior.l2"),
+        ("objective.reduction=sum", "objective.reduction"),
+        ("objective.sign=up", "objective.sign"),
+        ("decode.top_k=0", "decode.top_k"),
+        ("nulls.displacements=3", "nulls.displacements"),
+        ("trainer.devices=2", "trainer.devices"),
+        ("init=file", "init.path"),
+    ],
+)
+def test_check_names_the_key(override: str, key: str) -> None:
+    cfg = composed("subject=tiny", override)
+    with pytest.raises(InputError) as caught:
+        config.check(cfg)
+    assert caught.value.key == key
+    assert str(caught.value).startswith(f"{key}=")
+
+
+def test_the_schema_refuses_a_misspelt_key_in_an_experiment_file(tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "right.yaml").write_text("# @package _global_\nsteps: 7\n")
+    (folder / "wrong.yaml").write_text("# @package _global_\nstepz: 7\n")
+    path = f"hydra.searchpath=[file://{tmp_path}]"
+    assert composed("experiment=right", path).steps == 7
+    with pytest.raises(Exception, match="stepz"):
+        composed("experiment=wrong", path)
+
+
+SAME_WORK = ["seeds='0:3'", "max_rows=2", "trainer=cpu", "logger=wandb", "resume=false", "callbacks.checkpoint.every=7"]
+OTHER_WORK = ["seeds=[0,1]", "unit.layer=2", "optimizer.lr=0.01", "prior.l2=1", "subject.dtype=float64", "tokens=4"]
+
+
+@pytest.mark.parametrize("override", SAME_WORK)
+def test_what_cannot_change_the_result_leaves_the_folder(override: str) -> None:
+    base = ["subject=tiny", "seeds=[0,1,2]"]
+    assert config.job_folder(composed(*base, override)) == config.job_folder(composed(*base))
+
+
+@pytest.mark.parametrize("override", OTHER_WORK)
+def test_what_can_change_the_result_names_another_folder(override: str) -> None:
+    base = ["subject=tiny", "seeds=[0,1,2]"]
+    assert config.job_folder(composed(*base, override)) != config.job_folder(composed(*base))

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from actmax import reproducibility
+from actmax.decoding import Decoder
+from actmax.reproducibility import (
+    InitRetention,
+    NullSettings,
+    Pool,
+    Restarts,
+    UniqueTokens,
+    against,
+    displace,
+    measure,
+    random_pool,
+    repeated,
+    uniform_unique,
+    verdict,
+)
+
+SETTINGS = NullSettings(pool=5000, draws=200, displacements=100, seed=0)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    return Decoder(torch.randn(300, 16, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.fixture(scope="module")
+def pool(decoder: Decoder) -> Pool:
+    return random_pool(decoder, size=SETTINGS.pool, seed=1)
+
+
+def restarts(initial: Tensor, final: Tensor) -> Restarts:
+    count = len(initial)
+    return Restarts(initial, final, torch.zeros(count), torch.ones(count), torch.zeros(count, dtype=torch.bool))
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class TestAgainst:
+    def test_p_counts_the_draws_on_the_nearer_side_twice(self) -> None:
+        null = against(9.5, np.arange(10.0))
+        assert null.p == pytest.approx(2 * 1 / 11)
+        assert null.draws == 10
+        assert null.mean == pytest.approx(4.5)
+        assert against(8.5, np.arange(10.0)).p == pytest.approx(2 * 2 / 11)
+
+    def test_p_is_never_above_one_or_zero(self) -> None:
+        assert against(4.0, np.full(10, 4.0)).p == 1.0
+        assert against(1e9, np.arange(10.0)).p > 0
+
+    def test_sides(self) -> None:
+        draws = np.arange(1000.0)
+        assert [against(value, draws).side for value in (-1.0, 500.0, 2000.0)] == ["below", "within", "above"]
+
+    def test_false_positives_stay_at_alpha(self) -> None:
+        generator = np.random.default_rng(0)
+        p = np.array([against(*_draw(generator, 0.0)).p for _ in range(2000)])
+        rate = float(np.mean(p <= 0.05))
+        error = math.sqrt(0.05 * 0.95 / 2000)
+        assert rate <= 0.05 + 3 * error
+        assert rate > 0.02
+        shifted = np.array([against(*_draw(generator, 3.0)).p for _ in range(200)])
+        assert np.mean(shifted <= 0.05) > 0.7  # and an effect is seen
+
+
+def _draw(generator: np.random.Generator, shift: float) -> tuple[float, np.ndarray]:
+    return float(generator.normal() + shift), generator.normal(size=99)
+
+
+class TestUniform:
+    @pytest.mark.parametrize(("drawn", "vocabulary"), [(1, 4), (3, 4), (5, 3)])
+    def test_equals_enumeration(self, drawn: int, vocabulary: int) -> None:
+        counts = np.array([len(set(draw)) for draw in itertools.product(range(vocabulary), repeat=drawn)])
+        for observed in range(1, min(drawn, vocabulary) + 1):
+            null = uniform_unique(observed, drawn, vocabulary)
+            assert null.mean == pytest.approx(counts.mean(), rel=1e-12)
+            tails = 2 * min(np.mean(counts <= observed), np.mean(counts >= observed))
+            assert null.p == pytest.approx(min(1.0, tails), rel=1e-12)
+
+    def test_report_a(self) -> None:
+        null = uniform_unique(48, 50, 50257)
+        assert null.mean == pytest.approx(50257 * (1 - (1 - 1 / 50257) ** 50), rel=1e-9)
+        assert null.low == null.high == 50
+        assert null.p < 0.001
+
+
+class TestPool:
+    def test_samples_are_without_replacement(self) -> None:
+        pool = Pool(torch.arange(60), torch.linspace(0, 1, 60))
+        unique, cosine = pool.samples(60, draws=5, seed=0)
+        assert (unique == 60).all()
+        assert np.allclose(cosine, 0.5)
+        unique, cosine = pool.samples(10, draws=500, seed=0)
+        assert (unique == 10).all()
+        assert abs(cosine.mean() - 0.5) < 0.02
+        assert cosine.std() > 0.01
+
+    def test_too_large_a_sample_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="pool of 3"):
+            Pool(torch.arange(3), torch.zeros(3)).samples(4, draws=1, seed=0)
+
+    def test_is_the_decoding_of_seeded_noise(self, decoder: Decoder) -> None:
+        pool = random_pool(decoder, size=3000, seed=4)
+        again, other = random_pool(decoder, size=3000, seed=4), random_pool(decoder, size=3000, seed=5)
+        assert torch.equal(pool.ids, again.ids)
+        assert not torch.equal(pool.ids, other.ids)
+
+    def test_cache(self, decoder: Decoder, tmp_path: Path) -> None:
+        file, calls = tmp_path / "nulls" / "pool.npz", []
+        make = lambda: random_pool(decoder, size=3000, seed=4, cache=file, progress=lambda *at: calls.append(at))  # noqa: E731
+        fresh, made = make(), len(calls)
+        assert made > 0
+        assert torch.equal(make().ids, fresh.ids)
+        assert len(calls) == made  # nothing was decoded again
+        file.write_bytes(file.read_bytes()[:500])
+        assert torch.equal(make().ids, fresh.ids)  # a damaged cache is made anew
+        assert len(calls) > made
+        assert not list(tmp_path.rglob("*.part"))
+
+
+class TestDisplacement:
+    def test_keeps_each_positions_own_length(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[Tensor] = []
+        initial = noise(0, 3, 4, 16)
+        final = initial + noise(1, 3, 4, 16) * torch.arange(1.0, 13).reshape(3, 4, 1)
+        call = Decoder.__call__
+        spy = lambda self, vectors, **kw: seen.append(vectors) or call(self, vectors, **kw)  # noqa: E731
+        monkeypatch.setattr(Decoder, "__call__", spy)
+        displace(decoder, initial, final, draws=20, seed=0)
+        start, *moved = seen
+        lengths = (torch.cat([some.reshape(-1, 12, 16) for some in moved]) - start).norm(dim=-1)
+        assert lengths.shape == (20, 12)
+        assert torch.allclose(lengths, (final - initial).norm(dim=-1).flatten().expand(20, 12), rtol=1e-4)
+
+    def test_no_move_keeps_every_token(self, decoder: Decoder) -> None:
+        initial = noise(0, 3, 4, 16)
+        assert (displace(decoder, initial, initial, draws=20, seed=0).retention == 1).all()
+        far = initial + 1000 * noise(1, 3, 4, 16)
+        assert displace(decoder, initial, far, draws=20, seed=0).retention.mean() < 0.05
+
+    def test_does_not_depend_on_how_draws_are_grouped(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        initial, final = noise(0, 3, 4, 16), noise(1, 3, 4, 16)
+        whole = displace(decoder, initial, final, draws=30, seed=0)
+        monkeypatch.setattr(reproducibility, "BLOCK", 300 * 12 * 7)
+        parts = displace(decoder, initial, final, draws=30, seed=0)
+        assert (whole.retention == parts.retention).all()
+        assert (whole.unique == parts.unique).all()
+
+    def test_shares_no_noise_with_a_restart_of_the_same_seed(self, decoder: Decoder) -> None:
+        initial = noise(0, 1, 5, 16)  # the start of seed 0: a null drawn from seed 0 would push it along itself
+        found = displace(decoder, initial, initial + 1e6 * noise(9, 1, 5, 16), draws=100, seed=0)
+        assert found.retention.max() < 1
+
+    def test_a_random_move_is_called_random(self, decoder: Decoder, pool: Pool) -> None:
+        p = []
+        for seed in range(60):
+            initial = noise(seed, 10, 5, 16)
+            final = initial + noise(seed + 1000, 10, 5, 16)
+            p.append(measure(restarts(initial, final), decoder, pool, settings=SETTINGS).retention.p)
+        assert np.mean(np.array(p) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
+
+    def test_a_move_that_spares_the_start_is_not(self, decoder: Decoder, pool: Pool) -> None:
+        initial = noise(0, 10, 5, 16)
+        measures = measure(restarts(initial, 3 * initial), decoder, pool, settings=SETTINGS)
+        assert measures.init_retention == 1
+        assert measures.retention.side == "above"
+        assert measures.retention.p == pytest.approx(2 / 101)
+
+
+class TestMeasure:
+    def test_counts(self, decoder: Decoder, pool: Pool) -> None:
+        vectors = decoder.directions[torch.tensor([[3, 3], [7, 3], [9, 7]])]
+        ended = restarts(noise(0, 3, 2, 16), vectors)
+        measures = measure(ended, decoder, pool, settings=SETTINGS, name=lambda token: f"t{token}")
+        assert (measures.tokens_total, measures.tokens_unique) == (6, 3)
+        assert measures.tokens_repeated == [("t3", 3), ("t7", 2)]
+        assert measures.cosine_mean == pytest.approx(1, abs=1e-6)
+        assert measures.cosine.side == "above"
+        assert measures.unique.side == "below"
+        assert "Beyond chance" in verdict(measures)
+
+    def test_noise_is_a_null_result_in_words(self, decoder: Decoder, pool: Pool) -> None:
+        initial = noise(20, 10, 5, 16)
+        text = verdict(measure(restarts(initial, initial + noise(21, 10, 5, 16)), decoder, pool, settings=SETTINGS))
+        assert "Null result" in text
+        assert "Beyond chance" not in text
+
+    def test_uniqueness_and_cosine_of_noise_are_calibrated(self, decoder: Decoder, pool: Pool) -> None:
+        measured = [
+            measure(restarts(noise(seed, 10, 5, 16), noise(seed + 500, 10, 5, 16)), decoder, pool, settings=SETTINGS)
+            for seed in range(100)
+        ]
+        limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 100)
+        assert np.mean([one.cosine.p <= 0.05 for one in measured]) <= limit
+        assert np.mean([one.unique.p <= 0.05 for one in measured]) <= limit
+
+    def test_flat_names_every_null(self, decoder: Decoder, pool: Pool) -> None:
+        flat = measure(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), decoder, pool, settings=SETTINGS).flat()
+        asked = "null_unique_mean null_unique_low null_unique_high null_unique_p null_cosine_mean null_retention_mean"
+        assert set(asked.split()) <= set(flat)
+        assert all(not isinstance(value, dict) for value in flat.values())
+
+    def test_frozen_restarts_are_said(self, decoder: Decoder, pool: Pool) -> None:
+        held = replace(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), frozen=torch.tensor([True, False]))
+        assert "1 went non-finite" in verdict(measure(held, decoder, pool, settings=SETTINGS))
+
+
+def test_repeated_ranks_by_count() -> None:
+    assert repeated([5, 4, 5, 4, 4, 1]) == [("4", 3), ("5", 2)]
+    assert repeated([1, 2, 3]) == []
+
+
+class TestMetrics:
+    def test_unique_tokens_accumulate_over_batches_and_units(self) -> None:
+        metric = UniqueTokens()
+        metric.update(torch.tensor([0, 0]), torch.tensor([[1, 2], [2, 3]]))
+        metric.update(torch.tensor([0, 1]), torch.tensor([[3, 4], [1, 1]]))
+        assert metric.compute() == (4 + 1) / 2
+        metric.reset()
+        metric.update(torch.tensor([0]), torch.tensor([[1, 2]]))
+        assert metric.compute() == 2
+
+    def test_unique_tokens_merge_over_ranks(self) -> None:
+        first, second, both = UniqueTokens(), UniqueTokens(), UniqueTokens()
+        ids = torch.tensor([[1, 2], [2, 3], [9, 9]])
+        first.update(torch.tensor([0]), ids[:1])
+        second.update(torch.tensor([0, 0]), ids[1:])
+        both.update(torch.tensor([0, 0, 0]), ids)
+        first.pairs = [torch.cat([*first.pairs, *second.pairs])]  # what dist_reduce_fx="cat" leaves
+        assert first.compute() == both.compute() == 4
+
+    def test_init_retention_weighs_positions(self) -> None:
+        metric = InitRetention()
+        metric.update(torch.tensor([[1, 2]]), torch.tensor([[1, 9]]))
+        metric.update(torch.tensor([[3, 4], [5, 6]]), torch.tensor([[3, 4], [0, 0]]))
+        assert metric.compute() == pytest.approx(3 / 6)

@@ -1,0 +1,304 @@
+"""The command line from the outside: what a user types, what lies in the folder afterwards, what the exit code is."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actmax.optimizee import scaled
+from actmax.record import Record
+from actmax.subject import load
+from cli import QUICK, Actmax, start
+
+TINY = ("subject=tiny", "steps=12", *QUICK)
+TOKEN_COLUMNS = (
+    "site layer index seed position token_id token cosine init_token_id init_token init_cosine "
+    "activation_initial activation_final"
+)
+SUMMARY_KEYS = (
+    "tokens_total tokens_unique tokens_repeated init_retention cosine_mean activation_initial_mean "
+    "activation_final_mean null_unique_mean null_unique_low null_unique_high null_unique_p null_cosine_mean "
+    "null_retention_mean null_retention_p verdict versions device seconds"
+)
+
+
+def final(job: Path) -> torch.Tensor:
+    return load_file(job / "embeddings.safetensors")["final"]
+
+
+class TestRecord:
+    def test_of_one_unit(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "experiment=reproducibility", "steps=12")
+        assert ran.code == 0, ran.err
+        assert ran.job.parent == ran.folder / "outputs" / "reproducibility"
+        tokens = pd.read_parquet(ran.job / "tokens.parquet")
+        assert list(tokens.columns) == TOKEN_COLUMNS.split()
+        assert len(tokens) == 50
+        assert set(map(tuple, tokens[["seed", "position"]].to_numpy())) == {(s, p) for s in range(10) for p in range(5)}
+        summary = json.loads((ran.job / "summary.json").read_text())
+        assert set(SUMMARY_KEYS.split()) <= set(summary)
+        assert summary["tokens_unique"] == tokens["token_id"].nunique()
+        assert summary["init_retention"] == pytest.approx((tokens["token_id"] == tokens["init_token_id"]).mean())
+        assert summary["activation_final_mean"] > summary["activation_initial_mean"] + 0.01
+        units = pd.read_parquet(ran.job / "units.parquet")
+        assert len(units) == 1
+        assert units.loc[0, "null_retention_p"] == summary["null_retention_p"]
+        assert len(pd.read_parquet(ran.job / "restarts.parquet")) == 10
+        assert len(pd.read_parquet(ran.job / "candidates.parquet")) == 250
+        trajectory = pd.read_parquet(ran.job / "trajectory.parquet")
+        assert sorted(trajectory["step"].unique()) == list(range(13))
+        ends = trajectory[trajectory["step"] == 12]["activation"].mean()
+        assert ends == pytest.approx(summary["activation_final_mean"], rel=1e-6)
+        assert json.loads((ran.job / "status.json").read_text())["state"] == "complete"
+        assert summary["verdict"].split()[0] in ran.out
+        assert not [file for file in ran.job.rglob(".*.*") if file.name.startswith((".status", ".tokens"))]
+
+    def test_starts_from_contract_3s_noise(self, actmax: Actmax) -> None:
+        job = actmax(*TINY, "seeds=[7]").job
+        architecture = {"model_type": "gpt2", "n_layer": 10, "n_embd": 96, "n_head": 4, "n_positions": 64}
+        matrix = load(name="tiny", source="random", architecture=architecture).embedding_matrix
+        expected = torch.randn(5, 96, generator=torch.Generator("cpu").manual_seed(7)) * matrix.std()
+        assert torch.equal(load_file(job / "embeddings.safetensors")["initial"][0], expected)
+        assert torch.equal(scaled(matrix, 5)(7), expected)
+
+    def test_of_several_units_in_one_batch_equals_a_sweep_over_them(self, actmax: Actmax) -> None:
+        exact = ("subject.dtype=float64", "seeds='0:2'")
+        batch = actmax(*TINY, *exact, "unit.layer=[1,2]", "unit.index='3:5'").job
+        assert len(pd.read_parquet(batch / "units.parquet")) == 4
+        summary = json.loads((batch / "summary.json").read_text())
+        assert summary["units"] == 4
+        assert set(summary["init_retention"]) == {"mean", "min", "max"}
+        swept = actmax("-m", *TINY, *exact, "unit.layer=1,2", "unit.index=3,4", "hydra.sweep.dir=sweep")
+        assert swept.code == 0, swept.err
+        jobs = sorted((swept.folder / "sweep").glob("tiny_*"))
+        assert len(jobs) == 4
+        single = pd.concat([pd.read_parquet(job / "tokens.parquet") for job in jobs], ignore_index=True)
+        key = ["layer", "index", "seed", "position"]
+        together = pd.read_parquet(batch / "tokens.parquet").sort_values(key, ignore_index=True)
+        single = single.sort_values(key, ignore_index=True)
+        assert (together["token_id"] == single["token_id"]).all()
+        assert (together["activation_final"] - single["activation_final"]).abs().max() < 1e-9
+
+    def test_activations_for_the_comparison(self, actmax: Actmax) -> None:
+        job = actmax(*TINY, "seeds='0:3'").job
+        saved = load_file(job / "activations.safetensors")
+        assert {name: tuple(value.shape) for name, value in saved.items()} == {
+            "resid_pre.8.initial": (3, 96),
+            "resid_pre.8.final": (3, 96),
+        }
+        restarts = pd.read_parquet(job / "restarts.parquet")
+        targets = saved["resid_pre.8.final"][:, 91].tolist()
+        assert targets == pytest.approx(restarts["activation_final"].tolist(), rel=1e-5)
+        many = actmax(*TINY, "unit.index='0:17'", "hydra.run.dir=many").folder / "many"
+        assert not (many / "activations.safetensors").exists()
+
+    def test_final_norm_takes_no_layer(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "unit=final_norm")
+        assert ran.code == 0, ran.err
+        assert pd.read_parquet(ran.job / "tokens.parquet")["layer"].isna().all()
+
+    def test_init_file_goes_on_from_a_record(self, actmax: Actmax) -> None:
+        first = actmax(*TINY, "seeds=[3,4]").job
+        ran = actmax(*TINY, "seeds=[4]", "init=file", f"init.path={first}", "hydra.run.dir=second")
+        assert ran.code == 0, ran.err
+        assert torch.equal(load_file(ran.folder / "second/embeddings.safetensors")["initial"][0], final(first)[1])
+        refused = actmax(*TINY, "seeds=[5]", "init=file", f"init.path={first}", "hydra.run.dir=third")
+        assert refused.code == 2
+        assert "seeds=5" in refused.err
+
+
+class TestAgain:
+    def test_the_same_run_gives_the_same_bits(self, actmax: Actmax) -> None:
+        actmax(*TINY, "seeds='0:3'", "hydra.run.dir=a")
+        folder = actmax(*TINY, "seeds='0:3'", "hydra.run.dir=b").folder
+        assert (folder / "a/embeddings.safetensors").read_bytes() == (folder / "b/embeddings.safetensors").read_bytes()
+        other = actmax(*TINY, "seeds='1:4'", "hydra.run.dir=c").folder / "c"
+        assert not torch.equal(final(other), final(folder / "a"))
+
+    def test_a_complete_job_is_shown_and_not_run_again(self, actmax: Actmax) -> None:
+        first = actmax(*TINY)
+        finished = json.loads((first.job / "status.json").read_text())["finished"]
+        second = actmax(*TINY)
+        assert second.code == 0
+        assert json.loads((second.job / "status.json").read_text())["finished"] == finished
+        assert "Verdict" in second.out
+
+    def test_force_runs_it_and_moves_the_old_record_aside(self, actmax: Actmax) -> None:
+        first = actmax(*TINY).job
+        kept = (first / "summary.json").read_bytes()
+        ran = actmax(*TINY, "force=true")
+        assert ran.code == 0, ran.err
+        (old,) = (first / "previous").iterdir()
+        assert (old / "summary.json").read_bytes() == kept
+        assert (first / "summary.json").read_bytes() != kept  # other seconds
+
+    def test_another_jobs_folder_is_refused(self, actmax: Actmax) -> None:
+        actmax(*TINY, "hydra.run.dir=here")
+        ran = actmax(*TINY, "tokens=4", "hydra.run.dir=here")
+        assert ran.code == 2
+        assert "another job" in ran.err
+
+
+class TestInterrupted:
+    LONG = ("subject=tiny", "steps=120", "seeds='0:2'", "callbacks.checkpoint.every=20", *QUICK)
+
+    def run_until(self, folder: Path, sent: signal.Signals) -> tuple[int, str]:
+        process = start(folder, *self.LONG, "hydra.run.dir=cut")
+        file, deadline = Record(folder / "cut").checkpoint, time.monotonic() + 120
+        while not file.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=120)
+        return process.returncode, err
+
+    def test_killed_then_resumed_gives_the_same_bits(self, actmax: Actmax, tmp_path: Path) -> None:
+        code, _ = self.run_until(tmp_path, signal.SIGKILL)
+        assert code == -signal.SIGKILL
+        assert json.loads((tmp_path / "cut/status.json").read_text())["state"] == "running"
+        ran = actmax(*self.LONG, "hydra.run.dir=cut", "resume=true")
+        assert ran.code == 0, ran.err
+        assert "Going on from step" in (tmp_path / "cut/actmax.log").read_text()
+        actmax(*self.LONG, "hydra.run.dir=whole")
+        assert torch.equal(final(tmp_path / "cut"), final(tmp_path / "whole"))
+        trajectories = [pd.read_parquet(tmp_path / name / "trajectory.parquet") for name in ("cut", "whole")]
+        pd.testing.assert_frame_equal(*trajectories, check_exact=True)
+
+    def test_ctrl_c_keeps_the_best_and_resumes(self, actmax: Actmax, tmp_path: Path) -> None:
+        code, err = self.run_until(tmp_path, signal.SIGINT)
+        assert code == 130, err
+        job = tmp_path / "cut"
+        assert json.loads((job / "status.json").read_text())["state"] == "interrupted"
+        assert "best of each restart" in (job / "actmax.log").read_text()
+        assert len(pd.read_parquet(job / "tokens.parquet")) == 10
+        restarts = pd.read_parquet(job / "restarts.parquet")
+        assert (restarts["activation_final"] > restarts["activation_initial"]).all()
+        assert actmax(*self.LONG, "hydra.run.dir=cut").code == 0
+        actmax(*self.LONG, "hydra.run.dir=whole")
+        assert torch.equal(final(job), final(tmp_path / "whole"))
+
+    @pytest.mark.parametrize("damage", ["truncated", "foreign"])
+    def test_a_damaged_or_foreign_checkpoint_is_refused(self, actmax: Actmax, tmp_path: Path, damage: str) -> None:
+        actmax(*TINY, "callbacks.checkpoint.every=5", "hydra.run.dir=here")
+        record = Record(tmp_path / "here")
+        status = json.loads(record.path("status.json").read_text())
+        record.write_json("status.json", {**status, "state": "interrupted"})
+        if damage == "truncated":
+            record.checkpoint.write_bytes(record.checkpoint.read_bytes()[:1000])
+        else:
+            content = torch.load(record.checkpoint, weights_only=True)
+            torch.save({**content, "actmax": {"job_hash": "other"}}, record.checkpoint)
+        refused = actmax(*TINY, "callbacks.checkpoint.every=5", "hydra.run.dir=here")
+        assert refused.code == 2
+        assert "resume=" in refused.err
+        assert actmax(*TINY, "callbacks.checkpoint.every=5", "hydra.run.dir=here", "resume=false").code == 0
+
+    def test_two_processes_never_run_the_same_job(self, actmax: Actmax, tmp_path: Path) -> None:
+        process = start(tmp_path, *self.LONG, "hydra.run.dir=cut")
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "cut/status.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        ran = actmax(*self.LONG, "hydra.run.dir=cut")
+        process.kill()
+        process.communicate()
+        assert ran.code == 2
+        assert "another process" in ran.err
+
+
+class TestFailure:
+    def test_leaves_its_status_and_traceback(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "+callbacks.failing._target_=cli.Failing")
+        assert ran.code == 1
+        assert "planted" in ran.err
+        assert "Traceback" not in ran.err.replace("[ERROR] - the job failed\nTraceback", "")
+        status = json.loads((ran.job / "status.json").read_text())
+        assert status["state"] == "failed"
+        assert "RuntimeError: planted" in status["error"]["traceback"]
+        assert "RuntimeError: planted" in (ran.job / "actmax.log").read_text()
+        assert actmax(*TINY).code == 0  # and the next run of the same job does it
+
+    def test_of_one_job_leaves_the_others(self, actmax: Actmax) -> None:
+        ran = actmax("-m", *TINY, "steps=4,12", "+callbacks.failing._target_=cli.Failing")
+        assert ran.code == 1
+        states = [json.loads((job / "status.json").read_text())["state"] for job in ran.jobs]
+        assert sorted(states) == ["complete", "failed"]
+
+    def test_a_full_disk_is_one_message(self, actmax: Actmax, tmp_path: Path) -> None:
+        small = tmp_path / "small"
+        small.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+        if subprocess.run(mount, capture_output=True).returncode != 0:
+            pytest.skip("no right to mount a small file system here")
+        try:
+            ran = actmax(*TINY, "hydra.run.dir=small/job")
+        finally:
+            subprocess.run(["umount", "--lazy", str(small)], check=True)  # the log is still open
+        assert ran.code == 2
+        assert "hydra.run.dir=" in ran.err
+        assert "MB are free" in ran.err
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("overrides", "words"),
+        [
+            (["unit.layer=30"], ["unit.layer=30", "0 to 9"]),
+            (["unit.index=96"], ["unit.index=96", "0 to 95"]),
+            (["unit.site=foo"], ["unit.site=foo", "resid_pre"]),
+            (["unit.site=mlp_pre_linear"], ["unit.site=mlp_pre_linear", "mlp_pre"]),
+            (["subject.dtype=int8"], ["subject.dtype=int8", "bfloat16"]),
+            (["subject=nope"], ["nope", "smollm2"]),
+            (["steps=0"], ["steps=0", "at least 1"]),
+            (["steps=abc"], ["steps", "abc"]),
+            (["seeds=[]"], ["seeds=[]"]),
+            (["sedes=3"], ["sedes"]),
+            (["tokens=65"], ["tokens=65", "64"]),
+            (["decode.top_k=300"], ["decode.top_k=300", "257"]),
+            (["subject=gpt2"], ["subject.id=", "subject=smollm2", "subject.path="]),
+            (["subject.path=/nowhere"], ["subject.path=", "save_pretrained"]),
+            (["subject.attention=foo"], ["subject.attention=foo", "eager"]),
+            (["+optimizer.options.foo=1"], ["optimizer.options", "foo"]),
+            (["trainer.accelerator=abacus"], ["trainer.accelerator=abacus", "cpu"]),
+            (["callbacks.trajectory._target_=no.such"], ["callbacks.trajectory", "no.such"]),
+            (["+callbacks.checkpoint.evry=3"], ["callbacks.checkpoint"]),
+            (["hydra.run.dir=/proc/nowhere"], ["hydra.run.dir=/proc/nowhere"]),
+        ],
+    )
+    def test_is_one_message_and_exit_code_2(self, actmax: Actmax, overrides: list[str], words: list[str]) -> None:
+        ran = actmax(*TINY, *overrides)
+        assert ran.code == 2
+        for word in words:
+            assert word in ran.err
+        assert "Traceback" not in ran.err
+        assert not ran.jobs  # no status: nothing has started
+
+    def test_in_the_config_itself_leaves_no_folder(self, actmax: Actmax) -> None:
+        assert not (actmax(*TINY, "steps=0").folder / "outputs").exists()
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+    def test_no_gpu(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "trainer=gpu")
+        assert ran.code == 2
+        assert "trainer=cpu" in ran.err
+
+    def test_the_hub_out_of_reach_is_said_within_five_seconds(self, tmp_path: Path) -> None:
+        begun = time.monotonic()
+        command = [sys.executable, "-m", "actmax", "subject=gpt2"]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 2
+        assert "subject=smollm2" in ran.stderr
+        assert time.monotonic() - begun < 5
+
+
+def test_help_names_the_commands(actmax: Actmax) -> None:
+    ran = actmax("--help")
+    assert ran.code == 0
+    assert "actmax experiment=reproducibility subject=smollm2" in ran.out

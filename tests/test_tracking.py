@@ -1,0 +1,91 @@
+"""W&B for real, offline: what its own reader finds in the run files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actmax.record import Record
+from actmax.tracking import WandbTracker
+from cli import QUICK, Actmax
+
+TINY = ("subject=tiny", "steps=12", *(part for part in QUICK if "logger" not in part))
+WANDB = (*TINY, "logger=wandb", "callbacks.measures.every=4")
+
+
+def inspected(job: Path) -> dict[str, Any]:
+    (file,) = job.glob("wandb/offline-run-*/run-*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {"text": ran.stdout, "records": [json.loads(line) for line in ran.stdout.splitlines() if line.strip()]}
+
+
+def test_a_run_offline(actmax: Actmax) -> None:
+    ran = actmax(*WANDB, "experiment=reproducibility", "steps=12", "seeds='0:2'")
+    assert ran.code == 0, ran.err
+    text = inspected(ran.job)["text"]
+    for said in ("reproducibility", "tiny resid_pre.8[91] seeds 0:2", "unique_tokens", "init_retention", "job_hash"):
+        assert said in text
+    assert "WANDB_MODE=offline" in (ran.job / "actmax.log").read_text()  # the reason
+    assert list(ran.job.rglob("*.table.json")), "the token table"
+    assert (ran.job / "wandb").is_dir()
+    assert os.environ.get("WANDB_DATA_DIR") is None
+
+
+def test_a_failed_job_ends_its_run_with_1_and_the_next_job_has_its_own(actmax: Actmax) -> None:
+    ran = actmax("-m", *WANDB, "steps=4,12", "+callbacks.failing._target_=cli.Failing")
+    assert ran.code == 1
+    codes = {}
+    for job in ran.jobs:
+        state = json.loads((job / "status.json").read_text())["state"]
+        codes[state] = exit_code(inspected(job)["records"])
+    assert codes == {"complete": 0, "failed": 1}
+
+
+def exit_code(records: list[dict[str, Any]]) -> int:
+    (code,) = {found for record in records for found in _values(record, ("exit_code", "exitCode"))}
+    return code
+
+
+def _values(node: Any, keys: tuple[str, ...]) -> list[Any]:
+    if isinstance(node, dict):
+        own = [value for key, value in node.items() if key in keys]
+        return own + [found for value in node.values() for found in _values(value, keys)]
+    return [found for value in node for found in _values(value, keys)] if isinstance(node, list) else []
+
+
+def test_a_tracker_that_cannot_start_does_not_fail_the_run(actmax: Actmax, tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "wandb").write_text("a file where W&B wants a folder")
+    ran = actmax(*WANDB, "hydra.run.dir=job")
+    assert ran.code == 0, ran.err
+    assert json.loads((job / "status.json").read_text())["state"] == "complete"
+    assert "untracked" in (job / "actmax.log").read_text()
+
+
+def test_a_tracker_that_breaks_on_the_way_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"project": "actmax", "entity": None, "group": "g", "name": "n", "tags": [], "config": {}}
+    tracker = WandbTracker(Record(tmp_path), **options)
+    (logger,) = tracker.loggers
+    logger.log_metrics({"activation": 1.0}, step=1)
+    tracker.run.finish()  # as if the service had died: a finished run refuses to log
+    with caplog.at_level(logging.WARNING):
+        logger.log_metrics({"activation": 2.0}, step=2)
+        logger.log_metrics({"activation": 3.0}, step=3)
+    assert len([record for record in caplog.records if "untracked" in record.message]) == 1
+    tracker.finish(0)
+
+
+def test_csv_holds_the_running_measures(actmax: Actmax) -> None:
+    ran = actmax(*TINY, "callbacks.measures.every=4")
+    lines = (ran.job / "logs/version_0/metrics.csv").read_text().splitlines()
+    assert set(lines[0].split(",")) >= {"activation", "unique_tokens", "init_retention", "step"}
+    assert len(lines) == 1 + 3
