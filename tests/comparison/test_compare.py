@@ -1,0 +1,283 @@
+"""`compare` at its edges: statuses, dtypes, errors, probabilities, intervals, corrections."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from actmax.comparison import P_COLUMNS, STATUSES, compare, correct, one_sample
+from actmax.comparison import _inputs as inputs
+from actmax.comparison._effects import noncentrality_interval
+
+Y = np.repeat([0, 1], 4)
+CONTRACT = [
+    "n_0",
+    "n_1",
+    "mean_0",
+    "mean_1",
+    "cohens_d",
+    "cohens_d_low",
+    "cohens_d_high",
+    "auc",
+    "mannwhitney_p",
+    "student_t",
+    "student_p",
+    "welch_t",
+    "welch_df",
+    "welch_p",
+    "paired_t",
+    "paired_p",
+    "n_pairs",
+    "logit_coef",
+    "logit_intercept",
+    "logit_se",
+    "logit_wald_p",
+    "logit_lr",
+    "logit_lr_p",
+    "score_p",
+    "firth_coef",
+    "firth_intercept",
+    "firth_se",
+    "firth_lr_p",
+    "status",
+]
+
+
+def one(x, y=Y, **options):
+    return compare(np.asarray(x, dtype=float), y, **options).table.iloc[0]
+
+
+def test_the_contracts_columns_are_there():
+    table = compare(np.random.default_rng(0).normal(size=(8, 3)), Y).table
+    assert set(CONTRACT) <= set(table.columns)
+    assert {name for name in CONTRACT if name.endswith("_p")} == set(P_COLUMNS)
+    for name in P_COLUMNS:
+        assert {f"{name}_log10", f"{name}_bonferroni", f"{name}_bh"} <= set(table.columns)
+
+
+@pytest.mark.parametrize(
+    ("x", "status"),
+    [
+        ([1, 2, np.nan, 4, 5, 6, 7, 8], "not_finite"),
+        ([1, 1, 1, 1, 1, 1, 1, np.inf], "not_finite"),
+        ([3, 3, 3, 3, 3, 3, 3, 3], "constant"),
+        ([1, 2, 3, 4, 5, 6, 7, 8], "separated"),
+        ([8, 7, 6, 5, 4, 3, 2, 1], "separated"),
+        ([1, 2, 3, 4, 4, 6, 7, 8], "quasi_separated"),
+        ([1, 1, 1, 1, 1, 1, 1, 2], "quasi_separated"),
+        ([1, 1, 1, 1, 2, 2, 2, 2], "separated"),
+        ([1, 2, 3, 5, 4, 6, 7, 8], "ok"),
+        ([2, 2, 2, 2, 1, 3, 1, 3], "ok"),
+    ],
+)
+def test_status(x, status):
+    assert status in STATUSES
+    assert one(x)["status"] == status
+
+
+def test_a_unit_that_is_not_finite_has_no_numbers_and_spoils_no_neighbour():
+    x = np.random.default_rng(0).normal(size=(8, 3))
+    clean = compare(x[:, [0, 2]], Y).table
+    x[2, 1] = np.nan
+    table = compare(x, Y).table
+    assert table.loc[1].drop(["n_0", "n_1", "n_pairs", "status"]).isna().all()
+    np.testing.assert_array_equal(table.loc[[0, 2], "student_p_bh"], clean["student_p_bh"])
+    np.testing.assert_array_equal(table.loc[[0, 2], "student_p_bonferroni"], clean["student_p_bonferroni"])
+
+
+def test_zero_variance_within_both_groups_is_no_infinite_t():
+    """scipy gives t = inf and p = 0 here, which is how the check would fail."""
+    row = one([0.1] * 4 + [0.3] * 4)
+    assert row["status"] == "separated"
+    assert np.isnan(row[["student_t", "student_p", "welch_t", "welch_df", "welch_p", "cohens_d"]].astype(float)).all()
+    assert np.isfinite(row[["firth_coef", "firth_lr_p", "mannwhitney_p", "score_p"]].astype(float)).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert stats.ttest_ind([0.3] * 4, [0.1] * 4).pvalue < 1e-100
+
+
+def test_one_constant_group_keeps_welch():
+    row = one([2, 2, 2, 2, 1, 3, 4, 3])
+    assert row["welch_df"] == 3.0
+    expected = stats.ttest_1samp([1, 3, 4, 3], 2)
+    np.testing.assert_allclose([row["welch_t"], row["welch_p"]], [expected.statistic, expected.pvalue], rtol=1e-12)
+
+
+def test_a_group_of_one_is_too_few():
+    row = one([1, 2, 3, 4, 5], np.array([0, 0, 0, 0, 1]))
+    assert row["status"] == "too_few"
+    assert (row["n_1"], row["mean_1"]) == (1, 5.0)
+    assert np.isnan(row[[*P_COLUMNS, "student_t", "logit_coef", "firth_coef", "auc"]].astype(float)).all()
+
+
+def test_near_separation_still_has_its_maximum():
+    """Overlap by a hair: β is huge but exists, and the gradient there is nothing."""
+    rng = np.random.default_rng(4)
+    x = np.sort(rng.uniform(size=60))
+    y = (np.arange(60) >= 30).astype(int)
+    x[29], x[30] = x[30] + 1e-5, x[29]
+    result = compare(x, y)
+    row, p = result.table.iloc[0], result.probabilities(0)
+    assert row["status"] == "ok"
+    assert abs((y - p).sum()) < 1e-9
+    assert abs(((y - p) * x).sum()) < 1e-9
+    assert row["logit_coef"] > 2 * row["firth_coef"] > 0
+
+
+@pytest.mark.parametrize("exponent", [-150, -30, 30, 150])
+def test_any_scale_gives_the_same_tests(exponent):
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(30, 3)), np.repeat([0, 1], 15)
+    table, scaled = compare(x, y).table, compare(x * 10.0**exponent, y).table
+    for name in ("student_t", "logit_lr_p", "firth_lr_p", "auc", "logit_coef_std"):
+        np.testing.assert_allclose(table[name], scaled[name], rtol=1e-9)
+    np.testing.assert_allclose(table["logit_coef"], scaled["logit_coef"] * 10.0**exponent, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_dtypes_are_computed_in_float64(dtype):
+    x = (np.random.default_rng(6).normal(size=(8, 3)) * 8).astype(dtype)
+    np.testing.assert_array_equal(compare(x, Y).table["welch_p"], compare(x.astype(np.float64), Y).table["welch_p"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_are_welcome(dtype):
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    ours = compare(x, torch.from_numpy(Y)).table
+    np.testing.assert_array_equal(ours["student_p"], compare(x.detach().double().numpy(), Y).table["student_p"])
+
+
+def test_one_unit_may_come_flat_and_lists_too():
+    x = [0.1, 0.4, 0.2, 0.9, 0.3, 1.2, 0.8, 0.7]
+    assert compare(x, Y.tolist()).table.equals(compare(np.array(x)[:, None], Y == 1).table)
+
+
+def test_blocks_do_not_show(monkeypatch):
+    x = np.random.default_rng(7).normal(size=(8, 50))
+    whole = compare(x, Y).table
+    monkeypatch.setattr(inputs, "BLOCK", 24)
+    assert whole.equals(compare(x, Y).table)
+
+
+def test_a_comparison_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        compare(np.arange(8.0), Y).alpha = 0.1
+
+
+def test_probabilities_sum_to_the_group_and_are_nan_without_a_maximum():
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(30, 2)) + 1e8
+    y = np.repeat([0, 1], [10, 20])
+    x[y == 1, 1] += 50
+    result = compare(x, y)
+    np.testing.assert_allclose(result.probabilities(0).sum(), 20, rtol=1e-12)
+    assert np.isnan(result.probabilities(1)).all()
+    firth = result.probabilities(1, method="firth")
+    assert (firth[y == 1] > 0.9).all()
+    assert (firth[y == 0] < 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: compare(np.zeros((2, 2, 2)), [0, 1]), "activations"),
+        (lambda: compare(np.array(["a", "b"]), [0, 1]), "activations"),
+        (lambda: compare(np.zeros((0, 3)), []), "activations"),
+        (lambda: compare(np.zeros(4), [0, 1]), "labels"),
+        (lambda: compare(np.zeros(4), [0, 1, 2, 1]), "labels"),
+        (lambda: compare(np.zeros(4), ["n", "n", "v", "v"]), "labels"),
+        (lambda: compare(np.zeros(4), [1, 1, 1, 1]), "labels"),
+        (lambda: compare(np.zeros(4), [0, 0, 1, 1], alpha=1.5), "alpha"),
+        (lambda: compare(np.zeros(4), [0, 0, 1, 1], pairs=[0, 1]), "pairs"),
+        (lambda: compare(np.zeros(4), [0, 0, 1, 1], pairs=[0, 0, 1, 1]), "pairs"),
+        (lambda: compare(np.zeros(4), [0, 0, 1, 1], pairs=[0, 1, 0, 2]), "pairs"),
+        (lambda: compare(np.zeros(4), [0, 0, 1, 1]).probabilities(1), "unit"),
+        (lambda: compare(np.zeros(4), [0, 0, 1, 1]).probabilities(0, method="map"), "method"),
+        (lambda: one_sample(np.zeros(4), np.nan), "popmean"),
+        (lambda: correct(np.ones(3), "sidak"), "method"),
+    ],
+)
+def test_mistakes_are_named(call, named):
+    with pytest.raises(ValueError, match=rf"^{named}=.+: .+\. .+"):
+        call()
+
+
+def test_log10_goes_on_where_p_ends():
+    rng = np.random.default_rng(9)
+    y = np.repeat([0, 1], 600)
+    row = one(rng.normal(size=1200) + 60 * y, y)
+    assert row["student_p"] == 0.0
+    assert -2500 < row["student_p_log10"] < -1000
+    assert row["student_p_bonferroni"] == 0.0
+
+
+@pytest.mark.parametrize("df", [2.0, 5.0, 38.0, 198.0, 1998.0])
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+def test_noncentral_interval_against_quadrature(df, alpha):
+    """The limits put back into the noncentral t, integrated here another way, give alpha/2."""
+    t = np.array([0.0, 1e-9, 0.3, 2.0, 6.0, 20.0, 49.0, 51.0, 290.0, 310.0, 5e3])
+    low, high = noncentrality_interval(t, df, alpha)
+    # Small df and tiny alpha meet the kink that `FAR_T_TINY` names.
+    rtol = 1e-9 if alpha == 0.05 or df > 2 else 1e-5
+    np.testing.assert_allclose([_tail(a, df, b, upper=True) for a, b in zip(t, low, strict=True)], alpha / 2, rtol=rtol)
+    np.testing.assert_allclose(
+        [_tail(a, df, b, upper=False) for a, b in zip(t, high, strict=True)], alpha / 2, rtol=rtol
+    )
+    mirrored = noncentrality_interval(-t, df, alpha)
+    np.testing.assert_array_equal(mirrored, (-high, -low))
+
+
+def test_the_interval_check_can_fail():
+    assert (
+        abs(_tail(2.0, 38.0, noncentrality_interval(np.array([2.0]), 38.0, 0.05)[0][0] + 1e-6, upper=True) - 0.025)
+        > 1e-8
+    )
+
+
+def _tail(t, df, delta, *, upper):
+    """P(T >= t) or P(T <= t) by the trapezoid rule in log S."""
+    width = 1 / np.sqrt(2 * df)
+    step = 0.2 * min(width, 1 / max(t, 1e-9))
+    u = np.arange(min(-60 / df if df < 80 else 0, -12 * width), np.log1p(14 * width), step)
+    log_weight = df * u - df / 2 * np.exp(2 * u)
+    weight = np.exp(log_weight - log_weight.max())
+    z = t * np.exp(u) - delta
+    return (weight * stats.norm.cdf(-z if upper else z)).sum() / weight.sum()
+
+
+def test_hedges_correction_and_by_are_options():
+    x = np.random.default_rng(10).normal(size=(8, 4))
+    table = compare(x, Y, hedges=True, by=True).table
+    np.testing.assert_allclose(table["hedges_g"] / table["cohens_d"], 1 - 3 / (4 * 6 - 1), rtol=2e-3)
+    assert (table["student_p_by"] >= table["student_p_bh"]).all()
+    assert "hedges_g" not in compare(x, Y).table
+    assert "student_p_by" not in compare(x, Y).table
+
+
+def test_alpha_sets_the_interval():
+    x = np.random.default_rng(11).normal(size=8)
+    wide, narrow = one(x, alpha=0.01), one(x, alpha=0.2)
+    assert (
+        wide["cohens_d_low"]
+        < narrow["cohens_d_low"]
+        < narrow["cohens_d"]
+        < narrow["cohens_d_high"]
+        < wide["cohens_d_high"]
+    )
+
+
+def test_one_sample_against_scipy_and_its_statuses():
+    x = np.random.default_rng(12).normal(size=(9, 4)) + 0.3
+    x[:, 2], x[0, 3] = 0.1, np.nan
+    table = one_sample(x, 0.2).table
+    expected = stats.ttest_1samp(x[:, :2], 0.2)
+    np.testing.assert_allclose(table["t"][:2], expected.statistic, rtol=1e-12)
+    np.testing.assert_allclose(table["p"][:2], expected.pvalue, rtol=1e-12)
+    assert table["status"].tolist() == ["ok", "ok", "constant", "not_finite"]
+    assert table["t"][2:].isna().all()
+    assert one_sample([1.0]).table["status"].tolist() == ["too_few"]

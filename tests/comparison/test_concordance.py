@@ -1,0 +1,102 @@
+"""Concordance and assumptions: what they say where the answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import cohen_kappa_score
+
+from actmax.comparison import assumptions, compare, concordance
+
+Y = np.repeat([0, 1], 25)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    rng = np.random.default_rng(0)
+    return compare(rng.normal(size=(50, 120)) + Y[:, None] * np.linspace(0, 5, 120), Y)
+
+
+def test_correlations_agree_with_scipy(comparison):
+    rows = concordance(comparison).correlations.set_index(["x", "y", "units"])
+    known = comparison.table[comparison.table["logit_coef_std"].notna()]
+    row = rows.loc[("student_t", "logit_coef_std", "all")]
+    assert row["n"] == len(known) < 120
+    assert row["pearson"] == pytest.approx(stats.pearsonr(known["student_t"], known["logit_coef_std"]).statistic)
+    assert row["spearman"] == pytest.approx(stats.spearmanr(known["student_t"], known["logit_coef_std"]).statistic)
+
+
+def test_separated_units_are_counted_with_and_without(comparison):
+    rows = concordance(comparison).correlations.set_index(["x", "y", "units"])["n"]
+    separated = comparison.table["status"].isin(["separated", "quasi_separated"]).sum()
+    assert separated > 0
+    assert rows["student_t", "firth_coef_std", "all"] == 120
+    assert rows["student_t", "firth_coef_std", "overlapping"] == 120 - separated
+
+
+def test_agreement_agrees_with_sklearn(comparison):
+    agreement = concordance(comparison).agreement.set_index(["t_test", "logistic", "level", "units"])
+    row = agreement.loc[("student", "firth_lr", "bonferroni", "all")]
+    t, firth = (comparison.table[f"{name}_p_bonferroni"] <= 0.05 for name in ("student", "firth_lr"))
+    assert row["kappa"] == pytest.approx(cohen_kappa_score(t, firth))
+    assert row["agreement"] == pytest.approx((t == firth).mean())
+    assert row[["both", "t_only", "logistic_only", "neither"]].sum() == row["n"] == 120
+
+
+def test_the_score_is_the_pooled_t_and_not_another():
+    rng = np.random.default_rng(1)
+    found = concordance(compare(rng.normal(size=(50, 20)), Y))
+    assert found.theory["difference"].abs().max() < 1e-11
+    table = compare(rng.normal(size=(50, 20)), Y).table
+    wrong = 50 * table["student_t"] ** 2 / (50 + table["student_t"] ** 2)
+    assert (table["score"] - wrong).abs().max() > 1e-3
+
+
+def test_the_statement_names_its_units(comparison):
+    text = concordance(comparison).statement
+    assert "overlapping units" in text
+    assert "α=0.05" in text
+
+
+def test_nothing_to_correlate_is_nan():
+    found = concordance(compare(np.ones((50, 5)), Y))
+    assert found.correlations["pearson"].isna().all()
+    assert found.agreement["kappa"].isna().all()
+
+
+def test_assumptions_against_scipy():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(50, 5)) + 1e6
+    table = assumptions(x, Y).table
+    for unit in range(5):
+        zero, one = x[Y == 0, unit], x[Y == 1, unit]
+        row = table.loc[unit]
+        expected = stats.levene(zero, one, center="median").pvalue
+        assert row["brown_forsythe_p"] == pytest.approx(expected, rel=1e-6)
+        assert row["shapiro_p_0"] == pytest.approx(stats.shapiro(zero).pvalue, rel=1e-6)
+        assert row["skewness_1"] == pytest.approx(stats.skew(one), rel=1e-6)
+        assert row["kurtosis_1"] == pytest.approx(stats.kurtosis(one), rel=1e-6)
+        assert row["variance_ratio"] == pytest.approx(one.var(ddof=1) / zero.var(ddof=1), rel=1e-6)
+
+
+def test_doubt_is_said_where_it_belongs_and_only_there():
+    rng = np.random.default_rng(3)
+    y = np.repeat([0, 1], [20, 60])
+    x = rng.normal(size=(80, 4))
+    x[y == 1, 1] *= 6
+    x[:, 2] = np.exp(2 * x[:, 2])
+    x[:, 3] = 1.0
+    table = assumptions(x, y).table
+    assert table["student_doubtful"].tolist() == [False, True, True, True]
+    assert table["note"][0] == "nothing speaks against it"
+    assert "trust Welch" in table["note"][1]
+    assert "skewed" in table["note"][2]
+    assert "nothing to check" in table["note"][3]
+
+
+def test_holm_keeps_false_alarms_down():
+    """Of 200 normal units about 20 groups fall below 0.05 raw; Holm leaves hardly any."""
+    table = assumptions(np.random.default_rng(4).normal(size=(50, 200)), Y).table
+    assert (table[["shapiro_p_0", "shapiro_p_1"]] < 0.05).to_numpy().sum() > 5
+    assert (table[["shapiro_p_0_holm", "shapiro_p_1_holm"]] < 0.05).to_numpy().sum() <= 1
