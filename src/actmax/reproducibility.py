@@ -25,6 +25,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from actmax.decoding import BLOCK, Decoder
 
+POOL_VERSION = 1
+"""Of how a pool's vectors are drawn and decoded: a cached pool of another version is not read."""
 LEVEL = 0.95
 """Of every interval of a null."""
 

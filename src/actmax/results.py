@@ -95,7 +95,7 @@ def null_pool(subject: Subject, decoder: Decoder, settings: NullSettings, sample
     """The subject's decoded random vectors, from the cache or made now, with a bar or a line."""
     # a sample is drawn without replacement, so a large job needs a larger pool
     size = max(settings.pool, 2 * sample)
-    file = cache / f"{subject.weights_hash[:24]}-{settings.seed}-{size}.npz"
+    file = cache / f"{subject.weights_hash[:24]}-{settings.seed}-{size}-v{reproducibility.POOL_VERSION}.npz"
     silent = not sys.stderr.isatty()
     with tqdm(desc="null pool, once per subject", unit="vector", total=size, disable=silent) as bar:
 

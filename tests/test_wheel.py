@@ -1,0 +1,38 @@
+"""The built wheel, in an empty environment, from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from cli import QUICK
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_wheel_runs_by_itself(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    tools = tmp_path / "venv" / "bin"
+    install = [str(tools / "python"), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([*install, str(wheel)], check=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    command = [str(tools / "actmax"), "experiment=reproducibility", "subject=tiny", *QUICK]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ran = subprocess.run(command, cwd=empty, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    (job,) = (empty / "outputs" / "reproducibility").glob("tiny_*")
+    summary = json.loads((job / "summary.json").read_text())
+    assert summary["tokens_total"] == 50
+    assert "Verdict" in ran.stdout
