@@ -98,8 +98,30 @@ class TestRecord:
         restarts = pd.read_parquet(job / "restarts.parquet")
         targets = saved["resid_pre.8.final"][:, 91].tolist()
         assert targets == pytest.approx(restarts["activation_final"].tolist(), rel=1e-5)
+        table = pd.read_parquet(job / "comparison.parquet")
+        assert len(table) == 96
+        assert table.loc[table["is_target"], "coordinate"].tolist() == [91]
+        said = json.loads((job / "summary.json").read_text())["comparison"]["resid_pre.8[91]"]
+        assert said.startswith("Over 3 restarts the target rose by")
         many = actmax(*TINY, "unit.index='0:17'", "hydra.run.dir=many").folder / "many"
         assert not (many / "activations.safetensors").exists()
+        assert "off: 17 units" in json.loads((many / "summary.json").read_text())["comparison"]
+
+    def test_units_of_one_place_are_compared_on_their_own_restarts(self, actmax: Actmax) -> None:
+        exact = ("subject.dtype=float64", "seeds='0:3'")
+        both = pd.read_parquet(actmax(*TINY, *exact, "unit.index=[5,91]").job / "comparison.parquet")
+        alone = pd.read_parquet(
+            actmax(*TINY, *exact, "unit.index=91", "hydra.run.dir=one").folder / "one/comparison.parquet"
+        )
+        own = both[both["index"] == 91].reset_index(drop=True)
+        assert len(both) == 2 * len(alone)
+        assert (own["paired_t"] - alone["paired_t"]).abs().max() < 1e-4
+        assert (both[both["index"] == 5]["paired_t"].to_numpy() - alone["paired_t"]).abs().max() > 0.1
+
+    def test_one_restart_is_no_comparison(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "seeds=0")
+        assert not (ran.job / "comparison.parquet").exists()
+        assert "one restart" in ran.out
 
     def test_final_norm_takes_no_layer(self, actmax: Actmax) -> None:
         ran = actmax(*TINY, "unit=final_norm")

@@ -72,7 +72,15 @@ def test_a_tracker_that_cannot_start_does_not_fail_the_run(actmax: Actmax, tmp_p
 
 
 def test_a_tracker_that_breaks_on_the_way_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    options = {"project": "actmax", "entity": None, "group": "g", "name": "n", "tags": [], "config": {}}
+    options = {
+        "project": "actmax",
+        "entity": None,
+        "group": "g",
+        "name": "n",
+        "tags": [],
+        "job_type": "j",
+        "config": {},
+    }
     tracker = WandbTracker(Record(tmp_path), **options)
     (logger,) = tracker.loggers
     logger.log_metrics({"activation": 1.0}, step=1)

@@ -15,10 +15,12 @@ from torchmetrics import MeanMetric
 from tqdm.auto import tqdm
 
 from actmax.architecture import Unit
+from actmax.comparison import BeforeAfter, before_after
 from actmax.decoding import Decoder
 from actmax.maximization import Maximization, by_unit
 from actmax.record import Record
 from actmax.reproducibility import InitRetention, Restarts, UniqueTokens
+from actmax.subject import Place
 
 Found = Mapping[Unit, tuple[list[int], Restarts]]
 
@@ -35,8 +37,9 @@ class JobCallback(Callback):
         """Names the record to write to."""
         self.record = record
 
-    def finish(self, module: Maximization, found: Found) -> None:
-        """Writes what it has gathered, once the restarts stand where they end."""
+    def finish(self, module: Maximization, found: Found) -> dict[str, Any]:
+        """Writes what it has gathered, once the restarts stand where they end; what it returns joins the summary."""
+        return {}
 
 
 def _module(module: LightningModule) -> Maximization:
@@ -70,7 +73,7 @@ class Trajectory(JobCallback):
             self.steps.append(done)
             self.activations.append(_module(pl_module).activation.clone())
 
-    def finish(self, module: Maximization, found: Found) -> None:
+    def finish(self, module: Maximization, found: Found) -> dict[str, Any]:
         """Writes `trajectory.parquet`: a row per step and restart, the last where they ended."""
         final = torch.cat([restarts.activation_final for _, restarts in found.values()])
         values = torch.stack([*(row.cpu() for row in self.activations), final]).double()
@@ -86,6 +89,7 @@ class Trajectory(JobCallback):
             }
         )
         self.record.write_table("trajectory", table)
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on."""
@@ -144,25 +148,57 @@ class Measures(JobCallback):
 
 
 class Comparison(JobCallback):
-    """Records what a comparison needs: all coordinates of each target's site and layer, before and after, per restart.
+    """Compares every coordinate of each target's site and layer, optimized against initial, over restarts.
 
     Args:
         max_units: above so many units it is off.
+        alpha: level of the tests.
     """
 
-    def __init__(self, max_units: int = 16) -> None:
+    def __init__(self, max_units: int = 16, alpha: float = 0.05) -> None:
         self.max_units = max_units
+        self.alpha = alpha
 
-    def finish(self, module: Maximization, found: Found) -> None:
-        """Writes `activations.safetensors`: `SITE.LAYER.initial` and `.final`, shape (restarts, width)."""
+    def finish(self, module: Maximization, found: Found) -> dict[str, Any]:
+        """Writes `activations.safetensors` and `comparison.parquet`; returns a statement per unit, or why not.
+
+        The activations are `SITE.LAYER.initial` and `.final`, shape (restarts, width), reduced like the target.
+        """
         if len(found) > self.max_units:
-            return
-        final = torch.cat([restarts.final for _, restarts in found.values()]).to(module.device)
-        tensors = {}
-        for which, embeddings in (("initial", module.initial), ("final", final)):
-            for (site, layer), values in module.capture(embeddings).items():
-                tensors[f"{site if layer is None else f'{site}.{layer}'}.{which}"] = values
-        self.record.write_tensors("activations", tensors)
+            return {"comparison": f"off: {len(found)} units, and callbacks.comparison.max_units is {self.max_units}"}
+        before, after = module.capture(module.initial), module.capture(self._final(module, found))
+        saved = {_name(place): (before[place], after[place]) for place in before}
+        self.record.write_tensors(
+            "activations",
+            {f"{name}.initial": pair[0] for name, pair in saved.items()}
+            | {f"{name}.final": pair[1] for name, pair in saved.items()},
+        )
+        if min(len(seeds) for seeds, _ in found.values()) < 2:
+            return {"comparison": "not available: one restart, and restarts are the replicates; give two seeds or more"}
+        compared = {unit: self._compare(module, unit, before, after) for unit in found}
+        tables = [_addressed(one.table, unit) for unit, one in compared.items()]
+        self.record.write_table("comparison", pd.concat(tables, ignore_index=True))
+        return {"comparison": {str(unit): one.statement for unit, one in compared.items()}}
+
+    def _final(self, module: Maximization, found: Found) -> Tensor:
+        return torch.cat([restarts.final for _, restarts in found.values()]).to(module.device)
+
+    def _compare(self, module: Maximization, unit: Unit, *captured: Mapping[Place, Tensor]) -> BeforeAfter:
+        place = (unit.site, unit.layer)
+        there = [row.unit for row in module.rows if (row.unit.site, row.unit.layer) == place]
+        own = [number for number, other in enumerate(there) if other == unit]
+        before, after = (values[place][own].double().cpu().numpy() for values in captured)
+        return before_after(before, after, target=unit.index, alpha=self.alpha)
+
+
+def _name(place: Place) -> str:
+    site, layer = place
+    return site if layer is None else f"{site}.{layer}"
+
+
+def _addressed(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    address = pd.DataFrame({"site": unit.site, "layer": unit.layer, "index": unit.index}, index=table.index)
+    return pd.concat([address.astype({"layer": "Int64"}), table], axis=1)
 
 
 class Checkpoint(JobCallback):

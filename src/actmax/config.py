@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +16,9 @@ from actmax.architecture import SITES, Unit, geometry, read_geometry
 from actmax.errors import InputError
 from actmax.record import job_hash
 from actmax.weights import locate
+
+if TYPE_CHECKING:
+    from actmax.comparison import Design  # scipy and statsmodels: seconds
 
 
 @dataclass
@@ -115,6 +118,19 @@ class LoggerConfig:
 
 
 @dataclass
+class SimulationConfig:
+    """What `task=simulation` simulates; `effects` is a list."""
+
+    effects: list[float] = field(default_factory=lambda: [step / 4 for step in range(25)])
+    repetitions: int = 200
+    n_0: int = 50
+    n_1: int = 50
+    distribution: str = "normal"
+    alpha: float = 0.05
+    seed: int = 0
+
+
+@dataclass
 class TaskConfig:
     """Which kind of job this is."""
 
@@ -137,6 +153,7 @@ class Config:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     nulls: NullConfig = field(default_factory=NullConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
     seeds: Any = MISSING
     tokens: int = MISSING
     steps: int = MISSING
@@ -147,7 +164,7 @@ class Config:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task.name": ("maximization",),
+    "task.name": ("maximization", "simulation"),
     "subject.source": ("hub", "wheel", "random"),
     "subject.dtype": ("float32", "float64", "bfloat16"),
     "unit.site": SITES,
@@ -266,6 +283,9 @@ def check_subject(cfg: DictConfig) -> None:
     Raises:
         InputError: names the key, the value and what is allowed.
     """
+    if cfg.task.name == "simulation":
+        design(cfg)
+        return
     subject = cfg.subject
     if subject.source == "random" and subject.path is None:
         sizes = geometry(subject.architecture)
@@ -278,9 +298,27 @@ def check_subject(cfg: DictConfig) -> None:
         raise InputError("tokens", cfg.tokens, f"must be at most {sizes.context}, the context of {subject.name}")
 
 
+def design(cfg: DictConfig) -> Design:
+    """The simulation that a config asks for.
+
+    Raises:
+        InputError: names the key under `simulation`.
+    """
+    from actmax.comparison import Design
+
+    content: Any = OmegaConf.to_container(cfg.simulation, resolve=True)
+    try:
+        return Design(**{**content, "effects": tuple(content["effects"])})
+    except InputError as error:
+        raise InputError(f"simulation.{error.key}", error.value, error.allowed, error.way_out) from error
+
+
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """What identifies a job's work in its config: everything that can change its result."""
     content: Any = OmegaConf.to_container(cfg, resolve=True)
+    if cfg.task.name == "simulation":
+        return {"task": content["task"], "simulation": content["simulation"]}
+    content.pop("simulation")
     content = {**content, "seeds": seeds(cfg)}
     content.pop("hydra", None)
     content["unit"] = [[unit.site, unit.layer, unit.index] for unit in units(cfg)]
@@ -305,6 +343,8 @@ def job_folder(cfg: DictConfig) -> str:
     check(task)
     place = {"path": task.subject.path, "wheel": task.subject.wheel}
     digest = job_hash({"config": identity(task), **place})[:10]
+    if task.task.name == "simulation":
+        return f"simulation_{task.simulation.distribution}_{digest}"
     parts = [task.subject.name, task.unit.site, _short(task.unit.layer), _short(task.unit.index), digest]
     return "_".join(part for part in parts if part)
 

@@ -26,7 +26,18 @@ VERSION = 1
 """Of the record's layout; a reader refuses another."""
 
 State = Literal["running", "complete", "interrupted", "failed"]
-Table = Literal["trajectory", "restarts", "tokens", "candidates", "units", "comparison"]
+Table = Literal[
+    "trajectory",
+    "restarts",
+    "tokens",
+    "candidates",
+    "units",
+    "comparison",
+    "rates",
+    "effects",
+    "correlations",
+    "agreement",
+]
 
 
 def job_hash(identity: Mapping[str, Any]) -> str:
@@ -160,6 +171,14 @@ class Record:
                 str(file), f"version {status.version}", f"must be of version {VERSION}", "Move that folder away."
             )
         return status
+
+    def move_aside(self, status: Status) -> None:
+        """Puts a whole old record into `previous/TIME`; nothing is deleted."""
+        aside = self.folder / "previous" / status.started.replace(":", "-")
+        aside.mkdir(parents=True, exist_ok=True)
+        for item in self.folder.iterdir():
+            if item.name not in ("previous", ".hydra", ".lock") and item.suffix != ".log":
+                item.rename(aside / item.name)
 
     def set_status(self, status: Status) -> None:
         """Writes `status.json`."""

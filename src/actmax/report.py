@@ -15,18 +15,28 @@ from actmax.record import Record
 
 UNITS_SHOWN = 20
 """Rows of the table of units on a terminal."""
+EFFECTS_SHOWN = 13
+"""Rows of a simulation's table on a terminal."""
 
 
 def show(record: Record, console: Console | None = None) -> None:
     """Prints a job's result: tokens or units, the verdict, where the record lies."""
     # a pipe or a file has no width of its own
     console = console or Console(width=None if sys.stdout.isatty() else 120)
-    units = record.table("units")
-    if len(units) == 1:
+    summary = record.summary()
+    if record.path("rates.parquet").exists():
+        console.print(rate_table(record.table("rates"), record.table("effects")))
+    elif summary["units"] == 1:
         console.print(token_table(record.table("tokens")))
     else:
-        console.print(unit_table(units))
-    console.print(f"[bold]Verdict.[/bold] {escape(str(record.summary()['verdict']))}", highlight=False)
+        console.print(unit_table(record.table("units")))
+    console.print(f"[bold]Verdict.[/bold] {escape(str(summary['verdict']))}", highlight=False)
+    compared = summary.get("comparison", {})
+    if isinstance(compared, dict):
+        for unit, statement in compared.items():
+            console.print(f"[bold]Comparison[/bold] at {escape(unit)}. {escape(statement)}", highlight=False)
+    else:
+        console.print(f"[bold]Comparison[/bold] {escape(compared)}.", highlight=False)
     console.print(f"Record: {escape(str(record.folder))}", highlight=False, soft_wrap=True)
 
 
@@ -88,3 +98,25 @@ def _address(row: dict[Any, Any]) -> str:
 
 def _between(row: dict[Any, Any], name: str, form: str) -> str:
     return f"null {row[f'null_{name}_low']:{form}} to {row[f'null_{name}_high']:{form}}"
+
+
+def rate_table(rates: pd.DataFrame, effects: pd.DataFrame) -> Table:
+    """A row per effect: the share that each test rejects with its Monte Carlo error, and how many are separated."""
+    table = Table(
+        title="Percent of units rejected, ± Monte Carlo standard error",
+        caption="separated units have no maximum-likelihood estimate: the logit tests cannot reject there\n"
+        "r(t, β): Pearson over the overlapping units of all effects up to this one",
+        box=box.SIMPLE_HEAD,
+    )
+    tests = [str(name) for name in rates["test"].unique()]
+    for name in ["effect", *tests, "separated", "r(t, β)"]:
+        table.add_column(name.replace("_", " "), justify="right")
+    cells = {(row["effect"], row["test"]): _percent(row["rate"], row["error"]) for row in rates.to_dict("records")}
+    for row in effects.iloc[:: -(-len(effects) // EFFECTS_SHOWN)].to_dict("records"):
+        rejected = [cells[row["effect"], name] for name in tests]
+        table.add_row(f"{row['effect']:g}", *rejected, f"{row['separation_rate']:.0%}", f"{row['pearson']:.3f}")
+    return table
+
+
+def _percent(rate: float, error: float) -> str:
+    return f"{100 * rate:.0f} ±{100 * error:.0f}"

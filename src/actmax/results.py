@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from actmax import reproducibility
 from actmax.architecture import Unit
+from actmax.comparison import Simulation
 from actmax.decoding import Decoder
 from actmax.maximization import Maximization, by_unit
 from actmax.record import Record
@@ -182,3 +183,24 @@ def summarize(measured: Sequence[Measures], verdicts: Sequence[str]) -> dict[str
         "(p uncorrected, at most that many since p is discrete)."
     )
     return {"units": len(measured), **spread, "verdict": verdict}
+
+
+def write_simulation(record: Record, found: Simulation) -> dict[str, Any]:
+    """Writes a simulation's tables and returns the summary's headline numbers.
+
+    `comparison.parquet` has a row per simulated unit, `rates` one per effect and test, `effects` one per effect (its
+    `pearson` and `spearman` are of t and the standardised β over all effects up to it); `correlations` and `agreement`
+    set the t-test beside logistic regression.
+    """
+    record.write_table("comparison", found.units)
+    record.write_table("rates", found.rates)
+    record.write_table("effects", found.effects.merge(found.correlations_up_to.drop(columns="n"), on="effect"))
+    record.write_table("correlations", found.concordance.correlations)
+    record.write_table("agreement", found.concordance.agreement)
+    return {
+        "simulated_units": len(found.units),
+        "explodes_at": found.explodes_at,
+        "separation_rate": dict(zip(map(str, found.effects["effect"]), found.effects["separation_rate"], strict=True)),
+        "theory_largest_difference": found.concordance.theory["difference"].abs().max(),
+        "verdict": found.statement,
+    }

@@ -1,4 +1,4 @@
-"""One job: a config in, a record out. Seeds, builds, fits, measures, records.
+"""A config in, a record out: what each task builds from its config.
 
 Together with `config.py` this is all that knows Hydra; what it calls takes objects.
 """
@@ -12,18 +12,15 @@ import platform
 import signal
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -31,11 +28,12 @@ from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig, OmegaConf
 
-from actmax import config, optimizee, report, results
+from actmax import comparison, config, optimizee, report, results
 from actmax.callbacks import Checkpoint, JobCallback, Stop
-from actmax.errors import InputError, JobError
+from actmax.errors import InputError
+from actmax.job import Work, run_job
 from actmax.maximization import Maximization, Objective, Row
-from actmax.record import Record, Status, job_hash, now
+from actmax.record import Record, job_hash
 from actmax.reproducibility import NullSettings
 from actmax.subject import Subject, load
 from actmax.tracking import CsvTracker, Tracker, WandbTracker
@@ -58,11 +56,10 @@ def run(cfg: DictConfig) -> None:
         KeyboardInterrupt: the user stopped it; its record holds the best so far.
     """
     record = Record(HydraConfig.get().runtime.output_dir)
+    resolved = OmegaConf.to_yaml(cfg, resolve=True)
     with _bounded_noise():
-        _refuse_missing_accelerator(cfg.trainer.accelerator)
-        record.require_space(_bytes_needed(cfg))
-        with _alone(record):
-            Job(cfg, record, _subject(cfg)).run()
+        work = TASKS[cfg.task.name](cfg, record)
+        run_job(work, record, resolved=resolved, resume=cfg.resume, force=cfg.force)
     report.show(record)
 
 
@@ -79,21 +76,6 @@ def _bytes_needed(cfg: DictConfig) -> int:
     """A generous guess of a record's size: a dozen copies of the embeddings, the trajectory, and 20 MB."""
     rows = len(config.seeds(cfg)) * len(config.units(cfg))
     return rows * (cfg.tokens * 2048 * 4 * 12 + cfg.steps * 64) + 20_000_000
-
-
-@contextmanager
-def _alone(record: Record) -> Iterator[None]:
-    """Keeps other processes out of the folder; the lock dies with this process."""
-    lock = FileLock(record.path(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        allowed = "another process is running this very job there"
-        raise InputError("hydra.run.dir", record.folder, allowed, "Wait for it, or name another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -123,140 +105,70 @@ def _load(spec: str) -> Subject:
     return load(**json.loads(spec))
 
 
-@dataclass
-class Job:
-    """One maximization job."""
+class MaximizationWork(Work):
+    """Report A: maximize units, decode, set beside the nulls.
 
-    cfg: DictConfig
-    """Its config."""
-    record: Record
-    """Where it writes."""
-    subject: Subject
-    """What it studies."""
+    Args:
+        cfg: the job's config.
+        record: where it writes.
 
-    def __post_init__(self) -> None:
-        units, seeds = config.units(self.cfg), config.seeds(self.cfg)
-        self.rows = [Row(unit, seed) for unit in units for seed in seeds]
-        place = self.cfg.init.path
-        self.hash = job_hash(
-            {
-                "config": config.identity(self.cfg),
-                "weights": self.subject.weights_hash,
-                "init": _file_hash(Path(place)) if place is not None else None,
-            }
-        )
+    Raises:
+        InputError: there is no such accelerator, no room on the disk, or no subject.
+    """
+
+    def __init__(self, cfg: DictConfig, record: Record) -> None:
+        _refuse_missing_accelerator(cfg.trainer.accelerator)
+        record.require_space(_bytes_needed(cfg))
+        self.cfg, self.record, self.subject = cfg, record, _subject(cfg)
+        self.rows = [Row(unit, seed) for unit in config.units(cfg) for seed in config.seeds(cfg)]
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """The job, and whose weights."""
+        subject, place = self.subject, self.cfg.init.path
+        work = {
+            "config": config.identity(self.cfg),
+            "weights": subject.weights_hash,
+            "init": None if place is None else _file_hash(Path(place)),
+        }
+        names = {"subject": subject.id, "revision": subject.revision, "weights_sha256": subject.weights_hash}
+        return {"job_hash": job_hash(work), **names}
+
+    def prepare(self) -> None:
+        """Builds the LightningModule and its callbacks."""
         if self.cfg.decode.top_k > len(self.subject.embedding_matrix):
             allowed = f"must be at most {len(self.subject.embedding_matrix)}, the size of the vocabulary"
             raise InputError("decode.top_k", self.cfg.decode.top_k, allowed)
+        self.module, self.callbacks = self._module(), self._callbacks()
 
-    def run(self) -> None:
-        """Runs what is left to do of it."""
-        checkpoint = self._checkpoint()
-        if checkpoint == "complete":
-            log.info("This job is complete; force=true runs it again.")
-            return
-        module, callbacks = self._module(), self._callbacks()  # may still refuse the input: nothing is written yet
-        started = now()
-        self.record.write_text("config.yaml", OmegaConf.to_yaml(self.cfg, resolve=True))
-        self.record.set_status(Status("running", self.hash, started))
-        tracker, exit_code = self._tracker(), 1
-        try:
-            self._work(module, callbacks, tracker, checkpoint)
-            self.record.set_status(Status("complete", self.hash, started, now()))
-            exit_code = 0
-        except KeyboardInterrupt:
-            exit_code = 130
-            self.record.set_status(Status("interrupted", self.hash, started, now()))
-            raise
-        except Exception as error:
-            log.exception("the job failed")
-            self._fail(error, started)
-            raise JobError(f"{type(error).__name__}: {error} (traceback in {self.record.folder})") from error
-        finally:
-            tracker.finish(exit_code)
+    def tracker(self) -> Tracker:
+        """The one that the config names."""
+        cfg = self.cfg
+        place = cfg.unit.site if cfg.unit.layer is None else f"{cfg.unit.site}.{cfg.unit.layer}"
+        name = f"{cfg.subject.name} {place}[{cfg.unit.index}] seeds {cfg.seeds}"
+        return tracker_of(cfg, self.record, name, [cfg.subject.name, cfg.unit.site], dict(self.identity))
 
-    def _fail(self, error: Exception, started: str) -> None:
-        text = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        try:
-            self.record.set_status(Status("failed", self.hash, started, now(), text))
-        except OSError:
-            log.exception("the status could not be written either")  # a full disk, say
-
-    def _work(
-        self, module: Maximization, callbacks: list[Callback], tracker: Tracker, checkpoint: Path | str | None
-    ) -> None:
+    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:
+        """Fits, decodes, measures."""
         cfg, clock = self.cfg, time.perf_counter()
-        finished = self._fit(module, callbacks, tracker, checkpoint)
+        finished = self._fit(tracker, checkpoint)
         seconds = {"fit": time.perf_counter() - clock}
-        found = results.by_unit_restarts(module, interrupted=not finished)
+        found = results.by_unit_restarts(self.module, interrupted=not finished)
         results.write_restarts(self.record, self.subject, found, top_k=cfg.decode.top_k)
-        for callback in callbacks:
+        said: dict[str, Any] = {}
+        for callback in self.callbacks:
             if isinstance(callback, JobCallback):
-                callback.finish(module, found)
+                said |= callback.finish(self.module, found)
         if not finished:
             log.warning("Stopped by hand: the best of each restart so far is kept in %s", self.record.folder)
             raise KeyboardInterrupt
         clock = time.perf_counter()
         settings = NullSettings(cfg.nulls.pool, cfg.nulls.draws, cfg.nulls.displacements, cfg.nulls.seed)
-        headline = results.measure_units(
-            self.record, self.subject, found, settings=settings, cache=cache_folder() / "nulls"
-        )
+        pools = cache_folder() / "nulls"
+        headline = results.measure_units(self.record, self.subject, found, settings=settings, cache=pools)
         seconds["nulls"] = time.perf_counter() - clock
-        self._conclude(tracker, headline, {**seconds, "total": sum(seconds.values())})
-
-    def _conclude(self, tracker: Tracker, headline: dict[str, Any], seconds: dict[str, float]) -> None:
-        summary = {**headline, "job_hash": self.hash, "seconds": seconds, **self._setting()}
-        self.record.write_json("summary.json", summary)
-        tracker.publish(self.record, summary)
-
-    def _checkpoint(self) -> Path | str | None:
-        """What the folder holds of this job: a checkpoint, `complete`, or nothing."""
-        status = self.record.status()
-        if status is not None and self.cfg.force:
-            self._move_aside(status)
-            return None
-        if status is None:
-            return None
-        if status.job_hash != self.hash:
-            way_out = "Name another folder, or add force=true to move that record aside."
-            raise InputError("hydra.run.dir", self.record.folder, "it holds the record of another job", way_out)
-        if status.state == "complete":
-            return "complete"
-        file = self.record.checkpoint
-        if not (self.cfg.resume and file.exists()):
-            return None
-        return self._own(file)
-
-    def _own(self, file: Path) -> Path:
-        """The checkpoint, once it has shown that it is whole and of this job."""
-        way_out = f"Delete {file} or add resume=false to start afresh."
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-            found, step = content["actmax"], content["global_step"]
-        except Exception as error:  # a damaged file can raise anything
-            allowed = f"cannot be read ({type(error).__name__})"
-            raise InputError("resume", "true", f"the checkpoint {file} {allowed}", way_out) from error
-        if found != self._identity():
-            raise InputError("resume", "true", f"the checkpoint {file} is not of this job and subject", way_out)
-        log.info("Going on from step %d of an interrupted run.", step)
-        return file
-
-    def _identity(self) -> dict[str, str | None]:
-        subject = self.subject
-        return {
-            "job_hash": self.hash,
-            "subject": subject.id,
-            "revision": subject.revision,
-            "weights_sha256": subject.weights_hash,
-        }
-
-    def _move_aside(self, status: Status) -> None:
-        """Puts a whole old record into a folder of its own; nothing is deleted."""
-        aside = self.record.path("previous") / status.started.replace(":", "-")
-        aside.mkdir(parents=True, exist_ok=True)
-        for item in self.record.folder.iterdir():
-            if item.name not in ("previous", ".hydra", ".lock") and item.suffix != ".log":
-                item.rename(aside / item.name)
+        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
+        return {**headline, **said, "subject": named, **_setting(self.identity, self.subject.device, seconds)}
 
     def _module(self) -> Maximization:
         cfg, matrix = self.cfg, self.subject.embedding_matrix
@@ -276,7 +188,7 @@ class Job:
             options=options,
             steps=cfg.steps,
             max_rows=cfg.max_rows,
-            identity=self._identity(),
+            identity=self.identity,
         )
         try:
             module.configure_optimizers()
@@ -299,27 +211,7 @@ class Job:
             callbacks.append(callback)
         return callbacks
 
-    def _tracker(self) -> Tracker:
-        logger, cfg = self.cfg.logger, self.cfg
-        if logger.name == "csv":
-            return CsvTracker(self.record)
-        if logger.name == "none":
-            return Tracker()
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
-        place = cfg.unit.site if cfg.unit.layer is None else f"{cfg.unit.site}.{cfg.unit.layer}"
-        return WandbTracker(
-            self.record,
-            project=logger.project,
-            entity=logger.entity,
-            group=cfg.sweep,
-            name=f"{cfg.subject.name} {place}[{cfg.unit.index}] seeds {cfg.seeds}",
-            tags=[cfg.task.name, cfg.subject.name, cfg.unit.site, *logger.tags],
-            config={**plain, "job_hash": self.hash, "weights_sha256": self.subject.weights_hash},
-        )
-
-    def _fit(
-        self, module: Maximization, callbacks: list[Callback], tracker: Tracker, checkpoint: Path | str | None
-    ) -> bool:
+    def _fit(self, tracker: Tracker, checkpoint: Path | None) -> bool:
         """Fits; False if the user stopped it, with a checkpoint of the step it had reached."""
         stop, trainer_config = Stop(), self.cfg.trainer
         trainer = Trainer(
@@ -330,7 +222,7 @@ class Job:
             profiler=trainer_config.profiler,
             max_steps=self.cfg.steps,
             max_epochs=-1,  # steps alone decide: a checkpoint may stand at what Lightning takes for an epoch's end
-            callbacks=[*callbacks, stop],
+            callbacks=[*self.callbacks, stop],
             logger=tracker.loggers,
             default_root_dir=self.record.folder,
             log_every_n_steps=1,
@@ -339,7 +231,7 @@ class Job:
             enable_model_summary=False,
         )
         with _graceful_interrupt(stop):
-            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(self.module, ckpt_path=checkpoint, weights_only=True)
         if trainer.global_step < self.cfg.steps:
             keeper = Checkpoint()
             keeper.bind(self.record)
@@ -347,16 +239,77 @@ class Job:
             return False
         return True
 
-    def _setting(self) -> dict[str, Any]:
-        device = self.subject.device
-        name = platform.processor() or platform.machine()
-        if device.type == "cuda":
-            name = torch.cuda.get_device_name(device)
-        return {
-            "subject": {**self._identity(), "name": self.subject.name, "attention": self.subject.attention},
-            "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-        }
+
+class SimulationWork(Work):
+    """Report B on simulated data: t-test against logistic regression where the truth is known.
+
+    Args:
+        cfg: the job's config.
+        record: where it writes.
+    """
+
+    def __init__(self, cfg: DictConfig, record: Record) -> None:
+        record.require_space(50_000_000)
+        self.cfg, self.record = cfg, record
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """The job."""
+        return {"job_hash": job_hash({"config": config.identity(self.cfg)})}
+
+    def prepare(self) -> None:
+        """Builds the design."""
+        self.design = config.design(self.cfg)
+
+    def tracker(self) -> Tracker:
+        """The one that the config names."""
+        design = self.cfg.simulation
+        name = f"simulation {design.distribution} {design.n_0} against {design.n_1}"
+        return tracker_of(self.cfg, self.record, name, [design.distribution], dict(self.identity))
+
+    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:  # noqa: ARG002
+        """Simulates and compares."""
+        clock = time.perf_counter()
+        found = comparison.simulate(self.design)
+        headline = results.write_simulation(self.record, found)
+        seconds = {"simulation": time.perf_counter() - clock}
+        return {**headline, **_setting(self.identity, torch.device("cpu"), seconds)}
+
+
+TASKS = {"maximization": MaximizationWork, "simulation": SimulationWork}
+
+
+def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], identity: dict[str, Any]) -> Tracker:
+    """The tracker that the config names."""
+    logger = cfg.logger
+    if logger.name == "csv":
+        return CsvTracker(record)
+    if logger.name == "none":
+        return Tracker()
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return WandbTracker(
+        record,
+        project=logger.project,
+        entity=logger.entity,
+        group=cfg.sweep,
+        name=name,
+        tags=[cfg.task.name, *tags, *logger.tags],
+        job_type=cfg.task.name,
+        config={**plain, **identity},
+    )
+
+
+def _setting(identity: dict[str, str | None], device: torch.device, seconds: dict[str, float]) -> dict[str, Any]:
+    """Under which job, where, how long and with what a result came about."""
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {
+        "job_hash": identity["job_hash"],
+        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+    }
 
 
 def _file_hash(place: Path) -> str | None:

@@ -56,6 +56,7 @@ class WandbTracker(Tracker):
         group: the sweep.
         name: of the run.
         tags: to filter by.
+        job_type: the task.
         config: the resolved config, as plain containers.
     """
 
@@ -68,6 +69,7 @@ class WandbTracker(Tracker):
         group: str,
         name: str,
         tags: Sequence[str],
+        job_type: str,
         config: Mapping[str, Any],
     ) -> None:
         self.run: Any = None
@@ -83,7 +85,7 @@ class WandbTracker(Tracker):
             "tags": list(tags),
             "config": dict(config),
             "dir": str(record.folder.resolve()),
-            "job_type": "maximization",
+            "job_type": job_type,
         }
         self._guard("start", lambda: self._start(settings))
 
@@ -118,8 +120,9 @@ class WandbTracker(Tracker):
         import wandb
 
         self.run.summary.update({key: value for key, value in summary.items() if key != "versions"})
-        tokens = record.table("tokens")
-        self.run.log({"tokens": wandb.Table(dataframe=tokens.astype({"layer": "object"}))})
+        if record.path("tokens.parquet").exists():
+            tokens = record.table("tokens").astype({"layer": "object"})
+            self.run.log({"tokens": wandb.Table(dataframe=tokens)})
         artifact = wandb.Artifact(f"record-{summary['job_hash'][:12]}", type="record")
         for file in sorted(record.folder.glob("*.*")):
             if file.is_file() and not file.name.startswith("."):

@@ -13,6 +13,7 @@ from actmax.comparison._compare import P_COLUMNS, STATUSES, Comparison, compare
 from actmax.comparison._corrections import correct
 from actmax.comparison._ttests import OneSample, one_sample
 from actmax.comparison.assumptions import Assumptions, assumptions
+from actmax.comparison.before_after import BeforeAfter, before_after
 from actmax.comparison.concordance import Concordance, concordance
 from actmax.comparison.decoder import Decoding, decode_labels
 from actmax.comparison.simulation import DISTRIBUTIONS, Design, Simulation, simulate
@@ -22,6 +23,7 @@ __all__ = [
     "P_COLUMNS",
     "STATUSES",
     "Assumptions",
+    "BeforeAfter",
     "Comparison",
     "Concordance",
     "Decoding",
@@ -29,6 +31,7 @@ __all__ = [
     "OneSample",
     "Simulation",
     "assumptions",
+    "before_after",
     "compare",
     "concordance",
     "correct",

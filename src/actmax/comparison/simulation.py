@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
+from scipy import stats
 
 from actmax.comparison._compare import P_COLUMNS, Comparison, compare
 from actmax.comparison._inputs import check_level
@@ -88,6 +89,23 @@ class Simulation:
         """The smallest effect from which on half of the β have exploded; NaN where the grid has none."""
         beyond = self.effects.loc[self.effects["explosion_rate"] >= 0.5, "effect"]
         return float(beyond.min()) if len(beyond) else float("nan")
+
+    @property
+    def correlations_up_to(self) -> pd.DataFrame:
+        """How closely t and the standardised β go together, over the overlapping units of effects up to each effect.
+
+        A row per effect: `effect n pearson spearman`. The two part where β runs away, so the whole grid in one number
+        would hide both that they agree below and that they do not above.
+        """
+        effect, t, beta = (self.units[name].to_numpy(dtype=float) for name in ("effect", "student_t", "logit_coef_std"))
+        known = np.isfinite(t) & np.isfinite(beta)
+        rows = []
+        for last in self.effects["effect"]:
+            chosen = known & (effect <= last)
+            pair = t[chosen], beta[chosen]
+            measures = (stats.pearsonr(*pair)[0], stats.spearmanr(*pair)[0]) if chosen.sum() > 2 else (np.nan, np.nan)
+            rows.append({"effect": last, "n": int(chosen.sum()), "pearson": measures[0], "spearman": measures[1]})
+        return pd.DataFrame(rows)
 
     @property
     def statement(self) -> str:
