@@ -395,9 +395,10 @@ def convert_in_a_process(wheel: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2700)
 def test_two_processes_convert_the_real_wheel_at_once(real_wheel: Path, tmp_path: Path) -> None:
     processes = [convert_in_a_process(real_wheel, tmp_path) for _ in range(2)]
-    outputs = [process.communicate(timeout=400) for process in processes]
+    outputs = [process.communicate(timeout=900) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     folders = {Path(out.strip()) for out, _ in outputs}
     assert len(folders) == 1
@@ -409,11 +410,12 @@ def test_two_processes_convert_the_real_wheel_at_once(real_wheel: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2700)
 def test_a_killed_conversion_leaves_nothing_that_looks_whole_and_the_next_repairs_it(
     real_wheel: Path, tmp_path: Path
 ) -> None:
     process = convert_in_a_process(real_wheel, tmp_path)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not list(tmp_path.glob("subjects/.*-converting-*/converted/*")):  # it is writing the model
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -424,6 +426,6 @@ def test_a_killed_conversion_leaves_nothing_that_looks_whole_and_the_next_repair
     assert [name for name in things_in(tmp_path) if not name.startswith(".")] == []
 
     again = convert_in_a_process(real_wheel, tmp_path)
-    out, err = again.communicate(timeout=400)
+    out, err = again.communicate(timeout=900)
     assert again.returncode == 0, err
     assert from_path(Path(out.strip())).geometry.layers == 30
