@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from actmax.__main__ import explain
+from actmax.errors import InputError
 from actmax.optimizee import scaled
 from actmax.record import Record
 from actmax.subject import load
@@ -318,6 +320,14 @@ class TestBadInput:
         assert ran.returncode == 2
         assert "subject=smollm2" in ran.stderr
         assert time.monotonic() - begun < 5
+
+
+def test_an_error_whose_context_is_a_circle_is_explained() -> None:
+    first, second = RuntimeError("a"), ValueError("b")
+    first.__context__, second.__context__ = second, first
+    assert explain(first) == (1, "RuntimeError: a")
+    second.__context__ = InputError("steps", 0, "must be at least 1")
+    assert explain(first) == (2, "steps=0: must be at least 1.")
 
 
 def test_help_names_the_commands(actmax: Actmax) -> None:

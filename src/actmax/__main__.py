@@ -67,9 +67,15 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    """An error and what it came from; each once, for OmegaConf's chains can be circles.
+
+    The context counts too: OmegaConf drops the cause of what a resolver raises.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__  # OmegaConf drops the cause of what a resolver raises
+        error = error.__cause__ or error.__context__
 
 
 if __name__ == "__main__":
