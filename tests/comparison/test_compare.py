@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 
+import mpmath as mp
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from actmax.comparison import P_COLUMNS, STATUSES, compare, correct, one_sample
+from actmax.comparison import P_COLUMNS, STATUSES, _logistic, compare, correct, one_sample
 from actmax.comparison import _inputs as inputs
 from actmax.comparison._effects import noncentrality_interval
 
@@ -200,6 +201,7 @@ def test_probabilities_sum_to_the_group_and_are_nan_without_a_maximum():
         (lambda: compare(np.zeros(4), [0, 0, 1, 1]).probabilities(0, method="map"), "method"),
         (lambda: one_sample(np.zeros(4), np.nan), "popmean"),
         (lambda: correct(np.ones(3), "sidak"), "method"),
+        (lambda: correct(np.array([0.1, -3.0]), "bh"), "p"),
     ],
 )
 def test_mistakes_are_named(call, named):
@@ -269,6 +271,49 @@ def test_alpha_sets_the_interval():
         < narrow["cohens_d_high"]
         < wide["cohens_d_high"]
     )
+
+
+def test_probabilities_do_not_follow_a_reused_array():
+    x = np.random.default_rng(13).normal(size=(8, 2))
+    result = compare(x, Y)
+    before = result.probabilities(0, method="firth")
+    x[:] = x[::-1] * 5
+    np.testing.assert_array_equal(result.probabilities(0, method="firth"), before)
+
+
+def test_one_outlier_does_not_hide_a_separation_from_firth():
+    """The climb from β = 0 ends at p = 0.2 on each of these units; ranks and Firth's real maximum know better."""
+    rng = np.random.default_rng(14)
+    y = np.repeat([0, 1], [5, 30])
+    x = rng.normal(size=(35, 40)) + 6 * y[:, None]
+    x[20] = 100.0
+    table, calm = compare(x, y).table, compare(np.delete(x, 20, axis=0), np.delete(y, 20)).table
+    assert (table["status"] == "separated").all()
+    assert (table["firth_lr_p"] < 1e-3).all()
+    np.testing.assert_allclose(table["firth_coef"], calm["firth_coef"], rtol=0.1)
+    start = np.log(31) - np.log(6)
+    block = inputs.block_of(x, y == 1)
+    from_flat = _logistic._maximize(
+        _logistic._penalised, block.centred, _logistic.side_of(y == 1).sign, np.full(40, start), np.zeros(40)
+    )[1]
+    assert (from_flat < 0.5 * np.ldexp(table["firth_coef"], block.exponent + block.spread_exponent)).mean() > 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-8, 1.0, 1e8])
+def test_one_sample_keeps_its_digits_beside_any_popmean(scale):
+    """Subtracting a popmean far above the spread first would round the spread away, and call the unit constant."""
+    x = np.random.default_rng(15).normal(size=7) * scale
+    exact = (mp.fsum(map(mp.mpf, x)) / 7 - mp.mpf(0.5)) * mp.sqrt(42)
+    exact /= mp.sqrt(mp.fsum((mp.mpf(v) - mp.fsum(map(mp.mpf, x)) / 7) ** 2 for v in x))
+    row = one_sample(x, 0.5).table.iloc[0]
+    assert row["status"] == "ok"
+    np.testing.assert_allclose(row["t"], float(exact), rtol=1e-13)
+
+
+def test_a_one_sample_t_beyond_float64_is_not_finite():
+    row = one_sample(np.array([1.0, 2.0, 3.0]) * 1e-300, 1e20).table.iloc[0]
+    assert row["status"] == "not_finite"
+    assert np.isnan(row[["t", "p", "p_log10"]].astype(float)).all()
 
 
 def test_one_sample_against_scipy_and_its_statuses():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
+from statsmodels.stats.contingency_tables import mcnemar
 
 from actmax.comparison import assumptions, compare, concordance
+from actmax.comparison.concordance import predicted_score
 
 Y = np.repeat([0, 1], 25)
 
@@ -59,8 +63,30 @@ def test_the_statement_names_its_units(comparison):
     assert "α=0.05" in text
 
 
+def test_mcnemar_and_the_cells_agree_with_statsmodels(comparison):
+    """Every row, counted again from the table; and the counts of another level would not do."""
+    agreement = concordance(comparison).agreement.set_index(["t_test", "logistic", "level", "units"])
+    table = comparison.table[comparison.table["status"] == "ok"]
+    ends = {"raw": "", "bonferroni": "_bonferroni"}
+    for t_test, logistic, level in itertools.product(("student", "welch"), ("logit_wald", "score"), ends):
+        row = agreement.loc[(t_test, logistic, level, "overlapping")]
+        by_t, by_logistic = (table[f"{name}_p{ends[level]}"] <= 0.05 for name in (t_test, logistic))
+        square = [[(by_t & by_logistic).sum(), (by_t & ~by_logistic).sum()]]
+        square += [[(~by_t & by_logistic).sum(), (~by_t & ~by_logistic).sum()]]
+        assert row[["both", "t_only", "logistic_only", "neither"]].tolist() == np.ravel(square).tolist()
+        assert row["mcnemar_p"] == pytest.approx(mcnemar(square, exact=True).pvalue)
+        other = agreement.loc[(t_test, logistic, "bonferroni" if level == "raw" else "raw", "overlapping")]
+        assert other["both"] != row["both"]
+
+
+def test_the_predicted_score_at_huge_t():
+    """No warning, which is an error here, and N in the limit."""
+    np.testing.assert_allclose(predicted_score(np.array([0.0, 1e-200, 1e200]), np.full(3, 40)), [0, 0, 40], atol=1e-300)
+
+
 def test_nothing_to_correlate_is_nan():
     found = concordance(compare(np.ones((50, 5)), Y))
+    assert found.statement.startswith("No unit has both")
     assert found.correlations["pearson"].isna().all()
     assert found.agreement["kappa"].isna().all()
 
@@ -78,6 +104,28 @@ def test_assumptions_against_scipy():
         assert row["skewness_1"] == pytest.approx(stats.skew(one), rel=1e-6)
         assert row["kurtosis_1"] == pytest.approx(stats.kurtosis(one), rel=1e-6)
         assert row["variance_ratio"] == pytest.approx(one.var(ddof=1) / zero.var(ddof=1), rel=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 30)])
+def test_two_samples_have_no_spread_of_spreads(sizes):
+    """Both lie equally far from their median; rounding alone would give p = 1e-30 on three units of four."""
+    y = np.repeat([0, 1], sizes)
+    x = np.random.default_rng(5).normal(size=(len(y), 50)) + 3.3
+    table = assumptions(x, y).table
+    if sizes == (2, 2):
+        assert table["brown_forsythe_p"].isna().all()
+    else:
+        expected = [stats.levene(x[y == 0, u], x[y == 1, u], center="median").pvalue for u in range(50)]
+        np.testing.assert_allclose(table["brown_forsythe_p"], expected, rtol=1e-9)
+    assert table["student_doubtful"].all()
+    assert table["note"].str.contains("fewer than 3 samples").all()
+
+
+def test_what_was_not_checked_is_said():
+    x = np.random.default_rng(6).normal(size=5010)
+    table = assumptions(x, np.repeat([0, 1], [5001, 9])).table
+    assert np.isnan(table.loc[0, "shapiro_p_0"])
+    assert "normality was not checked" in table.loc[0, "note"]
 
 
 def test_doubt_is_said_where_it_belongs_and_only_there():

@@ -26,8 +26,12 @@ def noise():
     return decode_labels(data(0.0), Y, seed=0, folds=2)
 
 
-def test_a_difference_is_found():
-    found = decode_labels(data(2.0), Y, seed=0, folds=2)
+@pytest.fixture(scope="module")
+def found():
+    return decode_labels(data(2.0), Y, seed=0, folds=2)
+
+
+def test_a_difference_is_found(found):
     assert found.table.loc["accuracy", "observed"] > 0.9
     assert (found.table["p"] == 1 / 101).all()
     assert found.table.loc["log_loss", "observed"] < found.table.loc["log_loss", "null_low"]
@@ -68,11 +72,24 @@ def test_many_units_give_what_the_plain_regression_gives():
     np.testing.assert_allclose(probabilities[test], plain.predict_proba((x[test] - mean) / scale)[:, 1], rtol=1e-4)
 
 
-def test_the_seed_decides(noise):
-    again, other = (decode_labels(data(0.0), Y, seed=seed, folds=2) for seed in (0, 1))
+def test_the_seed_decides_and_the_scale_does_not(noise):
+    """Variances at 2^±700 overflow or vanish: every unit would pass for a constant, were it not scaled first."""
+    again = decode_labels(data(0.0) * np.repeat([2.0**-700, 2.0**700], 3), Y, seed=0, folds=2)
     np.testing.assert_array_equal(noise.probabilities, again.probabilities)
     assert noise.null.equals(again.null)
-    assert not noise.null.equals(other.null)
+    assert not np.array_equal(held_out(data(0.0), 0)[1], held_out(data(0.0), 1)[1])
+
+
+def test_constant_units_know_nothing():
+    probabilities, _ = held_out(np.ones((40, 50)), 0)
+    assert (probabilities == 0.5).all()
+
+
+def test_p_counts_the_shuffles_that_are_as_good(found, noise):
+    for decoding in (found, noise):
+        better = decoding.null >= decoding.table["observed"]
+        better["log_loss"] = decoding.null["log_loss"] <= decoding.table.loc["log_loss", "observed"]
+        np.testing.assert_allclose(decoding.table["p"], (1 + better.sum()) / 101)
 
 
 @pytest.mark.parametrize(

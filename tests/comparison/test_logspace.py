@@ -45,7 +45,7 @@ def test_t_tail(df):
     np.testing.assert_allclose(ours.p, [float(mp.mpf(10) ** e) for e in exact], rtol=1e-11, atol=1e-307)
 
 
-@pytest.mark.parametrize("df", [1e4, 1e6, 1e9])
+@pytest.mark.parametrize("df", [1e5, 1e9])
 def test_t_tail_at_huge_df(df):
     t = np.array([0.5, 3.0, 5.5, 6.5, 10.0, 45.0, 300.0])
     ours = _logspace.t_two_sided(t, np.full_like(t, df))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis.extra.numpy import arrays
 
 from actmax.comparison import P_COLUMNS, compare, one_sample
@@ -27,7 +27,7 @@ INVARIANT = [
     "logit_lr",
 ]
 INVARIANT += ["firth_lr", "logit_wald_z", "logit_coef_std", *P_COLUMNS]
-fast = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+fast = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
@@ -88,6 +88,7 @@ def test_the_swap_check_can_fail():
 @given(
     arrays(np.float64, (9, 3), elements=st.floats(-1e6, 1e6)), arrays(np.float64, (9, 3), elements=st.floats(-1e6, 1e6))
 )
+@example(np.r_[[[-6e5, 2.0, 1.0]], np.zeros((8, 3))], np.r_[[[-6e5, 2.0, 3.0]], np.full((8, 3), 5e-324)])
 def test_paired_is_one_sample_on_the_differences(before, after):
     names = np.tile(np.arange(9), 2)
     table = compare(np.vstack([before, after]), np.repeat([0, 1], 9), pairs=names).table
@@ -95,6 +96,15 @@ def test_paired_is_one_sample_on_the_differences(before, after):
     np.testing.assert_array_equal(table["paired_t"], single["t"])
     np.testing.assert_array_equal(table["paired_p"], single["p"])
     np.testing.assert_array_equal(table["paired_p_log10"], single["p_log10"])
+
+
+def test_pairs_further_apart_than_float64_reaches():
+    """Every difference here is beyond 1.8e308; the t is that of the same numbers a power of two smaller."""
+    names, y = np.tile(np.arange(5), 2), np.repeat([0, 1], 5)
+    x = np.r_[-np.linspace(0.95, 0.99, 5), np.array([0.91, 0.97, 0.92, 0.99, 0.96])]
+    near, far = (compare(x * scale, y, pairs=names).table.iloc[0] for scale in (1.0, 2.0**1023 * 1.9375))
+    close(near["paired_t"], far["paired_t"])
+    assert near["paired_t"] > 10
 
 
 def test_pairs_follow_their_names_and_not_their_order():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from actmax.comparison import DISTRIBUTIONS, Design, simulate
 
@@ -72,6 +73,27 @@ def test_the_seed_decides():
     assert not np.isclose(first["student_t"], other["student_t"]).any()
 
 
+def test_power_is_the_noncentral_ts():
+    """The simulated rate against the t-test's power from theory; the power at another effect is far away."""
+    n_0, n_1, repetitions = 20, 35, 4000
+    rates = simulate(Design(effects=(0.3, 0.6), repetitions=repetitions, n_0=n_0, n_1=n_1)).rates
+    rate = rates.set_index(["test", "effect"])["rate"]
+    df, critical = n_0 + n_1 - 2, stats.t.ppf(0.975, n_0 + n_1 - 2)
+    shift = np.sqrt(n_0 * n_1 / (n_0 + n_1))
+    power = {e: stats.nct.sf(critical, df, e * shift) + stats.nct.cdf(-critical, df, e * shift) for e in (0.3, 0.6)}
+    for effect, expected in power.items():
+        error = np.sqrt(expected * (1 - expected) / repetitions)
+        assert abs(rate["student", effect] - expected) < 4 * error
+    assert abs(rate["student", 0.3] - power[0.6]) > 20 * error
+
+
+@pytest.mark.parametrize("effects", [(-6.0, 0.0, 6.0), (6.0, -6.0, 0.0)])
+def test_an_effect_has_a_size_whatever_its_sign_and_place(effects):
+    found = simulate(Design(effects=effects, repetitions=20))
+    assert found.explodes_at == 6.0
+    assert "at 0," not in found.statement
+
+
 def test_the_statement_has_the_numbers(found):
     assert "explode" in found.statement
     assert "from an effect of 6 on" in found.statement
@@ -85,6 +107,7 @@ def test_the_statement_has_the_numbers(found):
         ({"distribution": "cauchy"}, "distribution"),
         ({"effects": ()}, "effects"),
         ({"effects": (0.0, float("nan"))}, "effects"),
+        ({"effects": (1.0, 0.0, 1.0)}, "effects"),
         ({"repetitions": 0}, "repetitions"),
         ({"n_1": 1}, "n_1"),
         ({"alpha": 0.0}, "alpha"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -100,6 +100,8 @@ def compare(
     """
     alpha = check_level("alpha", alpha)
     samples = check_samples(activations, labels, pairs)
+    # A copy: the caller may reuse the array, and `probabilities` reads it later.
+    samples = replace(samples, values=samples.values.copy())
     with np.errstate(all="ignore"):
         parts = [_statistics(block, samples.pairs) for block in samples.blocks()]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

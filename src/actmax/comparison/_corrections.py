@@ -34,6 +34,9 @@ def correct(p: Float[ndarray, " units"], method: str) -> Float[ndarray, " units"
     if method not in METHODS:
         raise InputError("method", method, f"one of {', '.join(METHODS)}", "bh controls the false discovery rate.")
     finite = np.isfinite(p)
+    wrong = p[finite & ~((p >= 0) & (p <= 1))]
+    if len(wrong):
+        raise InputError("p", wrong[0], "probabilities from 0 to 1, or NaN", "Pass p-values, not their logarithms.")
     corrected = np.full(len(p), np.nan)
     if finite.any():
         corrected[finite] = multipletests(p[finite], method=METHODS[method])[1]

@@ -67,9 +67,12 @@ def _by_scipy(
         # Kept off 0 and 1, whose probits are infinite: far from the root only the sign matters.
         return special.ndtri(np.clip(special.nctdtr(df, noncentrality, t), 1e-300, 1 - 1e-16)) - target
 
-    # At t >= 0 the lower limit is never below the one at t = 0, which is the normal quantile.
-    low = _root(excess, t, np.maximum(t + probit * slope, probit), -probit, slope)
-    return low, _root(excess, t, t - probit * slope, probit, slope)
+    # At t >= 0 the lower limit is never below the one at t = 0, which is the normal quantile. Both limits are found in
+    # one call: for a few units its overhead is most of the time.
+    guess = np.concatenate([np.maximum(t + probit * slope, probit), t - probit * slope])
+    target = np.repeat([-probit, probit], len(t))
+    low, high = np.split(_root(excess, np.tile(t, 2), guess, target, np.tile(slope, 2)), 2)
+    return low, high
 
 
 def _by_quadrature(
@@ -88,15 +91,16 @@ def _by_quadrature(
         return target - special.gammainc(df / 2, shift(ratio, t)) @ WEIGHTS
 
     width = np.full_like(t, 1 / np.sqrt(2 * df))
-    high = _root(above, t, 1 - special.ndtri(tail) * width, tail, width)
-    low = _root(below, t, np.maximum(1 + special.ndtri(tail) * width, width / 4), tail, width)
+    target = np.full_like(t, tail)
+    high = _root(above, t, 1 - special.ndtri(tail) * width, target, width)
+    low = _root(below, t, np.maximum(1 + special.ndtri(tail) * width, width / 4), target, width)
     return low * t, high * t
 
 
-def _root(function, t: ndarray, guess: ndarray, target: float, width: ndarray) -> ndarray:
+def _root(function, t: ndarray, guess: ndarray, target: ndarray, width: ndarray) -> ndarray:
     """The root of each element, bracketed outwards from a guess."""
     if not len(t):
         return t
-    args = (t, np.full_like(t, target))
+    args = (t, target)
     bracket = elementwise.bracket_root(function, guess - width / 8, guess + width / 8, args=args).bracket
     return elementwise.find_root(function, bracket, args=args).x

@@ -21,6 +21,10 @@ SLACK = 1e-13
 """Relative drop of the objective that is rounding and not a step too far."""
 DEFINITE = 0.02
 """Firth's curvature, relative to the information, below which its Newton step gives way to Fisher scoring."""
+TAMED_AT = 6.0
+"""Median absolute deviations (about 4 standard deviations of a normal) beyond which a sample is an outlier to Firth."""
+HIGHER = 1e-9
+"""Relative difference of two maxima of Firth's objective that is a difference and not rounding."""
 PRODUCT = 512
 """Factors from 1 to 2 whose product surely stays below float64's largest number."""
 
@@ -86,7 +90,7 @@ def fit_ml(x: Float[ndarray, "units samples"], side: Side) -> Fit:
     as the groups part. Example: `compare(x, y).table[["logit_coef", "logit_lr_p"]]`.
     """
     start = np.log(side.n_1) - np.log(side.n_0)
-    intercept, slope, converged = _maximize(_likelihood, x, side.sign, start)
+    intercept, slope, converged = _maximize(_likelihood, x, side.sign, *_flat(x, start))
     at = _local(x, side.sign, intercept, slope)
     lost = _lost_margin(x, side.sign, intercept, slope, start)
     lr = _likelihood_ratio(lost, 1 / (1 + np.exp(side.sign * start)))
@@ -99,11 +103,12 @@ def fit_firth(x: Float[ndarray, "units samples"], side: Side) -> Fit:
     Null hypothesis of its test: β = 0. Assumptions: independent samples, log odds linear in x. Formula: LR = 2(ℓ*(α̂,
     β̂) - max_α ℓ*(α, 0)) with the full model's 2×2 information in both penalties; at β = 0 the maximum is in closed
     form, odds (n_1 + 1)/(n_0 + 1). The standard error is brglm2's: inverse expected information, without the penalty's
-    own curvature. References: Firth 1993, Biometrika 80:27; Heinze & Schemper 2002, Statist. Med. 21:2409. Example:
-    `compare(x, y).table[["firth_coef", "firth_lr_p"]]`.
+    own curvature. ℓ* may have several maxima where x has outliers: the highest found from two starts is taken, β = 0
+    and the fit of x with its outliers drawn in. References: Firth 1993, Biometrika 80:27; Heinze & Schemper 2002,
+    Statist. Med. 21:2409. Example: `compare(x, y).table[["firth_coef", "firth_lr_p"]]`.
     """
     start = np.log(side.n_1 + 1) - np.log(side.n_0 + 1)
-    intercept, slope, converged = _maximize(_penalised, x, side.sign, start)
+    intercept, slope, converged = _highest(x, side.sign, start)
     at = _local(x, side.sign, intercept, slope)
     lost, wrong = _lost_margin(x, side.sign, intercept, slope, start), 1 / (1 + np.exp(side.sign * start))
     lr = _likelihood_ratio(lost, wrong) + _information_ratio(at, x, lost, wrong)
@@ -124,12 +129,50 @@ def _fit(intercept: ndarray, slope: ndarray, se: ndarray, lr: ndarray, converged
     return Fit(kept[0], kept[1], kept[2], kept[3], converged)
 
 
-def _maximize(
-    objective: _Objective, x: ndarray, sign: ndarray, start: float
+def _flat(x: ndarray, intercept: float) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"]]:
+    """Intercepts and slopes of β = 0, to start from."""
+    return np.full(len(x), intercept), np.zeros(len(x))
+
+
+def _highest(
+    x: ndarray, sign: ndarray, start: float
 ) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"], Bool[ndarray, " units"]]:
-    """Newton with step-halving; units that are done leave the batch."""
+    """The higher of Firth's two maxima, from β = 0 and, where x has outliers, from the fit with them drawn in.
+
+    An outlier holds the information up while β is small beside 1/outlier, so that a maximum may lie there that knows
+    nothing of the other samples; far above it may stand the one that they make.
+    """
+    intercept, slope, converged = _maximize(_penalised, x, sign, *_flat(x, start))
+    tamed = _tame(x)
+    rows = np.flatnonzero((tamed != x).any(axis=1))
+    if not len(rows):
+        return intercept, slope, converged
+    wild, tamed = x[rows], tamed[rows]
+    near_a, near_b, _ = _maximize(_penalised, tamed, sign, *_flat(tamed, start))
+    other_a, other_b, found = _maximize(_penalised, wild, sign, near_a, near_b)
+    value = _penalised(wild, sign, intercept[rows], slope[rows]).value
+    higher = _penalised(wild, sign, other_a, other_b).value > value + HIGHER * (1 + np.abs(value))
+    taken = found & (higher | ~converged[rows])
+    at = rows[taken]
+    intercept[at], slope[at], converged[at] = other_a[taken], other_b[taken], True
+    return intercept, slope, converged
+
+
+def _tame(x: Float[ndarray, "units samples"]) -> Float[ndarray, "units samples"]:
+    """Draws outliers in to `TAMED_AT` median absolute deviations; mean ones where more than half of x is one value."""
+    middle = np.median(x, axis=1, keepdims=True)
+    away = np.abs(x - middle)
+    deviation = np.median(away, axis=1, keepdims=True)
+    reach = TAMED_AT * np.where(deviation > 0, deviation, away.mean(axis=1, keepdims=True))
+    return np.clip(x, middle - reach, middle + reach)
+
+
+def _maximize(
+    objective: _Objective, x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray
+) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"], Bool[ndarray, " units"]]:
+    """Newton with step-halving from a start; units that are done leave the batch."""
     units = len(x)
-    intercept, slope, converged = np.full(units, start), np.zeros(units), np.zeros(units, dtype=bool)
+    converged = np.zeros(units, dtype=bool)
     left, here_a, here_b, length = np.arange(units), intercept.copy(), slope.copy(), np.ones(units)
     here = objective(x, sign, here_a, here_b)
     for _ in range(ITERATIONS):

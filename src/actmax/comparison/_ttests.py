@@ -101,18 +101,25 @@ def paired_t(block: Block, pairs: Int[ndarray, "pairs 2"]) -> Float[ndarray, " u
     `one_sample`, on the differences. Reference: Student 1908, Biometrika 6:1. Example: restart s after against restart
     s before optimization; two word lists put side by side are not pairs.
     """
-    return one_sample_t(block.scaled[:, pairs[:, 1]] - block.scaled[:, pairs[:, 0]])
+    apart = block.raw[:, pairs[:, 1]] - block.raw[:, pairs[:, 0]]
+    # Scaled values overflow nowhere, but beside a large one a subnormal number has lost its digits in them.
+    overflown = ~np.isfinite(apart).all(axis=1)
+    apart[overflown] = block.scaled[np.ix_(overflown, pairs[:, 1])] - block.scaled[np.ix_(overflown, pairs[:, 0])]
+    return one_sample_t(apart)
 
 
-def one_sample_t(x: Float[ndarray, "units samples"]) -> Float[ndarray, " units"]:
-    """T of each row's mean against 0; NaN for fewer than two samples or where all are equal."""
+def one_sample_t(x: Float[ndarray, "units samples"], popmean: float = 0.0) -> Float[ndarray, " units"]:
+    """T of each row's mean against `popmean`; NaN for fewer than two samples or where all are equal."""
     n = x.shape[1]
     if n < 2:
         return np.full(len(x), np.nan)
     # Contiguous rows, so that sums run in one order and paired and one-sample t agree to the last bit.
-    x, _ = normalize(np.ascontiguousarray(x))
+    x, exponent = normalize(np.ascontiguousarray(x))
     root = np.where(x.min(axis=1) == x.max(axis=1), 0.0, root_sum_of_squares(x))
-    return np.where(root > 0, x.mean(axis=1) / root * np.sqrt(n * (n - 1.0)), np.nan)
+    # The spread is that of x itself: where popmean is far larger than x, that of x - popmean would lose its digits.
+    common = np.maximum(exponent, np.frexp(popmean)[1]) if popmean != 0 else exponent
+    mean = (np.ldexp(x, (exponent - common)[:, None]) - np.ldexp(popmean, -common)[:, None]).mean(axis=1)
+    return np.where(root > 0, np.ldexp(mean / root * np.sqrt(n * (n - 1.0)), common - exponent), np.nan)
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,8 @@ class OneSample:
     """One-sample t-tests, a row per unit."""
 
     table: pd.DataFrame
-    """`n mean popmean t df p p_log10 p_bonferroni p_bh status`; status is `not_finite`, `too_few`, `constant` or
-    `ok`."""
+    """`n mean popmean t df p p_log10 p_bonferroni p_bh status`; status is `not_finite` (also where t exceeds float64),
+    `too_few`, `constant` or `ok`."""
 
 
 def one_sample(x: ArrayLike, popmean: float | int = 0.0) -> OneSample:
@@ -144,19 +151,20 @@ def one_sample(x: ArrayLike, popmean: float | int = 0.0) -> OneSample:
         raise InputError("popmean", popmean, "a finite number", "0 asks whether the mean differs from nothing.")
     everyone = np.zeros(len(values), dtype=bool)
     with np.errstate(all="ignore"):
-        block = block_of(values.astype(np.float64) - popmean, everyone)
-        t = np.where(block.finite, one_sample_t(block.raw), np.nan)
-        mean = np.where(block.finite, np.ldexp(block.centre, block.exponent) + popmean, np.nan)
+        block = block_of(values, everyone)
+        t = np.where(block.finite, one_sample_t(block.raw, float(popmean)), np.nan)
+        mean = np.where(block.finite, np.ldexp(block.centre, block.exponent), np.nan)
     return OneSample(_one_sample_table(block, t, mean, float(popmean)))
 
 
 def _one_sample_table(
     block: Block, t: Float[ndarray, " units"], mean: Float[ndarray, " units"], popmean: float
 ) -> pd.DataFrame:
-    n = block.raw.shape[1]
+    n, finite = block.raw.shape[1], block.finite & ~np.isinf(t)
+    t = np.where(finite, t, np.nan)
     df = np.where(np.isnan(t), np.nan, n - 1.0)
     constant = block.raw.min(axis=1) == block.raw.max(axis=1)
-    status = np.select([~block.finite, np.full(len(t), n < 2), constant], ["not_finite", "too_few", "constant"], "ok")
+    status = np.select([~finite, np.full(len(t), n < 2), constant], ["not_finite", "too_few", "constant"], "ok")
     columns = {"n": np.full(len(t), n), "mean": mean, "popmean": np.full(len(t), popmean), "t": t, "df": df}
     columns |= p_columns("p", t_two_sided(t, df))
     return pd.DataFrame(columns | {"status": status}).rename_axis("unit")

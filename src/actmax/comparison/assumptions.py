@@ -24,6 +24,10 @@ LARGE_GROUP = 30
 """From this group size on, the central limit theorem covers mild non-normality."""
 UNEVEN = 1.5
 """Ratio of group sizes from which unequal variances distort Student's t."""
+CALM = "nothing speaks against it"
+UNCHECKED = f"{CALM}, but normality was not checked: Shapiro-Wilk's p is meant for at most 5000 samples"
+ROUNDING = 4 * np.finfo(np.float64).eps
+"""Differences of distances that rounding alone leaves, where the largest value lies in [1/2, 1)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def assumptions(activations: ArrayLike, labels: ArrayLike, *, alpha: float = 0.0
     n_1 = int(samples.is_1.sum())
     reasons = _reasons(columns, len(samples.is_1) - n_1, n_1, alpha)
     known = np.isfinite(columns["variance_ratio"])
-    note, doubtful = _in_words(reasons, known)
+    calm = CALM if max(n_1, len(samples.is_1) - n_1) <= SHAPIRO_SIZES[1] else UNCHECKED
+    note, doubtful = _in_words(reasons, known, calm)
     names = ["skewness_0", "skewness_1", "kurtosis_0", "kurtosis_1", "shapiro_p_0", "shapiro_p_1", "shapiro_p_0_holm"]
     names += ["shapiro_p_1_holm", "variance_ratio", "brown_forsythe_p"]
     table = pd.DataFrame({name: columns[name] for name in names} | {"student_doubtful": doubtful, "note": note})
@@ -117,6 +122,10 @@ def _brown_forsythe(block: Block) -> Float[ndarray, " units"]:
     away = np.empty_like(block.scaled)
     away[:, ~block.is_1] = np.abs(x_0 - np.median(x_0, axis=1, keepdims=True))
     away[:, block.is_1] = np.abs(x_1 - np.median(x_1, axis=1, keepdims=True))
+    for chosen in (~block.is_1, block.is_1):
+        # Two samples lie equally far from their median: what rounding leaves between them is no spread.
+        own = away[:, chosen]
+        away[:, chosen] = np.where(np.ptp(own, axis=1, keepdims=True) <= ROUNDING, own[:, :1], own)
     spread = Block(away, away, away, *(getattr(block, name) for name in _REST))
     m_0, m_1 = group_moments(spread, ~block.is_1), group_moments(spread, block.is_1)
     t = np.where(block.finite, student(m_1.mean - m_0.mean, m_0, m_1), np.nan)
@@ -136,6 +145,7 @@ def _reasons(
     known = np.isfinite(columns["shapiro_p_0_holm"]) & np.isfinite(columns["shapiro_p_1_holm"])
     odd = known & ~normal
     skewed = np.fmax(np.abs(columns["skewness_0"]), np.abs(columns["skewness_1"])) >= MUCH_SKEW
+    few = np.full_like(known, min(n_0, n_1) < SHAPIRO_SIZES[0])
     small = min(n_0, n_1) < LARGE_GROUP
     sizes = "and the groups differ in size: trust Welch" if uneven else "so Welch is the safer choice"
     return {
@@ -144,11 +154,12 @@ def _reasons(
         "a group is not normal and the groups are small: compare with Mann-Whitney": odd
         & ~skewed
         & np.full_like(odd, small),
+        "a group has fewer than 3 samples, too few to check: Student's t rests on normality alone": few,
     }
 
 
 def _in_words(
-    reasons: dict[str, Bool[ndarray, " units"]], known: Bool[ndarray, " units"]
+    reasons: dict[str, Bool[ndarray, " units"]], known: Bool[ndarray, " units"], calm: str
 ) -> tuple[ndarray, Bool[ndarray, " units"]]:
     """The reasons joined, and whether there is any."""
     doubtful = np.any(list(reasons.values()), axis=0) | ~known
@@ -156,5 +167,5 @@ def _in_words(
     for unit, sure in enumerate(known):
         own = [reason for reason, holds in reasons.items() if holds[unit]]
         own = own if sure else ["a group has no variance or the unit is not finite: there is nothing to check", *own]
-        notes.append("; ".join(own) or "nothing speaks against it")
+        notes.append("; ".join(own) or calm)
     return np.array(notes, dtype=object), doubtful

@@ -43,6 +43,8 @@ class Concordance:
         """The finding in two sentences, with how many units it stands on."""
         row = _only(self.correlations, x="student_t", y="logit_coef_std", units="overlapping")
         agreed = _only(self.agreement, t_test="student", logistic="logit_lr", level="raw", units="overlapping")
+        if not agreed["n"]:
+            return "No unit has both a t-test and a maximum-likelihood fit, so there is nothing to set side by side."
         share, distance = agreed["agreement"], self.theory["difference"].abs().max()
         return (
             f"Over {row['n']} overlapping units, t and the standardised β correlate at {row['pearson']:.4f} and the "
@@ -145,6 +147,5 @@ def _theory(table: pd.DataFrame) -> pd.DataFrame:
 def predicted_score(t: Float[ndarray, " units"], total: ndarray) -> Float[ndarray, " units"]:
     """N·t²/(N - 2 + t²), without squaring a t that may be huge."""
     size = np.abs(t)
-    return np.where(
-        size > 1, total / ((total - 2) / np.maximum(size, 1) ** 2 + 1), total * size**2 / (total - 2 + size**2)
-    )
+    small, inverse = np.minimum(size, 1.0) ** 2, 1 / np.maximum(size, 1.0)
+    return np.where(size > 1, total / ((total - 2) * inverse**2 + 1), total * small / (total - 2 + small))

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from numpy.typing import ArrayLike
+from sklearn import config_context
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from actmax.comparison._inputs import check_samples
+from actmax.comparison._inputs import check_samples, normalize
 from actmax.errors import InputError
 
 MEASURES = ("accuracy", "auc", "log_loss")
@@ -74,16 +75,19 @@ def decode_labels(
     Example:
         >>> rng = np.random.default_rng(0)
         >>> x, y = rng.normal(size=(40, 5)), np.repeat([0, 1], 20)
-        >>> float(decode_labels(x + 2 * y[:, None], y, seed=0).table.loc["accuracy", "observed"]) > 0.9
+        >>> float(decode_labels(x + 2 * y[:, None], y, seed=0, folds=2).table.loc["accuracy", "observed"]) > 0.9
         True
     """
     samples = check_samples(activations, labels)
     x, y = samples.values.astype(np.float64), samples.is_1
     _check_settings(x, y, folds, C, components, permutations)
+    # Powers of two, which the scaling inside the folds takes out again: its variances would overflow at 1e200.
+    x = np.ascontiguousarray(normalize(x.T)[0].T)
     rng = np.random.default_rng(seed)
     model = _model(C, components, x.shape)
     # Hundreds of small fits: threads of the linear algebra cost more than they give, a hundredfold on a busy machine.
-    with threadpool_limits(1):
+    # What enters is checked here, once; scikit-learn would check it again at every step of every fit.
+    with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         probabilities, held_out = _out_of_fold(model, x, y, folds, rng)
         null = [_shuffled(model, x, y, folds, rng) for _ in range(permutations)]
     frame = pd.DataFrame(null, columns=pd.Index(MEASURES))
@@ -139,7 +143,8 @@ def _out_of_fold(
     probabilities, held_out = np.empty(len(y)), np.empty(len(y), dtype=np.int64)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
     for fold, (train, test) in enumerate(splitter.split(x, y)):
-        with warnings.catch_warnings():
+        # Units that are constant in a fold have no variance to share out; PCA divides by it all the same.
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             # A decoder that has not converged is a wrong number; it must not be a line on stderr.
             warnings.simplefilter("error", ConvergenceWarning)
             probabilities[test] = model.fit(x[train], y[train]).predict_proba(x[test])[:, 1]

@@ -55,6 +55,8 @@ class Design:
             raise InputError(
                 "effects", self.effects, "one finite number or more", "The report's grid goes from 0 to 6."
             )
+        if len(set(self.effects)) < len(self.effects):
+            raise InputError("effects", self.effects, "every effect once", "Take more repetitions instead.")
         for name, least in (("repetitions", 2), ("n_0", 2), ("n_1", 2)):
             if getattr(self, name) < least:
                 way_out = "Some hundred repetitions of 50 against 50 take a second."
@@ -86,9 +88,10 @@ class Simulation:
 
     @property
     def explodes_at(self) -> float:
-        """The smallest effect from which on half of the β have exploded; NaN where the grid has none."""
-        beyond = self.effects.loc[self.effects["explosion_rate"] >= 0.5, "effect"]
-        return float(beyond.min()) if len(beyond) else float("nan")
+        """The smallest size of effect from which on half of the β have exploded; NaN where the grid has none."""
+        size, rate = self.effects["effect"].abs().to_numpy(), self.effects["explosion_rate"].to_numpy()
+        calm = size[rate < 0.5].max(initial=-np.inf)
+        return float(size[size > calm].min(initial=np.inf)) if (size > calm).any() else float("nan")
 
     @property
     def correlations_up_to(self) -> pd.DataFrame:
@@ -110,7 +113,7 @@ class Simulation:
     @property
     def statement(self) -> str:
         """The finding in plain words."""
-        last = self.effects.iloc[-1]
+        last = self.effects.loc[self.effects["effect"].abs().idxmax()]
         where = (
             f"from an effect of {self.explodes_at:g} on" if np.isfinite(self.explodes_at) else "nowhere on this grid"
         )

@@ -40,6 +40,10 @@ def data_sets():
     order = rng.permutation(56)
     yield "unequal_variances", x[order], y[order]
     yield "far", *two(50, 50, 40.0)
+    # One huge sample, on the side of its group: Firth's likelihood has a second, lower maximum near β = 0.
+    x, y = two(20, 20, 2.5)
+    x[27] = 120.0
+    yield "outlier", x, y
 
 
 writer = csv.writer(sys.stdout, lineterminator="\n")

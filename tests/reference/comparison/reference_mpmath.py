@@ -101,14 +101,24 @@ def information(x, a, b):
 
 def penalised(x, y, a, b):
     i0, i1, i2, _ = information(x, a, b)
-    return log_likelihood(x, y, a, b) + mp.log(i0 * i2 - i1 * i1) / 2
+    determinant = i0 * i2 - i1 * i1
+    return log_likelihood(x, y, a, b) + mp.log(determinant) / 2 if determinant > 0 else -mp.inf
+
+
+def start(x, y):
+    """The best place of a grid of slopes and thresholds: Firth's likelihood may have a lower maximum as well."""
+    ordered = sorted(x)
+    thresholds = [ordered[len(x) * k // 12] for k in range(1, 12)]
+    places = [(-s * 2**e * c, mp.mpf(s * 2**e)) for e in range(-3, 9) for s in (-1, 1) for c in thresholds]
+    with mp.workdps(30):
+        return max([(mp.mpf(0), mp.mpf(0)), *places], key=lambda place: penalised(x, y, *place))
 
 
 def fit(x, y, firth):
     """Scoring with step-halving to 1e-40 on standardised x; returns the coefficients on that scale."""
     objective = penalised if firth else log_likelihood
-    a = mp.log(mp.mpf(sum(y)) / (len(y) - sum(y)))
-    b, value = mp.mpf(0), objective(x, y, a, mp.mpf(0))
+    a, b = start(x, y) if firth else (mp.log(mp.mpf(sum(y)) / (len(y) - sum(y))), mp.mpf(0))
+    value = objective(x, y, a, b)
     for _ in range(3000):
         i0, i1, i2, w = information(x, a, b)
         det = i0 * i2 - i1 * i1
@@ -143,8 +153,9 @@ def logistic_columns(name, x, y, firth):
     else:
         lr = 2 * (log_likelihood(z, y, a, b) - log_likelihood(z, y, mp.log(mp.mpf(n1) / n0), mp.mpf(0)))
     out = {"coef": b / scale, "intercept": a - b * middle / scale, "se": se / scale, "lr": lr, "lr_p": chi2_p(lr)}
+    out["coef_std"] = b
     if not firth:
-        out["wald_p"] = mp.erfc(abs(b / se) / mp.sqrt(2))
+        out |= {"wald_z": b / se, "wald_p": mp.erfc(abs(b / se) / mp.sqrt(2))}
     return {f"{name}_{column}": value for column, value in out.items()}
 
 
@@ -155,6 +166,9 @@ def columns(x, y):
     u = mp.fsum((v - my) * k for v, k in zip(x, y, strict=True))
     out["score"] = u**2 / (share * (1 - share) * squares(x))
     out["score_p"] = chi2_p(out["score"])
+    n = len(x)
+    out["one_sample_t"] = (my - mp.mpf(1) / 2) / mp.sqrt(squares(x) / (n - 1) / n)
+    out["one_sample_p"] = t_p(out["one_sample_t"], mp.mpf(n - 1))
     if len(x0) == len(x1):
         d = [b - a for a, b in zip(x0, x1, strict=True)]
         out["paired_t"] = mean(d) / mp.sqrt(squares(d) / (len(d) - 1) / len(d))
