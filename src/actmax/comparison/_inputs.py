@@ -40,7 +40,8 @@ class Block:
     """Some units, a row each, in float64, as they came and in a scale in which nothing overflows or cancels.
 
     `raw = scaled * 2**exponent` exactly, and `centred = (scaled - centre) / 2**spread_exponent`: powers of two round
-    nothing (but numbers below 1e-300 of the unit's largest, which underflow), and a value close to the centre loses nothing by the subtraction (Sterbenz).
+    nothing (but numbers below 1e-300 of the unit's largest, which underflow), and a value close to the centre loses
+    nothing by the subtraction (Sterbenz).
     """
 
     raw: Float[ndarray, "units samples"]
