@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,3 +53,34 @@ class Failing(Callback):
     def on_train_batch_end(self, trainer: object, *args: object) -> None:
         if trainer.global_step == 5:  # pyright: ignore[reportAttributeAccessIssue]
             raise RuntimeError("planted")
+
+
+class Planted(Callback):
+    """Ends one job of a sweep at step 5, once: as long as a file called like the seed lies in a folder.
+
+    Args:
+        folder: of the files; one called `3` with the text `raise` or `kill` ends the job whose first seed is 3.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer: object, pl_module: object, *args: object) -> None:
+        file = self.folder / str(pl_module.rows[0].seed)  # pyright: ignore[reportAttributeAccessIssue]
+        if trainer.global_step != 5 or not file.exists():  # pyright: ignore[reportAttributeAccessIssue]
+            return
+        how = file.read_text()
+        file.unlink()
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RuntimeError("planted")
+
+
+def planted(folder: Path) -> tuple[str, str]:
+    """The overrides that plant it."""
+    folder.mkdir(exist_ok=True)
+    return "+callbacks.planted._target_=cli.Planted", f"+callbacks.planted.folder={folder}"
+
+
+def states(jobs: list[Path]) -> list[str]:
+    return [json.loads((job / "status.json").read_text())["state"] for job in jobs]
