@@ -83,19 +83,19 @@ def test_a_subject_that_is_not_here_is_said(swept: Path) -> None:
     assert len(pd.read_parquet(swept / "tokens.parquet")) == 20
 
 
-def test_the_command(swept: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command(swept: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (swept / "sweep.json").unlink()
     main([str(swept)])
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "4 complete" in said
     assert (swept / "sweep.json").exists()
     main([str(next(swept.glob("tiny_*")))])  # a job's own folder is shown, and nothing in it is written over
-    assert "Verdict" in capsys.readouterr().out
+    assert "Verdict" in capfd.readouterr().out
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as end:
         main([str(tmp_path / "empty")])
     assert end.value.code == 2
-    assert "must hold records" in capsys.readouterr().err
+    assert "must hold records" in capfd.readouterr().err
 
 
 def test_of_no_record_is_an_error(tmp_path: Path) -> None:

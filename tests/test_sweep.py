@@ -86,7 +86,7 @@ class TestSerial:
         assert sweep_json(tmp_path / "outputs/s")["jobs"]["total"] == 2  # the old ones are no jobs of the sweep
 
     def test_a_job_asked_for_twice_runs_once(self, actmax: Actmax, tmp_path: Path) -> None:
-        ran = actmax("-m", *TINY, "seeds=0,'[0]'")
+        ran = actmax("-m", *TINY, "seeds=0,'0:1'")
         assert ran.code == 0, ran.err
         assert len(started(tmp_path / "outputs/s")) == 1
 

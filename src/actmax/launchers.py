@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -50,6 +51,7 @@ if RAY:
             import ray
             from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
 
+            os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # each job says one line, and each is wanted
             self.ray_cfg.init.setdefault("object_store_memory", 78643200)  # the launcher's own default
             try:
                 start_ray(self.ray_cfg.init)

@@ -303,7 +303,7 @@ def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], iden
         name=name,
         tags=[cfg.task.name, *tags, *logger.tags],
         job_type=cfg.task.name,
-        config={**plain, **identity, **_axes(cfg)},
+        config={**identity, **plain, **_axes(cfg)},
     )
 
 

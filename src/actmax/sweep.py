@@ -33,6 +33,10 @@ DIED = (
 )
 
 
+KEPT = 256
+"""Composed configs that are kept from the plan to the launch."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A job of the sweep, before anything runs."""
@@ -43,6 +47,9 @@ class Planned:
     """Its folder."""
     standing: str
     """How it stands: `new`, `complete`, `interrupted`, `failed`, `died` or `busy` (another process is at it)."""
+
+    config: DictConfig
+    """Composed, with Hydra's own part."""
 
     @property
     def command(self) -> str:
@@ -60,6 +67,28 @@ class Failed:
     """`failed`, `interrupted` or `not started`."""
     message: str
     """Its error in one line."""
+
+
+class _Composed:
+    """A config loader that hands out what is composed already, once; another process gets the plain loader."""
+
+    def __init__(self, loader: Any, composed: dict[tuple[str, ...], DictConfig]) -> None:
+        self.loader, self.composed = loader, composed
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The config of a job."""
+        found = self.composed.pop(tuple(sweep_overrides), None)
+        return self.loader.load_sweep_config(master_config, sweep_overrides) if found is None else found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self.loader,)
+
+
+def _itself(loader: Any) -> Any:
+    return loader
 
 
 class Sweeper(BasicSweeper):
@@ -84,6 +113,7 @@ class Sweeper(BasicSweeper):
         with open_dict(config):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
             config.hydra.sweep.dir = folder
+        self.task_function = task_function
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
@@ -100,6 +130,7 @@ class Sweeper(BasicSweeper):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         returns: Sequence[JobReturn] = []
+        self._hand_over(todo)
         try:
             if todo:
                 returns = self.launcher.launch([job.overrides for job in todo], initial_job_idx=0)
@@ -133,12 +164,20 @@ class Sweeper(BasicSweeper):
             task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             config.check(task)
             config.check_subject(task)
-            return Planned(tuple(overrides), record, _standing(record, task))
+            return Planned(tuple(overrides), record, _standing(record, task), cfg)
         except InputError as error:
             allowed = f"{error.allowed} (in the job {' '.join(overrides)}; nothing was started)"
             raise InputError(error.key, error.value, allowed, error.way_out) from error
         finally:
             HydraConfig.instance().cfg = before
+            OmegaConf.set_readonly(cfg.hydra, None)  # which HydraConfig had made it
+
+    def _hand_over(self, jobs: Sequence[Planned]) -> None:
+        """Spares the launcher composing again what was composed to be checked; that takes longer than a small job."""
+        composed = {job.overrides: job.config for job in jobs[:KEPT]}
+        loader, callbacks = self.hydra_context.config_loader, self.hydra_context.callbacks
+        context = HydraContext(config_loader=_Composed(loader, composed), callbacks=callbacks)  # pyright: ignore
+        self.launcher.setup(hydra_context=context, task_function=self.task_function, config=self.config)
 
     def _close(self, folder: Path, failed: list[Failed], count: int) -> None:
         """Collects, shows, and says what failed."""
