@@ -2,13 +2,14 @@
 
     python scripts/benchmark_sweep.py [--jobs 100]
 
-Prints JSON: seconds of the whole command, of its first job (with all imports and the null pool), per job after the first
-(from the records' own times, start to start), and of the same command again, when nothing is left to do.
+Prints JSON: seconds of the whole command, of its first job (with all imports and the null pool), per job after the
+first (from the records' own times, start to start), and of the same command again, when nothing is left to do.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -38,7 +39,7 @@ def main():
         whole, again = run(folder, jobs), run(folder, jobs)
         statuses = [json.loads(file.read_text()) for file in folder.rglob("*/status.json")]
     started = sorted(datetime.fromisoformat(one["started"]) for one in statuses)
-    apart = [(b - a).total_seconds() for a, b in zip(started[1:], started[2:], strict=False)]
+    apart = [(b - a).total_seconds() for a, b in itertools.pairwise(started[1:])]
     found = {
         "jobs": len(statuses),
         "seconds": whole,
@@ -51,7 +52,7 @@ def main():
         "per_job_with_plan_and_collection": (whole - (started[1] - started[0]).total_seconds()) / (jobs - 1),
         "nothing_left_seconds": again,
     }
-    print(json.dumps(found, indent=2))  # noqa: T201
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,9 @@ def explain(error: BaseException) -> tuple[int, str]:
             return 2, str(link)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         said = list(dict.fromkeys(str(link).strip() for link in chain))
+        for extra, launcher in (("ray", "ray"), ("slurm", "submitit_slurm")):
+            if f"hydra/launcher/{launcher}" in said[0]:
+                said.append(f"This launcher needs its extra: pip install 'actmax[{extra}]'.")
         return 2, "\n".join(said) + "\nSee `actmax --help` for the keys and their values."
     if isinstance(error, OSError):
         allowed, way_out = (
