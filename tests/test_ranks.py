@@ -119,6 +119,7 @@ class TestStopped:
         *QUICK,
     )
 
+    @pytest.mark.slow
     def test_by_ctrl_c_it_goes_on_with_any_number_of_devices(self, actmax: Actmax, tmp_path: Path) -> None:
         process = start(tmp_path, *self.LONG, TWO, "hydra.run.dir=cut", own_group=True)
         wait_for(Record(tmp_path / "cut").checkpoint)
@@ -137,6 +138,7 @@ class TestStopped:
             assert "Going on from step" in (tmp_path / folder / "actmax.log").read_text()
             assert_same(tmp_path / "whole", tmp_path / folder)
 
+    @pytest.mark.slow
     def test_by_a_kill_of_rank_0_the_others_end_too(self, tmp_path: Path) -> None:
         diary = ("+callbacks.diary._target_=cli.Diary", f"+callbacks.diary.folder={tmp_path}")
         with pytest.MonkeyPatch.context() as patch:

@@ -36,6 +36,7 @@ from torch.multiprocessing import get_context
 
 from actmax.callbacks import JobCallback
 from actmax.maximization import Maximization
+from actmax.record import Record
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for a living one that is slower; of a dead one it hears at once."""
@@ -46,6 +47,14 @@ GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 class RankError(RuntimeError):
     """A rank other than 0 ended before its work was done; the note holds its own traceback."""
+
+
+class Scratch(Record):
+    """The record of a rank other than 0: its share of a checkpoint at most, and gone with the job."""
+
+    def require_space(self, needed: int) -> None:  # noqa: ARG002
+        """Needs none to speak of; that of the job has been asked for."""
+        self.folder.mkdir(exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,9 @@ class Rank:
     """Of the CPU, for each."""
 
     @property
-    def scratch(self) -> Path:
-        """A folder for what nobody will read."""
-        return self.folder / f"rank{self.number}"
+    def record(self) -> Record:
+        """Where it writes what nobody will read."""
+        return Scratch(self.folder / f"rank{self.number}")
 
     def share(self, total: int) -> slice:
         """Its own restarts: neighbours stay together, and no share is larger than another by more than one.
@@ -79,7 +88,7 @@ class Rank:
         """Says that it is ready, and opens the group; until all have done so, it waits."""
         (self.folder / f"ready{self.number}").touch()
         with _loopback():
-            store = dist.FileStore(str(self.folder / "store"), self.count)
+            store = dist.FileStore(str(self.folder / "store"), self.count)  # pyright: ignore[reportPrivateImportUsage]
             dist.init_process_group("gloo", store=store, rank=self.number, world_size=self.count, timeout=PATIENCE)
 
 
@@ -92,6 +101,11 @@ class Together(Callback):
 
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Leaves it to rank 0 to hear that the job is to end (Slurm tells every process); the fit's end undoes this."""
+        if self.rank.number > 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def on_train_batch_end(
         self,
@@ -148,14 +162,12 @@ def shared_checkpoint(file: Path, rank: Rank, rows: slice, callbacks: Sequence[C
         callbacks: those whose state the checkpoint may hold.
 
     Returns:
-        A checkpoint in the rank's scratch folder.
+        A checkpoint of those restarts, in the rank's own record.
     """
     content = torch.load(file, map_location="cpu", weights_only=True)
     # cloned, for a view would be saved with everything that it is a view of
     own = _each(lambda value: value[rows].clone() if value.dim() else value, _rows(content, _by_row(callbacks)))
-    rank.scratch.mkdir(exist_ok=True)
-    torch.save(_with(content, own), rank.scratch / file.name)
-    return rank.scratch / file.name
+    return rank.record.write("share.ckpt", lambda path: torch.save(_with(content, own), path))
 
 
 def _by_row(callbacks: Sequence[Callback]) -> list[JobCallback]:

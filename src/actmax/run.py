@@ -299,7 +299,7 @@ class MaximizationWork(Work):
 def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | None) -> None:
     """A rank other than 0 of a job, in a process of its own. Its record is scratch."""
     with _bounded_noise():
-        MaximizationWork(OmegaConf.create(settings), Record(rank.scratch)).serve(rank, logs=logs, checkpoint=checkpoint)
+        MaximizationWork(OmegaConf.create(settings), rank.record).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
 class SimulationWork(Work):
