@@ -40,7 +40,7 @@ from actmax.record import Record
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for a living one that is slower; of a dead one it hears at once."""
-GRACE = 5.0
+GRACE = 10.0
 """Seconds that a rank has to end by itself."""
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 
@@ -308,7 +308,8 @@ def _work(rank: Rank, serve: Callable[..., None], args: Sequence[Any]) -> None:
         serve(rank, *args)
     except Exception as error:  # whatever it is, rank 0 reports it
         _confess(rank, error)
-        sys.exit(1)  # which leaves the group, after the confession: whoever loses this rank confesses later
+        sys.stderr.flush()
+        os._exit(1)  # leaves the group and this world at once: whoever loses this rank confesses later, to no effect
     while not (rank.folder / "done").exists():  # rank 0 may still be reading what this one has sent
         time.sleep(0.01)
     dist.destroy_process_group()
