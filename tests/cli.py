@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import torch.distributed as dist
 from lightning import Callback
 
 QUICK = ("nulls.pool=1000", "nulls.draws=100", "nulls.displacements=20", "logger=none")
@@ -38,12 +41,16 @@ class Ran:
 Actmax = Callable[..., Ran]
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str, own_group: bool = False) -> subprocess.Popen[str]:
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "actmax", *overrides]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}, **pipes
+        command,
+        cwd=folder,
+        start_new_session=own_group,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+        **pipes,
     )
 
 
@@ -53,6 +60,42 @@ class Failing(Callback):
     def on_train_batch_end(self, trainer: object, *args: object) -> None:
         if trainer.global_step == 5:  # pyright: ignore[reportAttributeAccessIssue]
             raise RuntimeError("planted")
+
+
+class Averaging(Callback):
+    """What DDP does to gradients, and nobody should: every rank steps along the mean of all."""
+
+    def on_before_optimizer_step(self, trainer: object, module: Any, optimizer: object) -> None:
+        if dist.is_initialized():
+            dist.all_reduce(module.embedding.grad)
+            module.embedding.grad /= dist.get_world_size()
+
+
+class Diary(Callback):
+    """Writes down which process optimizes which restarts."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: object, module: Any) -> None:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        rows = [[row.unit.index, row.seed] for row in module.rows]
+        (self.folder / f"rank{rank}.json").write_text(json.dumps({"pid": os.getpid(), "rows": rows}))
+
+
+class Doomed(Callback):
+    """Ends rank 1 in the middle of a fit: it raises, or a signal kills it."""
+
+    def __init__(self, folder: str, kill: bool) -> None:
+        self.moment = Path(folder) / "moment"
+        self.kill = kill
+
+    def on_train_batch_end(self, trainer: Any, *args: object) -> None:
+        if trainer.global_step == 5 and dist.get_rank() == 1:
+            self.moment.write_text(datetime.now(UTC).isoformat())
+            if self.kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("planted on rank 1")
 
 
 class Planted(Callback):

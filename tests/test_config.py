@@ -12,7 +12,7 @@ from actmax.errors import InputError
 
 CONF = config.conf_folder()
 CASES = sorted(str(file.relative_to(CONF).with_suffix("")) for file in CONF.glob("*/*.yaml"))
-LACKS_WEIGHTS = {"init/file": ["init.path=somewhere"]}
+NEEDS = {"init/file": ["init.path=somewhere"], "trainer/gpus": ["seeds=[0,1]"]}
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -30,7 +30,7 @@ def test_every_group_of_the_design_that_is_built_has_a_case() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_every_conf_file_composes_and_passes_the_check(case: str) -> None:
     group, name = case.split("/")
-    cfg = composed(f"{group}={name}", *LACKS_WEIGHTS.get(case, []))
+    cfg = composed(f"{group}={name}", *NEEDS.get(case, []))
     config.check(cfg)
     assert len(config.job_folder(cfg)) > 10
 
@@ -79,7 +79,8 @@ def test_integers_refuses(value: object) -> None:
         ("objective.sign=up", "objective.sign"),
         ("decode.top_k=0", "decode.top_k"),
         ("nulls.displacements=3", "nulls.displacements"),
-        ("trainer.devices=2", "trainer.devices"),
+        ("trainer.devices=2", "trainer.devices"),  # of one restart
+        ("trainer.strategy=ddp", "trainer.strategy"),
         ("init=file", "init.path"),
         ("launch.jobs_per_gpu=0", "launch.jobs_per_gpu"),
         ("launch.name=moon", "launch.name"),
@@ -104,8 +105,19 @@ def test_the_schema_refuses_a_misspelt_key_in_an_experiment_file(tmp_path: Path)
         composed("experiment=wrong", path)
 
 
-SAME_WORK = ["seeds='0:3'", "max_rows=2", "trainer=cpu", "logger=wandb", "resume=false", "callbacks.checkpoint.every=7"]
-SAME_WORK += ["report=false", "launch=gpus", "sweep=other", "force=true"]
+SAME_WORK = [
+    "seeds='0:3'",
+    "max_rows=2",
+    "trainer=cpu",
+    "trainer.devices=2",
+    "logger=wandb",
+    "resume=false",
+    "callbacks.checkpoint.every=7",
+    "report=false",
+    "launch=gpus",
+    "sweep=other",
+    "force=true",
+]
 OTHER_WORK = ["seeds=[0,1]", "unit.layer=2", "optimizer.lr=0.01", "prior.l2=1", "subject.dtype=float64", "tokens=4"]
 
 

@@ -32,6 +32,8 @@ class JobCallback(Callback):
     """
 
     record: Record
+    by_row: tuple[str, ...] = ()
+    """Entries of its state whose tensors have a row per restart: ranks put theirs together."""
 
     def bind(self, record: Record) -> None:
         """Names the record to write to."""
@@ -58,6 +60,8 @@ class Trajectory(JobCallback):
     Args:
         every: steps between two records; the start and the end are always there.
     """
+
+    by_row = ("activations",)
 
     def __init__(self, every: int = 1) -> None:
         self.every = every
@@ -132,7 +136,8 @@ class Measures(JobCallback):
 
     def measure(self, module: Maximization) -> dict[str, float]:
         """The three measures, accumulated over `max_rows` chunks (and over ranks, when computed)."""
-        units = torch.tensor([number for number, rows in enumerate(by_unit(module.rows).values()) for _ in rows])
+        number = {unit: number for number, unit in enumerate(by_unit(module.job))}  # the same on every rank
+        units = torch.tensor([number[unit] for unit, rows in by_unit(module.rows).items() for _ in rows])
         order = torch.tensor([row for rows in by_unit(module.rows).values() for row in rows])
         for rows in order.split(module.max_rows):
             ids = self.decoder(module.embedding[rows.to(module.embedding.device)]).best
@@ -241,6 +246,8 @@ class Stop(Callback):
 class Progress(Callback):
     """A bar with the mean activation on a terminal; elsewhere a plain line now and then.
 
+    On several devices it is the mean over rank 0's restarts: no rank waits for a bar.
+
     Args:
         seconds: between two lines where there is no terminal.
     """
@@ -253,8 +260,8 @@ class Progress(Callback):
         """Opens the bar, where the fit starts or takes up."""
         self.shown = time.monotonic()
         module = _module(pl_module)
-        units = len(by_unit(module.rows))
-        self.title = f"{len(module.rows)} restarts of {units} unit{'s'[: units > 1]}"
+        units = len(by_unit(module.job))
+        self.title = f"{len(module.job)} restarts of {units} unit{'s'[: units > 1]}"
         if sys.stderr.isatty():
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, desc=self.title, unit="step")
 

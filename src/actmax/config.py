@@ -86,6 +86,7 @@ class TrainerConfig:
 
     accelerator: str = "auto"
     devices: int = 1
+    strategy: str = "auto"
     deterministic: bool = False
     detect_anomaly: bool = False
     profiler: str | None = None
@@ -297,11 +298,21 @@ def check(cfg: DictConfig) -> None:
         raise InputError("prior.l2", cfg.prior.l2, "must be 0 or a positive number")
     if cfg.init.name == "file" and cfg.init.path is None:
         raise InputError("init.path", None, "must name a record's folder with init=file")
-    if cfg.trainer.devices != 1:
-        reason = "must be 1: several devices in one job are not built yet, and DDP would average restarts into one"
-        raise InputError("trainer.devices", cfg.trainer.devices, reason, "Sweep over seeds or units with -m.")
-    seeds(cfg)
-    units(cfg)
+    _check_devices(cfg)
+
+
+def _check_devices(cfg: DictConfig) -> None:
+    strategy, devices, restarts = cfg.trainer.strategy, cfg.trainer.devices, len(seeds(cfg)) * len(units(cfg))
+    if strategy != "auto":
+        reason = (
+            "must be auto: every other strategy has the devices share one set of parameters, and would merge the "
+            "restarts (ddp averages their gradients, fsdp and deepspeed shard and average them)"
+        )
+        way_out = "With auto, trainer.devices=N splits the restarts over N devices, which exchange nothing."
+        raise InputError("trainer.strategy", strategy, reason, way_out)
+    if cfg.task.name == "maximization" and devices > restarts:
+        way_out = "Lower it, or give more seeds or units."
+        raise InputError("trainer.devices", devices, f"must be at most {restarts}, the job's restarts", way_out)
 
 
 def check_subject(cfg: DictConfig) -> None:

@@ -96,6 +96,7 @@ class Maximization(LightningModule):
         steps: how many steps.
         max_rows: rows per forward pass; None for all at once.
         identity: what a checkpoint must name to be this job's own.
+        job: the restarts of the whole job, where `rows` are a share of them; None where they are all.
     """
 
     def __init__(
@@ -111,11 +112,13 @@ class Maximization(LightningModule):
         steps: int = 500,
         max_rows: int | None = None,
         identity: Mapping[str, str | None] | None = None,
+        job: Sequence[Row] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.__dict__["subject"] = subject  # past nn.Module's registration
         self.rows = tuple(rows)
+        self.job = self.rows if job is None else tuple(job)
         if [row for numbers in by_unit(self.rows).values() for row in numbers] != list(range(len(self.rows))):
             raise ValueError("the rows of a unit must stand together")
         self.objective = objective

@@ -26,13 +26,16 @@ from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf
 
-from actmax import comparison, config, optimizee, report, results
-from actmax.callbacks import Checkpoint, JobCallback, Stop
+from actmax import comparison, config, optimizee, ranks, report, results
+from actmax.callbacks import Checkpoint, JobCallback, Progress, Stop
 from actmax.errors import InputError
 from actmax.job import Work, run_job
 from actmax.maximization import Maximization, Objective, Row
+from actmax.ranks import Rank, Together
 from actmax.record import Record, job_hash
 from actmax.reproducibility import NullSettings
 from actmax.subject import Subject, shared
@@ -67,13 +70,21 @@ def run(cfg: DictConfig) -> None:
         report.show(record)
 
 
-def _refuse_missing_accelerator(name: str) -> None:
+def _refuse_missing_accelerator(name: str, devices: int) -> None:
     known = {"auto": True, "cpu": True, "gpu": CUDAAccelerator.is_available() or MPSAccelerator.is_available()}
     known |= {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
     if name not in known:
         raise InputError("trainer.accelerator", name, f"must be one of {', '.join(known)}")
     if not known[name]:
         raise InputError("trainer.accelerator", name, "there is none on this machine", "Use trainer=cpu.")
+    gpus = CUDAAccelerator.auto_device_count() if _on_cuda(name) else int(MPSAccelerator.is_available())
+    if name != "cpu" and 0 < gpus < devices:
+        allowed = f"must be at most {gpus}, the GPUs that this process sees"
+        raise InputError("trainer.devices", devices, allowed, "Lower it, or take trainer=cpu.")
+
+
+def _on_cuda(accelerator: str) -> bool:
+    return accelerator in ("auto", "gpu", "cuda") and CUDAAccelerator.is_available()
 
 
 def _bytes_needed(cfg: DictConfig) -> int:
@@ -114,11 +125,11 @@ class MaximizationWork(Work):
         record: where it writes.
 
     Raises:
-        InputError: there is no such accelerator, no room on the disk, or no subject.
+        InputError: there is no such accelerator, or too few, no room on the disk, or no subject.
     """
 
     def __init__(self, cfg: DictConfig, record: Record) -> None:
-        _refuse_missing_accelerator(cfg.trainer.accelerator)
+        _refuse_missing_accelerator(cfg.trainer.accelerator, cfg.trainer.devices)
         record.require_space(_bytes_needed(cfg))
         self.cfg, self.record, self.subject = cfg, record, _subject(cfg)
         self.rows = [Row(unit, seed) for unit in config.units(cfg) for seed in config.seeds(cfg)]
@@ -145,7 +156,7 @@ class MaximizationWork(Work):
         if self.cfg.decode.top_k > len(self.subject.embedding_matrix):
             allowed = f"must be at most {len(self.subject.embedding_matrix)}, the size of the vocabulary"
             raise InputError("decode.top_k", self.cfg.decode.top_k, allowed)
-        self.module, self.callbacks = self._module(), self._callbacks()
+        self.module, self.callbacks = self._module(slice(None)), self._callbacks()
 
     def tracker(self) -> Tracker:
         """The one that the config names."""
@@ -174,11 +185,14 @@ class MaximizationWork(Work):
         headline = results.measure_units(self.record, self.subject, found, settings=settings, cache=pools)
         seconds["nulls"] = time.perf_counter() - clock
         named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
-        found_by = {"subject": named, "condition": self.condition}
-        return {**headline, **said, **found_by, **_setting(self.identity, self.subject.device, seconds)}
+        return {**headline, **said, "subject": named, "condition": self.condition, **self._setting(seconds)}
 
-    def _module(self) -> Maximization:
-        cfg, matrix = self.cfg, self.subject.embedding_matrix
+    def _setting(self, seconds: dict[str, float]) -> dict[str, Any]:
+        setting = _setting(self.identity, self.subject.device, seconds)
+        return {**setting, "device": {**setting["device"], "count": self.cfg.trainer.devices}}
+
+    def _module(self, share: slice) -> Maximization:
+        cfg, matrix, rows = self.cfg, self.subject.embedding_matrix, self.rows[share]
         starts = {"scaled": optimizee.scaled, "randn": optimizee.randn, "tokens": optimizee.from_tokens}
         if cfg.init.name == "file":
             start = optimizee.from_record(Path(cfg.init.path), cfg.init.tensor, cfg.tokens, matrix.shape[1])
@@ -187,8 +201,8 @@ class MaximizationWork(Work):
         options: Any = OmegaConf.to_container(cfg.optimizer.options, resolve=True)
         module = Maximization(
             self.subject,
-            self.rows,
-            optimizee.initial(start, [row.seed for row in self.rows]),
+            rows,
+            optimizee.initial(start, [row.seed for row in rows]),
             objective=Objective(cfg.objective.reduction, cfg.objective.sign, cfg.prior.l2),
             optimizer=cfg.optimizer.name,
             lr=cfg.optimizer.lr,
@@ -196,6 +210,7 @@ class MaximizationWork(Work):
             steps=cfg.steps,
             max_rows=cfg.max_rows,
             identity=self.identity,
+            job=self.rows,
         )
         try:
             module.configure_optimizers()
@@ -220,17 +235,56 @@ class MaximizationWork(Work):
 
     def _fit(self, tracker: Tracker, checkpoint: Path | None) -> bool:
         """Fits; False if the user stopped it, with a checkpoint of the step it had reached."""
-        stop, trainer_config = Stop(), self.cfg.trainer
-        trainer = Trainer(
-            accelerator=trainer_config.accelerator,
-            devices=1,
-            deterministic=trainer_config.deterministic,
-            detect_anomaly=trainer_config.detect_anomaly,
-            profiler=trainer_config.profiler,
+        stop, devices = Stop(), self.cfg.trainer.devices
+        with _graceful_interrupt(stop):
+            if devices == 1:
+                trainer = self._trainer([stop], tracker.loggers, 1)
+                finished = self._run(trainer, self.module, checkpoint)
+            else:
+                log.info("Splitting %d restarts over %d devices.", len(self.rows), devices)
+                settings: Any = OmegaConf.to_container(self.cfg, resolve=True)
+                with ranks.started(devices, _serve, settings, bool(tracker.loggers), checkpoint) as rank:
+                    finished = self._fit_share(rank, stop, tracker.loggers, checkpoint)
+        self.module.to(self.subject.device)  # Lightning has put it on the CPU, and leaves the subject where it is
+        return finished
+
+    def serve(self, rank: Rank, *, logs: bool, checkpoint: Path | None) -> None:
+        """What a rank other than 0 does: the same fit, of its own restarts, which rank 0 then gets.
+
+        Args:
+            rank: of this process.
+            logs: whether rank 0 has a logger; measures are taken together or not at all.
+            checkpoint: of the whole job, to go on from.
+        """
+        self.callbacks = [one for one in self._callbacks() if not isinstance(one, Progress)]
+        rank.meet()
+        self._fit_share(rank, Stop(), [DummyLogger()] if logs else [], checkpoint)
+
+    def _fit_share(self, rank: Rank, stop: Stop, loggers: list[Logger], checkpoint: Path | None) -> bool:
+        """Fits this rank's restarts. On rank 0 the module and the callbacks then hold those of all."""
+        share, together = rank.share(len(self.rows)), Together(rank)
+        if checkpoint is not None:
+            checkpoint = ranks.shared_checkpoint(checkpoint, rank, share, self.callbacks)
+        devices = [rank.number] if _on_cuda(self.cfg.trainer.accelerator) else 1
+        trainer = self._trainer([stop, together], loggers, devices)
+        finished = self._run(trainer, self._module(share), checkpoint)
+        if rank.number == 0:
+            self.module.trainer = trainer  # which knows the steps
+        together.collect(trainer, self.module if rank.number == 0 else None)
+        return finished
+
+    def _trainer(self, last: list[Callback], loggers: list[Logger], devices: int | list[int]) -> Trainer:
+        settings = self.cfg.trainer
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=devices,
+            deterministic=settings.deterministic,
+            detect_anomaly=settings.detect_anomaly,
+            profiler=settings.profiler,
             max_steps=self.cfg.steps,
             max_epochs=-1,  # steps alone decide: a checkpoint may stand at what Lightning takes for an epoch's end
-            callbacks=[*self.callbacks, stop],
-            logger=tracker.loggers,
+            callbacks=[*self.callbacks, *last],
+            logger=loggers,
             default_root_dir=self.record.folder,
             log_every_n_steps=1,
             enable_checkpointing=False,
@@ -238,14 +292,21 @@ class MaximizationWork(Work):
             enable_model_summary=False,
             plugins=[LightningEnvironment()],  # one process: Slurm, where there is one, is the launcher's affair
         )
-        with _graceful_interrupt(stop):
-            trainer.fit(self.module, ckpt_path=checkpoint, weights_only=True)
+
+    def _run(self, trainer: Trainer, module: Maximization, checkpoint: Path | None) -> bool:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         if trainer.global_step < self.cfg.steps:
             keeper = Checkpoint()
             keeper.bind(self.record)
             keeper.save(trainer)
             return False
         return True
+
+
+def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | None) -> None:
+    """A rank other than 0 of a job, in a process of its own. Its record is scratch."""
+    with _bounded_noise():
+        MaximizationWork(OmegaConf.create(settings), rank.record).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
 class SimulationWork(Work):
