@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from actmax.architecture import SITES, Unit, geometry, read_geometry
 from actmax.errors import InputError
+from actmax.launchers import register as register_launchers
 from actmax.record import job_hash
 from actmax.weights import locate
 
@@ -138,6 +139,21 @@ class TaskConfig:
 
 
 @dataclass
+class LaunchConfig:
+    """Where a sweep's jobs run."""
+
+    name: str = "serial"
+    jobs_per_gpu: int = 1
+    gpus: int | None = None
+    partition: str | None = None
+    minutes: int = 60
+    memory_gb: float = 8.0
+    cpus: int = 2
+    parallel: int = 256
+    requeue: int = 3
+
+
+@dataclass
 class Config:
     """A job."""
 
@@ -154,6 +170,7 @@ class Config:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     nulls: NullConfig = field(default_factory=NullConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
     seeds: Any = MISSING
     tokens: int = MISSING
     steps: int = MISSING
@@ -184,12 +201,18 @@ AT_LEAST: dict[str, int] = {
     "nulls.pool": 1000,
     "nulls.draws": 20,
     "nulls.displacements": 20,
+    "launch.gpus": 1,
+    "launch.minutes": 1,
+    "launch.cpus": 1,
+    "launch.parallel": 1,
+    "launch.requeue": 0,
 }
 NOT_IDENTITY = (
     "subject.path",
     "subject.wheel",
     "trainer",
     "logger",
+    "launch",
     "callbacks.progress",
     "callbacks.checkpoint",
     "max_rows",
@@ -366,7 +389,8 @@ def sweep_name(root: DictConfig) -> str:
 
 
 def register() -> None:
-    """Puts the schema and the resolvers where Hydra finds them."""
+    """Puts the schema, the resolvers and the launchers where Hydra finds them."""
+    register_launchers()
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda *, _root_: sweep_name(_root_), replace=True)
