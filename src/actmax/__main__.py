@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from actmax import config
+from actmax import config, launchers
 from actmax.errors import InputError, JobError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -33,6 +33,7 @@ def job(cfg: DictConfig) -> None:
 def main() -> None:
     """The console script `actmax`."""
     config.register()
+    launchers.register()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then hands its errors on, instead of ending the process with 1
     try:

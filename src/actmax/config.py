@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from actmax.architecture import SITES, Unit, geometry, read_geometry
 from actmax.errors import InputError
-from actmax.launchers import register as register_launchers
 from actmax.record import job_hash
 from actmax.weights import locate
 
@@ -119,6 +119,21 @@ class LoggerConfig:
 
 
 @dataclass
+class LaunchConfig:
+    """Where the jobs of a multirun run; conf/launch says which key serves which launcher."""
+
+    name: str = "serial"
+    jobs_per_gpu: int = 1
+    gpus: int | None = None
+    partition: str | None = None
+    minutes: int = 60
+    memory_gb: float = 8.0
+    cpus: int = 2
+    parallel: int = 256
+    requeue: int = 3
+
+
+@dataclass
 class SimulationConfig:
     """What `task=simulation` simulates; `effects` is a list."""
 
@@ -136,21 +151,6 @@ class TaskConfig:
     """Which kind of job this is."""
 
     name: str = MISSING
-
-
-@dataclass
-class LaunchConfig:
-    """Where a sweep's jobs run."""
-
-    name: str = "serial"
-    jobs_per_gpu: int = 1
-    gpus: int | None = None
-    partition: str | None = None
-    minutes: int = 60
-    memory_gb: float = 8.0
-    cpus: int = 2
-    parallel: int = 256
-    requeue: int = 3
 
 
 @dataclass
@@ -178,6 +178,7 @@ class Config:
     sweep: str = MISSING
     resume: bool = True
     force: bool = False
+    report: bool = True
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -191,6 +192,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "objective.sign": ("maximize", "minimize"),
     "optimizer.name": ("adam", "adamw", "sgd"),
     "logger.name": ("csv", "wandb", "none"),
+    "launch.name": ("serial", "gpus", "cluster", "slurm"),
 }
 AT_LEAST: dict[str, int] = {
     "tokens": 1,
@@ -201,7 +203,8 @@ AT_LEAST: dict[str, int] = {
     "nulls.pool": 1000,
     "nulls.draws": 20,
     "nulls.displacements": 20,
-    "launch.gpus": 1,
+    "launch.jobs_per_gpu": 1,
+    "launch.gpus": 0,
     "launch.minutes": 1,
     "launch.cpus": 1,
     "launch.parallel": 1,
@@ -212,13 +215,14 @@ NOT_IDENTITY = (
     "subject.wheel",
     "trainer",
     "logger",
-    "launch",
     "callbacks.progress",
     "callbacks.checkpoint",
     "max_rows",
     "sweep",
     "resume",
     "force",
+    "report",
+    "launch",
 )
 """What may differ between two runs of the same job; the hash of the weights stands for where they lie."""
 
@@ -313,8 +317,7 @@ def check_subject(cfg: DictConfig) -> None:
     if subject.source == "random" and subject.path is None:
         sizes = geometry(subject.architecture)
     else:
-        place = {key: subject[key] for key in ("source", "id", "revision", "path", "wheel")}
-        sizes = read_geometry(locate(**place).folder)
+        sizes = read_geometry(locate(**_place(cfg)).folder)
     for unit in units(cfg):
         sizes.check(unit)
     if cfg.tokens > sizes.context:
@@ -348,6 +351,42 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     for key in NOT_IDENTITY:
         _remove(content, key.split("."))
     return content
+
+
+def request(cfg: DictConfig) -> str:
+    """Names what is asked for, without loading the weights: the config's identity, and the files it reads.
+
+    Equal requests are the same job; that one job may have several (the same weights in two folders).
+    """
+    files = {} if cfg.task.name == "simulation" else {"weights": _weights(cfg), "init": init_hash(cfg)}
+    return job_hash({"config": identity(cfg), **files})
+
+
+def condition(cfg: DictConfig) -> str:
+    """Names everything but the unit and the seed: jobs of one condition may be put together."""
+    content = identity(cfg)
+    for key in ("unit", "seeds"):
+        content.pop(key, None)
+    return job_hash({"config": content, "init": init_hash(cfg)})[:12]
+
+
+def init_hash(cfg: DictConfig) -> str | None:
+    """sha256 of the record's file that restarts start from, where they do."""
+    if cfg.init.path is None:
+        return None
+    place = Path(cfg.init.path)
+    file = place / "embeddings.safetensors" if place.is_dir() else place
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def _place(cfg: DictConfig) -> dict[str, Any]:
+    return {key: cfg.subject[key] for key in ("source", "id", "revision", "path", "wheel")}
+
+
+def _weights(cfg: DictConfig) -> str | None:
+    if cfg.subject.source == "random" and cfg.subject.path is None:
+        return None
+    return locate(**_place(cfg)).fingerprint
 
 
 def _remove(content: dict[str, Any], path: Sequence[str]) -> None:
@@ -388,9 +427,32 @@ def sweep_name(root: DictConfig) -> str:
     return str(experiment) if experiment not in (None, "null") else str(root.task.name)
 
 
+def mebibytes(gigabytes: float) -> str:
+    """An amount of memory as Slurm reads it, which knows no fractions.
+
+    Example:
+        >>> mebibytes(0.5)
+        '512M'
+    """
+    return f"{round(gigabytes * 1024)}M"
+
+
+def notice_seconds(minutes: int) -> int:
+    """How long before its time limit a job is told to queue again: two minutes, or a quarter of a short limit.
+
+    Short limits matter: a job that is told while it still starts dies of it.
+
+    Example:
+        >>> notice_seconds(60), notice_seconds(2)
+        (120, 30)
+    """
+    return min(120, minutes * 15)
+
+
 def register() -> None:
-    """Puts the schema, the resolvers and the launchers where Hydra finds them."""
-    register_launchers()
+    """Puts the schema and the resolvers where Hydra finds them."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
+    OmegaConf.register_new_resolver("mebibytes", mebibytes, replace=True)
+    OmegaConf.register_new_resolver("notice_seconds", notice_seconds, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda *, _root_: sweep_name(_root_), replace=True)

@@ -7,6 +7,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from actmax.errors import InputError, JobError
-from actmax.record import Record, Status, now
+from actmax.record import Record, State, Status, now
 from actmax.tracking import Tracker
 
 log = logging.getLogger(__name__)
+
+
+class BusyError(InputError):
+    """Another process is running the job."""
 
 
 class Work(ABC):
@@ -45,18 +50,22 @@ class Work(ABC):
         """
 
 
-def run_job(work: Work, record: Record, *, resolved: str, resume: bool = True, force: bool = False) -> None:
+def run_job(
+    work: Work, record: Record, *, resolved: str, request: str | None = None, resume: bool = True, force: bool = False
+) -> None:
     """Does what is left to do of a job, in its folder, alone.
 
     Args:
         work: the task.
         record: where it writes.
         resolved: the resolved config, as text.
+        request: names what was asked for; kept in the status.
         resume: go on from a checkpoint.
         force: do it again though it is complete; the old record moves aside.
 
     Raises:
-        InputError: the folder holds something else, or another process is at it; nothing was changed.
+        BusyError: another process is at this very job; nothing was changed.
+        InputError: the folder holds something else; nothing was changed.
         JobError: the work failed; the record says how.
         KeyboardInterrupt: it was stopped by hand; the record says so.
     """
@@ -69,26 +78,60 @@ def run_job(work: Work, record: Record, *, resolved: str, resume: bool = True, f
         checkpoint = _checkpoint(record, work.identity) if status is not None and resume else None
         work.prepare()
         record.write_text("config.yaml", resolved)
-        _live(work, record, job_hash, checkpoint)
+        _live(work, record, Status("running", job_hash, now(), request=request), checkpoint)
 
 
-def _live(work: Work, record: Record, job_hash: str, checkpoint: Path | None) -> None:
-    started, exit_code = now(), 1
-    record.set_status(Status("running", job_hash, started))
+def settle(record: Record, state: State, message: str) -> Status | None:
+    """How a job stands that nobody should be at any more; one whose process died without a word gets its status.
+
+    Args:
+        record: of the job.
+        state: what a job that died becomes.
+        message: what its error says.
+    """
+    status = record.status()
+    if status is None or status.state != "running":
+        return status
+    try:
+        with _alone(record):
+            status = record.status()
+            if status is not None and status.state == "running":
+                error = {"type": "Died", "message": message, "traceback": ""}
+                status = replace(status, state=state, finished=now(), error=error)
+                record.set_status(status)
+    except BusyError:
+        pass  # somebody is at it
+    return status
+
+
+def is_busy(record: Record) -> bool:
+    """Whether a process holds the job."""
+    if not record.lock.exists():
+        return False
+    try:
+        with _alone(record):
+            return False
+    except BusyError:
+        return True
+
+
+def _live(work: Work, record: Record, status: Status, checkpoint: Path | None) -> None:
+    exit_code = 1
+    record.set_status(status)
     tracker = work.tracker()
     try:
         summary = work.perform(tracker, checkpoint)
         record.write_json("summary.json", summary)
         tracker.publish(record, summary)
-        record.set_status(Status("complete", job_hash, started, now()))
+        record.set_status(replace(status, state="complete", finished=now()))
         exit_code = 0
     except KeyboardInterrupt:
         exit_code = 130
-        record.set_status(Status("interrupted", job_hash, started, now()))
+        record.set_status(replace(status, state="interrupted", finished=now()))
         raise
     except Exception as error:
         log.exception("the job failed")
-        _fail(record, Status("failed", job_hash, started, now(), _described(error)))
+        _fail(record, replace(status, state="failed", finished=now(), error=_described(error)))
         raise JobError(f"{type(error).__name__}: {error} (traceback in {record.folder})") from error
     finally:
         tracker.finish(exit_code)
@@ -108,12 +151,12 @@ def _fail(record: Record, status: Status) -> None:
 @contextmanager
 def _alone(record: Record) -> Iterator[None]:
     """Keeps other processes out of the folder; the lock dies with this process."""
-    lock = FileLock(record.path(".lock"))
+    lock = FileLock(record.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         allowed = "another process is running this very job there"
-        raise InputError("hydra.run.dir", record.folder, allowed, "Wait for it, or name another folder.") from None
+        raise BusyError("hydra.run.dir", record.folder, allowed, "Wait for it, or name another folder.") from None
     try:
         yield
     finally:

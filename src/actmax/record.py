@@ -62,6 +62,8 @@ class Status:
     """Type, message and traceback of what ended a failed job."""
     version: int = VERSION
     """Of the record."""
+    request: str | None = None
+    """What was asked for, known without loading the weights: a sweep skips a complete job by it."""
 
 
 class Record:
@@ -78,6 +80,11 @@ class Record:
     def checkpoint(self) -> Path:
         """The one checkpoint, the newest."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works in the folder, and let go by the system when that process dies."""
+        return self.folder / ".lock"
 
     @property
     def logs(self) -> Path:

@@ -5,9 +5,8 @@ Together with `config.py` this is all that knows Hydra; what it calls takes obje
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import os
 import platform
 import signal
 import threading
@@ -15,7 +14,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,11 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from actmax import comparison, config, optimizee, report, results
@@ -35,7 +35,7 @@ from actmax.job import Work, run_job
 from actmax.maximization import Maximization, Objective, Row
 from actmax.record import Record, job_hash
 from actmax.reproducibility import NullSettings
-from actmax.subject import Subject, load
+from actmax.subject import Subject, shared
 from actmax.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.weights import cache_folder
 
@@ -59,8 +59,12 @@ def run(cfg: DictConfig) -> None:
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
     with _bounded_noise():
         work = TASKS[cfg.task.name](cfg, record)
-        run_job(work, record, resolved=resolved, resume=cfg.resume, force=cfg.force)
-    report.show(record)
+        request = config.request(cfg)
+        run_job(work, record, resolved=resolved, request=request, resume=cfg.resume, force=cfg.force)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        log.info("%s", report.line(record))
+    elif cfg.report:
+        report.show(record)
 
 
 def _refuse_missing_accelerator(name: str) -> None:
@@ -89,6 +93,8 @@ def _bounded_noise() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 on torch 2.13: nothing that a user could act on
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module="lightning")
+            # a job is one process, and a login node has srun too
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -96,13 +102,8 @@ def _bounded_noise() -> Iterator[None]:
 
 
 def _subject(cfg: DictConfig) -> Subject:
-    return _load(json.dumps(OmegaConf.to_container(cfg.subject, resolve=True), sort_keys=True))
-
-
-@lru_cache(maxsize=1)
-def _load(spec: str) -> Subject:
-    """Jobs of one process share the subject, which nothing changes."""
-    return load(**json.loads(spec))
+    spec: Any = OmegaConf.to_container(cfg.subject, resolve=True)
+    return shared(**spec)
 
 
 class MaximizationWork(Work):
@@ -125,14 +126,19 @@ class MaximizationWork(Work):
     @property
     def identity(self) -> dict[str, str | None]:
         """The job, and whose weights."""
-        subject, place = self.subject, self.cfg.init.path
+        subject = self.subject
         work = {
             "config": config.identity(self.cfg),
             "weights": subject.weights_hash,
-            "init": None if place is None else _file_hash(Path(place)),
+            "init": config.init_hash(self.cfg),
         }
         names = {"subject": subject.id, "revision": subject.revision, "weights_sha256": subject.weights_hash}
         return {"job_hash": job_hash(work), **names}
+
+    @property
+    def condition(self) -> str:
+        """Everything but the unit and the seed; records of one condition may be put together."""
+        return config.condition(self.cfg) + self.subject.weights_hash[:12]
 
     def prepare(self) -> None:
         """Builds the LightningModule and its callbacks."""
@@ -168,7 +174,8 @@ class MaximizationWork(Work):
         headline = results.measure_units(self.record, self.subject, found, settings=settings, cache=pools)
         seconds["nulls"] = time.perf_counter() - clock
         named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
-        return {**headline, **said, "subject": named, **_setting(self.identity, self.subject.device, seconds)}
+        found_by = {"subject": named, "condition": self.condition}
+        return {**headline, **said, **found_by, **_setting(self.identity, self.subject.device, seconds)}
 
     def _module(self) -> Maximization:
         cfg, matrix = self.cfg, self.subject.embedding_matrix
@@ -229,6 +236,7 @@ class MaximizationWork(Work):
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            plugins=[LightningEnvironment()],  # one process: Slurm, where there is one, is the launcher's affair
         )
         with _graceful_interrupt(stop):
             trainer.fit(self.module, ckpt_path=checkpoint, weights_only=True)
@@ -295,8 +303,18 @@ def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], iden
         name=name,
         tags=[cfg.task.name, *tags, *logger.tags],
         job_type=cfg.task.name,
-        config={**plain, **identity},
+        config={**plain, **identity, **_axes(cfg)},
     )
+
+
+def _axes(cfg: DictConfig) -> dict[str, Any]:
+    """The unit and the seeds at the top level and as numbers, as W&B's tables and parallel coordinates want them."""
+    if cfg.task.name == "simulation":
+        return {}
+    units = config.units(cfg)
+    layers, indices = list(dict.fromkeys(u.layer for u in units)), list(dict.fromkeys(u.index for u in units))
+    axes = {"layer": layers, "index": indices, "seeds": config.seeds(cfg)}
+    return {"site": cfg.unit.site, **{key: one[0] if len(one) == 1 else one for key, one in axes.items()}}
 
 
 def _setting(identity: dict[str, str | None], device: torch.device, seconds: dict[str, float]) -> dict[str, Any]:
@@ -306,15 +324,17 @@ def _setting(identity: dict[str, str | None], device: torch.device, seconds: dic
         name = torch.cuda.get_device_name(device)
     return {
         "job_hash": identity["job_hash"],
-        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
+        "device": {
+            "type": device.type,
+            "name": name,
+            "threads": torch.get_num_threads(),
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "host": platform.node(),
+            "process": os.getpid(),
+        },
         "seconds": {**seconds, "total": sum(seconds.values())},
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
     }
-
-
-def _file_hash(place: Path) -> str | None:
-    file = place / "embeddings.safetensors" if place.is_dir() else place
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A sweep's jobs through Slurm: submitted as one array, waited for, and stopped when the sweep is stopped.
 
-submitit's own waiting asks `sacct`, which knows nothing where a cluster keeps no accounts, and would wait for ever for a
+submitit's own waiting asks `sacct`, which knows nothing where a cluster keeps no accounts, and so waits for ever for a
 job that was killed; it raises at the first dead job while others still run; and it leaves the jobs in the queue when
 the driver is stopped. Here `squeue` says what is left, a dead job is one result among others, and Ctrl-C cancels.
 """
@@ -254,22 +254,25 @@ def _refused(said: str, settings: DictConfig) -> InputError:
 
 
 def _refusal(key: str, allowed: str, settings: DictConfig) -> InputError:
+    nodes = _nodes()
+    if not nodes:
+        return InputError("launch", settings.launch.name, allowed, "Ask Slurm how it is: sinfo.")
     value: Any = OmegaConf.select(settings, key)
     if key == "launch":
         value = " ".join(f"{name}={value[name]}" for name in ("partition", "gpus", "cpus", "memory_gb", "minutes"))
-    nodes = dict.fromkeys(
-        f"{partition} ({gpus} GPUs, {cpus} CPUs, {memory / 1024:.0f} GB a node)"
-        for partition, gpus, cpus, memory in _nodes()
+    there = dict.fromkeys(
+        f"{partition} ({gpus} GPUs, {cpus} CPUs and {memory / 1024:.0f} GB a node)"
+        for partition, gpus, cpus, memory in nodes
     )
-    return InputError(key, value, allowed, f"The partitions here: {', '.join(nodes)}." if nodes else "")
+    return InputError(key, value, allowed, f"The partitions here: {', '.join(there)}.")
 
 
 def _too_much(settings: DictConfig) -> str:
     """Which key asks for more than any node has; Slurm does not say."""
     asked, nodes = settings.launch, _nodes()
-    if nodes and asked.gpus is not None and asked.gpus > max(gpus for _, gpus, _, _ in nodes):
+    if asked.gpus is not None and asked.gpus > max((gpus for _, gpus, _, _ in nodes), default=asked.gpus):
         return "launch.gpus"
-    if nodes and asked.cpus > max(cpus for _, _, cpus, _ in nodes):
+    if asked.cpus > max((cpus for _, _, cpus, _ in nodes), default=asked.cpus):
         return "launch.cpus"
     return "launch"
 

