@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,3 +53,24 @@ class Failing(Callback):
     def on_train_batch_end(self, trainer: object, *args: object) -> None:
         if trainer.global_step == 5:  # pyright: ignore[reportAttributeAccessIssue]
             raise RuntimeError("planted")
+
+
+class Slow(Callback):
+    """Takes its time at every step."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, trainer: object, *args: object) -> None:
+        time.sleep(self.seconds)
+
+
+class Killing(Callback):
+    """Kills the process in the middle of the fit of one seed, as a lack of memory would."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_end(self, trainer: object, pl_module: object, *args: object) -> None:
+        if pl_module.rows[0].seed == self.seed and trainer.global_step == 5:  # pyright: ignore[reportAttributeAccessIssue]
+            os.kill(os.getpid(), signal.SIGKILL)

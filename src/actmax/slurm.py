@@ -302,7 +302,9 @@ def _wait_for_files(jobs: Sequence[Job[Any]], seconds: float = 5.0) -> None:
 def _result(job: Job[Any], overrides: Sequence[str], stuck: str | None) -> JobReturn:
     """What a job left; a failure where it left nothing."""
     file = job.paths.result_pickle
-    outcome, result = pickle.loads(file.read_bytes()) if file.exists() else ("nothing", None)  # noqa: S301  # our own
+    outcome, result = "nothing", ""
+    if file.exists():
+        outcome, result = pickle.loads(file.read_bytes())  # noqa: S301  # our own job wrote it
     if outcome == "success":
         return result
     if outcome == "error":
