@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ SCRIPT = str(ROOT / "scripts" / "slurm.sh")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 JOB = ("-m", "subject=tiny", *QUICK, "launch=slurm", "launch.memory_gb=0.9", "launch.cpus=1", "hydra.sweep.dir=sweep")
 SLOW = ("steps=200", "callbacks.checkpoint.every=10", "+callbacks.slow={_target_: cli.Slow, seconds: 0.05}")
+
+Sweep = Callable[..., subprocess.Popen[str]]
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'actmax[slurm]'")
 missing = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
@@ -46,6 +49,21 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run([SCRIPT, "stop", str(folder)], check=True, timeout=120)
 
 
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Sweep]:
+    """Starts a sweep's driver; none outlives its test."""
+    drivers = []
+
+    def run(*overrides: str) -> subprocess.Popen[str]:
+        drivers.append(start(tmp_path, *JOB, *overrides))
+        return drivers[-1]
+
+    yield run
+    for driver in drivers:
+        driver.kill()
+        driver.communicate()
+
+
 @pytest.fixture(autouse=True)
 def _environment(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the jobs inherit; the queue is empty after every test, whatever became of it."""
@@ -67,22 +85,23 @@ def queue() -> list[str]:
     return said.stdout.split()
 
 
-def until(true: Callable[[], object], seconds: float = 240) -> None:
+def until(true: Callable[[], object], driver: subprocess.Popen[str] | None = None, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not true():
+        assert driver is None or driver.poll() is None, driver.communicate()[1]
         assert time.monotonic() < deadline, f"waited {seconds} s in vain"
         time.sleep(0.2)
 
 
-def folders(sweep: Path) -> dict[int, Path]:
+def folders(place: Path) -> dict[int, Path]:
     """Each job's folder, by its seed."""
-    configs = sweep.glob("sweep/tiny_*/.hydra/overrides.yaml")
+    configs = place.glob("sweep/tiny_*/.hydra/overrides.yaml")
     return {int(file.read_text().split("seeds=")[1].split()[0].strip("'")): file.parents[1] for file in configs}
 
 
-def states(sweep: Path) -> dict[int, str]:
+def states(place: Path) -> dict[int, str]:
     return {
-        seed: json.loads((job / "status.json").read_text())["state"] for seed, job in sorted(folders(sweep).items())
+        seed: json.loads((job / "status.json").read_text())["state"] for seed, job in sorted(folders(place).items())
     }
 
 
@@ -96,8 +115,8 @@ def most_at_a_time(jobs: list[Path]) -> int:
     return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
 
 
-def test_a_sweep_is_complete_and_no_wider_than_asked(tmp_path: Path) -> None:
-    driver = start(tmp_path, *JOB, "steps=20", "seeds=0,1,2,3", "launch.parallel=2")
+def test_a_sweep_is_complete_and_no_wider_than_asked(tmp_path: Path, sweep: Sweep) -> None:
+    driver = sweep("steps=20", "seeds=0,1,2,3", "launch.parallel=2")
     out, err = driver.communicate(timeout=400)
     assert driver.returncode == 0, err
     assert states(tmp_path) == dict.fromkeys(range(4), "complete")
@@ -107,9 +126,9 @@ def test_a_sweep_is_complete_and_no_wider_than_asked(tmp_path: Path) -> None:
     assert len({float(tensor.sum()) for tensor in tensors}) == 4
 
 
-def test_a_killed_job_neither_hangs_the_sweep_nor_takes_the_others_along(tmp_path: Path) -> None:
+def test_a_killed_job_neither_hangs_the_sweep_nor_takes_the_others_along(tmp_path: Path, sweep: Sweep) -> None:
     planted = "+callbacks.planted={_target_: cli.Killing, seed: 1}"
-    driver = start(tmp_path, *JOB, "steps=20", planted, "seeds=0,1,2", "launch.parallel=4", "launch.gpus=null")
+    driver = sweep("steps=20", planted, "seeds=0,1,2", "launch.parallel=4", "launch.gpus=null")
     out, err = driver.communicate(timeout=400)
     ended = time.time()
     assert driver.returncode == 1, err
@@ -123,9 +142,9 @@ def test_a_killed_job_neither_hangs_the_sweep_nor_takes_the_others_along(tmp_pat
 
 
 @pytest.mark.parametrize("requeue", [1, 0])
-def test_a_job_out_of_time_is_queued_again_and_goes_on(tmp_path: Path, requeue: int) -> None:
-    driver = start(tmp_path, *JOB, *SLOW, "seeds=0", "force=true", "launch.minutes=5", f"launch.requeue={requeue}")
-    until(lambda: any(Record(job).checkpoint.exists() for job in folders(tmp_path).values()))
+def test_a_job_out_of_time_is_queued_again_and_goes_on(tmp_path: Path, sweep: Sweep, requeue: int) -> None:
+    driver = sweep(*SLOW, "seeds=0", "force=true", "launch.minutes=5", f"launch.requeue={requeue}")
+    until(lambda: any(Record(job).checkpoint.exists() for job in folders(tmp_path).values()), driver)
     subprocess.run(["scancel", "--signal=USR2", f"--user={os.getuid()}"], check=True)  # as Slurm does before the end
     _, err = driver.communicate(timeout=400)
     job = folders(tmp_path)[0]
@@ -135,9 +154,9 @@ def test_a_job_out_of_time_is_queued_again_and_goes_on(tmp_path: Path, requeue: 
     assert not (job / "previous").exists()  # force=true counts once
 
 
-def test_ctrl_c_cancels_what_waits_and_ends_what_runs(tmp_path: Path) -> None:
-    driver = start(tmp_path, *JOB, *SLOW, "seeds=0,1,2", "launch.parallel=1")
-    until(lambda: any(Record(job).checkpoint.exists() for job in folders(tmp_path).values()))
+def test_ctrl_c_cancels_what_waits_and_ends_what_runs(tmp_path: Path, sweep: Sweep) -> None:
+    driver = sweep(*SLOW, "seeds=0,1,2", "launch.parallel=1")
+    until(lambda: any(Record(job).checkpoint.exists() for job in folders(tmp_path).values()), driver)
     assert sorted(queue()) == ["PENDING", "PENDING", "RUNNING"]
     driver.send_signal(signal.SIGINT)
     _, err = driver.communicate(timeout=120)
@@ -157,8 +176,8 @@ def test_ctrl_c_cancels_what_waits_and_ends_what_runs(tmp_path: Path) -> None:
         ("launch.cpus=9", "PartitionConfig"),  # Slurm accepts it, and lets it wait for ever
     ],
 )
-def test_what_slurm_refuses_is_the_users_to_put_right(tmp_path: Path, wrong: str, words: str) -> None:
-    driver = start(tmp_path, *JOB, "seeds=0,1", wrong)
+def test_what_slurm_refuses_is_the_users_to_put_right(tmp_path: Path, sweep: Sweep, wrong: str, words: str) -> None:
+    driver = sweep("seeds=0,1", wrong)
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 2, err
     assert f"actmax: {wrong}" in err
@@ -167,10 +186,13 @@ def test_what_slurm_refuses_is_the_users_to_put_right(tmp_path: Path, wrong: str
     assert not folders(tmp_path)
 
 
-def test_no_slurm_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_slurm_that_answers(slurm: Path, tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = tmp_path / "deaf.conf"
+    deaf.write_text(re.sub("SlurmctldPort=.*", "SlurmctldPort=1", slurm.read_text()))
     with monkeypatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(tmp_path / "nowhere.conf"))
-        driver = start(tmp_path, *JOB, "seeds=0,1")
+        patch.setenv("SLURM_CONF", str(deaf))
+        driver = sweep("seeds=0,1")
         _, err = driver.communicate(timeout=120)
     assert driver.returncode == 2, err
     assert "actmax: launch=slurm: Slurm refuses it" in err
+    assert "Unable to contact slurm controller" in err

@@ -18,6 +18,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.singleton import Singleton
@@ -67,6 +68,23 @@ REFUSALS = {
     "feature": "hydra.launcher.constraint",
 }
 """What Slurm says when it refuses a job, and the key that it means."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a machine of the cluster has."""
+
+    partition: str
+    """By which name it is asked for."""
+    gpus: int
+    """How many."""
+    cpus: int
+    """How many."""
+    memory: int
+    """In MiB."""
+
+    def __str__(self) -> str:
+        return f"{self.partition} ({self.gpus} GPUs, {self.cpus} CPUs and {self.memory / 1024:.0f} GB a node)"
 
 
 class SlurmError(RuntimeError):
@@ -250,41 +268,37 @@ def _hopeless(left: Sequence[tuple[str, str]]) -> bool:
 def _refused(said: str, settings: DictConfig) -> InputError:
     """What sbatch's refusal means in the user's keys."""
     key = next((key for phrase, key in REFUSALS.items() if phrase in said.lower()), None)
-    return _refusal(key or _too_much(settings), f"Slurm refuses it ({_one_line(said)})", settings)
+    return _refusal(key, f"Slurm refuses it ({_one_line(said)})", settings)
 
 
-def _refusal(key: str, allowed: str, settings: DictConfig) -> InputError:
+def _refusal(key: str | None, allowed: str, settings: DictConfig) -> InputError:
+    """An error that says what there is; where the key is not known, it is the one that asks for too much."""
     nodes = _nodes()
     if not nodes:
         return InputError("launch", settings.launch.name, allowed, "Ask Slurm how it is: sinfo.")
+    key = key or _too_much(settings.launch, nodes)
     value: Any = OmegaConf.select(settings, key)
     if key == "launch":
         value = " ".join(f"{name}={value[name]}" for name in ("partition", "gpus", "cpus", "memory_gb", "minutes"))
-    there = dict.fromkeys(
-        f"{partition} ({gpus} GPUs, {cpus} CPUs and {memory / 1024:.0f} GB a node)"
-        for partition, gpus, cpus, memory in nodes
-    )
+    there = dict.fromkeys(str(node) for node in nodes)
     return InputError(key, value, allowed, f"The partitions here: {', '.join(there)}.")
 
 
-def _too_much(settings: DictConfig) -> str:
+def _too_much(asked: DictConfig, nodes: Sequence[Node]) -> str:
     """Which key asks for more than any node has; Slurm does not say."""
-    asked, nodes = settings.launch, _nodes()
-    if asked.gpus is not None and asked.gpus > max((gpus for _, gpus, _, _ in nodes), default=asked.gpus):
+    if asked.gpus is not None and asked.gpus > max(node.gpus for node in nodes):
         return "launch.gpus"
-    if asked.cpus > max((cpus for _, _, cpus, _ in nodes), default=asked.cpus):
-        return "launch.cpus"
-    return "launch"
+    return "launch.cpus" if asked.cpus > max(node.cpus for node in nodes) else "launch"
 
 
-def _nodes() -> list[tuple[str, int, int, int]]:
-    """Partition, GPUs, CPUs and memory (MiB) of every node; empty where Slurm does not say."""
+def _nodes() -> list[Node]:
+    """Every node; empty where Slurm does not say."""
     try:
         lines = _slurm("sinfo", "--noheader", "--Node", "--format=%P|%G|%c|%m").splitlines()
     except SlurmError:
         return []
     fields = [line.split("|") for line in lines]
-    return [(name.rstrip("*"), _gpus(gres), int(cpus), int(memory)) for name, gres, cpus, memory in fields]
+    return [Node(name.rstrip("*"), _gpus(gres), int(cpus), int(memory)) for name, gres, cpus, memory in fields]
 
 
 def _gpus(gres: str) -> int:
@@ -302,13 +316,13 @@ def _wait_for_files(jobs: Sequence[Job[Any]], seconds: float = 5.0) -> None:
 def _result(job: Job[Any], overrides: Sequence[str], stuck: str | None) -> JobReturn:
     """What a job left; a failure where it left nothing."""
     file = job.paths.result_pickle
-    outcome, result = "nothing", ""
+    outcome, result = "nothing", None
     if file.exists():
         outcome, result = pickle.loads(file.read_bytes())  # noqa: S301  # our own job wrote it
-    if outcome == "success":
+    if isinstance(result, JobReturn):
         return result
-    if outcome == "error":
-        reason = result.strip().splitlines()[-1]
+    if outcome == "error":  # raised around the job, not by it; the text is a traceback
+        reason = str(result).strip().splitlines()[-1]
     else:
         reason = f"waits for ever ({stuck})" if stuck is not None else _last_words(job)
     log.error("Slurm's job %s: %s", job.job_id, reason)
