@@ -252,7 +252,7 @@ def _slurm(*command: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in text.splitlines() if line.strip()]
+    lines = [re.sub(r"^[\w-]+: (error|fatal): ", "", line.strip()) for line in text.splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(lines))
 
 
@@ -336,5 +336,7 @@ def _last_words(job: Job[Any]) -> str:
     logs = [file for file in (job.paths.stderr, job.paths.stdout) if file.exists()]
     if not logs:
         return f"it left no log in {job.paths.folder}: do the nodes share that folder?"
-    lines = [line for line in logs[0].read_text(errors="replace").splitlines() if line.strip()]
-    return f"its process died ({lines[-1].strip() if lines else 'without a word'}; log: {logs[0]})"
+    lines = logs[0].read_text(errors="replace").splitlines()
+    of_slurm = [line for line in lines if re.match(r"(srun|slurmstepd[\w-]*): error: ", line)]
+    said = _one_line("\n".join(of_slurm[-3:] or lines[-1:])) or "without a word"
+    return f"its process died ({said}; log: {logs[0]})"
