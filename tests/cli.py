@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,27 @@ class Failing(Callback):
             raise RuntimeError("planted")
 
 
+class Planted(Callback):
+    """Ends one job of a sweep at step 5, once: as long as a file called like the seed lies in a folder.
+
+    Args:
+        folder: of the files; one called `3` with the text `raise` or `kill` ends the job whose first seed is 3.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer: object, pl_module: object, *args: object) -> None:
+        file = self.folder / str(pl_module.rows[0].seed)  # pyright: ignore[reportAttributeAccessIssue]
+        if trainer.global_step != 5 or not file.exists():  # pyright: ignore[reportAttributeAccessIssue]
+            return
+        how = file.read_text()
+        file.unlink()
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RuntimeError("planted")
+
+
 class Slow(Callback):
     """Takes its time at every step."""
 
@@ -65,12 +87,11 @@ class Slow(Callback):
         time.sleep(self.seconds)
 
 
-class Killing(Callback):
-    """Kills the process in the middle of the fit of one seed, as a lack of memory would."""
+def planted(folder: Path) -> tuple[str, str]:
+    """The overrides that plant it."""
+    folder.mkdir(exist_ok=True)
+    return "+callbacks.planted._target_=cli.Planted", f"+callbacks.planted.folder={folder}"
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
 
-    def on_train_batch_end(self, trainer: object, pl_module: object, *args: object) -> None:
-        if pl_module.rows[0].seed == self.seed and trainer.global_step == 5:  # pyright: ignore[reportAttributeAccessIssue]
-            os.kill(os.getpid(), signal.SIGKILL)
+def states(jobs: list[Path]) -> list[str]:
+    return [json.loads((job / "status.json").read_text())["state"] for job in jobs]

@@ -23,7 +23,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def test_every_group_of_the_design_that_is_built_has_a_case() -> None:
-    groups = "subject unit init prior optimizer trainer callbacks logger task experiment debug"
+    groups = "subject unit init prior optimizer trainer callbacks logger task experiment launch debug"
     assert {case.split("/")[0] for case in CASES} >= set(groups.split())
 
 
@@ -81,6 +81,8 @@ def test_integers_refuses(value: object) -> None:
         ("nulls.displacements=3", "nulls.displacements"),
         ("trainer.devices=2", "trainer.devices"),
         ("init=file", "init.path"),
+        ("launch.jobs_per_gpu=0", "launch.jobs_per_gpu"),
+        ("launch.name=moon", "launch.name"),
     ],
 )
 def test_check_names_the_key(override: str, key: str) -> None:
@@ -103,6 +105,7 @@ def test_the_schema_refuses_a_misspelt_key_in_an_experiment_file(tmp_path: Path)
 
 
 SAME_WORK = ["seeds='0:3'", "max_rows=2", "trainer=cpu", "logger=wandb", "resume=false", "callbacks.checkpoint.every=7"]
+SAME_WORK += ["report=false", "launch=gpus", "sweep=other", "force=true"]
 OTHER_WORK = ["seeds=[0,1]", "unit.layer=2", "optimizer.lr=0.01", "prior.l2=1", "subject.dtype=float64", "tokens=4"]
 
 

@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from actmax.record import Record
-from cli import QUICK, start
+from cli import QUICK, planted, start
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "scripts" / "slurm.sh")
@@ -127,15 +127,16 @@ def test_a_sweep_is_complete_and_no_wider_than_asked(tmp_path: Path, sweep: Swee
 
 
 def test_a_killed_job_neither_hangs_the_sweep_nor_takes_the_others_along(tmp_path: Path, sweep: Sweep) -> None:
-    planted = "+callbacks.planted={_target_: cli.Killing, seed: 1}"
-    driver = sweep("steps=20", planted, "seeds=0,1,2,3", "launch.parallel=4", "launch.gpus=null")
+    doomed = planted(tmp_path / "planted")
+    (tmp_path / "planted/1").write_text("kill")
+    driver = sweep("steps=20", *doomed, "seeds=0,1,2,3", "launch.parallel=4", "launch.gpus=null")
     out, err = driver.communicate(timeout=400)
     ended = time.time()
     assert driver.returncode == 1, err
     found = states(tmp_path)
     whole = [folders(tmp_path)[seed] for seed in (0, 2, 3)]
     assert [found[seed] for seed in (0, 2, 3)] == ["complete"] * 3
-    assert found[1] != "complete"
+    assert found[1] == "failed"
     assert ended - max(finished(job) for job in whole) < 60
     assert "its process died" in out
     assert "Killed" in out

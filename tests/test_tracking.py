@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from actmax import config
 from actmax.record import Record
 from actmax.tracking import WandbTracker
 from cli import QUICK, Actmax
+from test_config import composed
 
 TINY = ("subject=tiny", "steps=12", *(part for part in QUICK if "logger" not in part))
 WANDB = (*TINY, "logger=wandb", "callbacks.measures.every=4")
@@ -97,3 +100,32 @@ def test_csv_holds_the_running_measures(actmax: Actmax) -> None:
     lines = (ran.job / "logs/version_0/metrics.csv").read_text().splitlines()
     assert set(lines[0].split(",")) >= {"activation", "unique_tokens", "init_retention", "step"}
     assert len(lines) == 1 + 3
+
+
+def test_a_sweep_is_a_group_of_runs(actmax: Actmax) -> None:
+    ran = actmax("-m", *WANDB, "sweep=s", "seeds='0:2',2", "unit.layer=4,8")
+    assert ran.code == 0, ran.err
+    runs = [_run(inspected(job)["records"]) for job in ran.jobs]
+    assert len({run["run_id"] for run in runs}) == 4
+    assert {run["run_group"] for run in runs} == {"s"}
+    assert {run["display_name"] for run in runs} == {
+        f"tiny resid_pre.{layer}[91] seeds {seeds}" for layer in (4, 8) for seeds in ("0:2", "2")
+    }
+    configs = [{key: run["config"][key] for key in ("site", "layer", "index", "seeds")} for run in runs]
+    assert {"site": "resid_pre", "layer": 4, "index": 91, "seeds": [0, 1]} in configs
+    assert {"site": "resid_pre", "layer": 8, "index": 91, "seeds": 2} in configs
+    assert [exit_code(inspected(job)["records"]) for job in ran.jobs] == [0] * 4
+
+
+def _run(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last word on a run in its file, with its config."""
+    (first, *_) = [record["run"] for record in records if record["type"] == "run"]
+    return {**first, "config": first["config"]["update"]}
+
+
+def test_wandbs_own_sweep_drives_the_same_app() -> None:
+    spec = yaml.safe_load((Path(__file__).parents[1] / "docs/wandb-sweep.yaml").read_text())
+    given = [f"{key}={one['values'][0]}" for key, one in spec["parameters"].items()]  # what args_no_hyphens becomes
+    assert spec["command"][0] == spec["program"] == "actmax"
+    assert spec["command"][-1] == "${args_no_hyphens}"
+    config.check(composed(*spec["command"][1:-1], *given))

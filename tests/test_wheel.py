@@ -36,3 +36,12 @@ def test_the_wheel_runs_by_itself(tmp_path: Path) -> None:
     summary = json.loads((job / "summary.json").read_text())
     assert summary["tokens_total"] == 50
     assert "Verdict" in ran.stdout
+    sweep = [str(tools / "actmax"), "-m", "subject=tiny", "steps=2", "seeds=0,1", "sweep=s", *QUICK]
+    swept = subprocess.run(sweep, cwd=empty, capture_output=True, text=True, env=environment)
+    assert swept.returncode == 0, swept.stderr
+    assert json.loads((empty / "outputs/s/sweep.json").read_text())["jobs"]["complete"] == 2
+    collected = subprocess.run([str(tools / "actmax-report"), "outputs/s"], cwd=empty, capture_output=True, text=True)
+    assert collected.returncode == 0, collected.stderr
+    lacking = subprocess.run([*sweep, "launch=gpus"], cwd=empty, capture_output=True, text=True, env=environment)
+    assert lacking.returncode == 2
+    assert "pip install 'actmax[ray]'" in lacking.stderr

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from actmax import config, launchers
+from actmax import config
 from actmax.errors import InputError, JobError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -33,7 +33,6 @@ def job(cfg: DictConfig) -> None:
 def main() -> None:
     """The console script `actmax`."""
     config.register()
-    launchers.register()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then hands its errors on, instead of ending the process with 1
     try:
@@ -57,6 +56,9 @@ def explain(error: BaseException) -> tuple[int, str]:
             return 2, str(link)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         said = list(dict.fromkeys(str(link).strip() for link in chain))
+        for extra, launcher in (("ray", "ray"), ("slurm", "submitit_slurm")):
+            if f"hydra/launcher/{launcher}" in said[0]:
+                said.append(f"This launcher needs its extra: pip install 'actmax[{extra}]'.")
         return 2, "\n".join(said) + "\nSee `actmax --help` for the keys and their values."
     if isinstance(error, OSError):
         allowed, way_out = (

@@ -427,6 +427,14 @@ def sweep_name(root: DictConfig) -> str:
     return str(experiment) if experiment not in (None, "null") else str(root.task.name)
 
 
+def every_layer(root: DictConfig) -> str:
+    """All layers of the subject, as a sweep."""
+    subject = root.subject
+    if subject.source == "random" and subject.path is None:
+        return f"range(0,{geometry(subject.architecture).layers})"
+    return f"range(0,{read_geometry(locate(**_place(root)).folder).layers})"
+
+
 def mebibytes(gigabytes: float) -> str:
     """An amount of memory as Slurm reads it, which knows no fractions.
 
@@ -453,6 +461,8 @@ def register() -> None:
     """Puts the schema and the resolvers where Hydra finds them."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
+    OmegaConf.register_new_resolver("every_layer", lambda *, _root_: every_layer(_root_), replace=True)
+    OmegaConf.register_new_resolver("per_job", lambda jobs: 1 / jobs, replace=True)
     OmegaConf.register_new_resolver("mebibytes", mebibytes, replace=True)
     OmegaConf.register_new_resolver("notice_seconds", notice_seconds, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda *, _root_: sweep_name(_root_), replace=True)

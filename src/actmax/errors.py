@@ -27,3 +27,7 @@ class InputError(ValueError):
 
 class JobError(RuntimeError):
     """A job failed after its start; its status and its log hold the traceback. The command line exits with 1."""
+
+
+class BusyError(InputError):
+    """Another process is running the job."""

@@ -5,24 +5,18 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from actmax.errors import InputError, JobError
-from actmax.record import Record, State, Status, now
+from actmax.record import Record, Status, now
 from actmax.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-
-class BusyError(InputError):
-    """Another process is running the job."""
 
 
 class Work(ABC):
@@ -69,7 +63,7 @@ def run_job(
         JobError: the work failed; the record says how.
         KeyboardInterrupt: it was stopped by hand; the record says so.
     """
-    with _alone(record):
+    with record.alone():
         job_hash = str(work.identity["job_hash"])
         status = _own_status(record, job_hash, force=force)
         if status is not None and status.state == "complete":
@@ -79,40 +73,6 @@ def run_job(
         work.prepare()
         record.write_text("config.yaml", resolved)
         _live(work, record, Status("running", job_hash, now(), request=request), checkpoint)
-
-
-def settle(record: Record, state: State, message: str) -> Status | None:
-    """How a job stands that nobody should be at any more; one whose process died without a word gets its status.
-
-    Args:
-        record: of the job.
-        state: what a job that died becomes.
-        message: what its error says.
-    """
-    status = record.status()
-    if status is None or status.state != "running":
-        return status
-    try:
-        with _alone(record):
-            status = record.status()
-            if status is not None and status.state == "running":
-                error = {"type": "Died", "message": message, "traceback": ""}
-                status = replace(status, state=state, finished=now(), error=error)
-                record.set_status(status)
-    except BusyError:
-        pass  # somebody is at it
-    return status
-
-
-def is_busy(record: Record) -> bool:
-    """Whether a process holds the job."""
-    if not record.lock.exists():
-        return False
-    try:
-        with _alone(record):
-            return False
-    except BusyError:
-        return True
 
 
 def _live(work: Work, record: Record, status: Status, checkpoint: Path | None) -> None:
@@ -146,21 +106,6 @@ def _fail(record: Record, status: Status) -> None:
         record.set_status(status)
     except OSError:
         log.exception("the status could not be written either")  # a full disk, say
-
-
-@contextmanager
-def _alone(record: Record) -> Iterator[None]:
-    """Keeps other processes out of the folder; the lock dies with this process."""
-    lock = FileLock(record.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        allowed = "another process is running this very job there"
-        raise BusyError("hydra.run.dir", record.folder, allowed, "Wait for it, or name another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _own_status(record: Record, job_hash: str, *, force: bool) -> Status | None:

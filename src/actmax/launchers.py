@@ -1,62 +1,88 @@
-"""Where Hydra finds the launchers of a sweep's jobs.
-
-Hydra takes launchers only by names in `hydra_plugins`. Ours have such names, whatever module they live in; one whose
-package is not installed leaves a stand-in, which says what to install.
-"""
+"""Launchers of a multirun that wait for every job, whatever becomes of another, and that stop with us."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from actmax.errors import InputError
 
-NAMESPACE = "hydra_plugins.actmax"
-SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+RAY = find_spec("hydra_plugins.hydra_ray_launcher") is not None
+"""Whether the extra is installed."""
+SUBMITIT = find_spec("hydra_plugins.hydra_submitit_launcher") is not None
+"""Whether the other is; its launcher is in `actmax.slurm`."""
+
+log = logging.getLogger(__name__)
+
+if RAY:
+    from hydra_plugins.hydra_ray_launcher import ray_launcher
+
+    class RayLauncher(ray_launcher.RayLauncher):
+        """hydra-ray-launcher, where a job that dies takes nobody with it and none waits for a GPU that is not there."""
+
+        config: DictConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+        hydra_context: HydraContext  # pyright: ignore[reportIncompatibleVariableOverride]
+        task_function: TaskFunction  # pyright: ignore[reportIncompatibleVariableOverride]
+
+        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+            """Runs the jobs; returns when the last has ended.
+
+            Raises:
+                InputError: there is no cluster, or a job asks for more GPUs than it has; no job was started.
+            """
+            import ray
+
+            setup_globals()
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+            self._start()
+            try:
+                runs = [self._submit(initial_job_idx + n, list(one)) for n, one in enumerate(job_overrides)]
+                return [_outcome(run, one) for run, one in zip(runs, job_overrides, strict=True)]
+            finally:
+                ray.shutdown()  # on a Ctrl-C, its jobs stop with it
+
+        def _start(self) -> None:
+            import ray
+            from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+
+            os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # each job says one line, and each is wanted
+            self.ray_cfg.init.setdefault("object_store_memory", 78643200)  # the launcher's own default
+            try:
+                start_ray(self.ray_cfg.init)
+            except (ConnectionError, ValueError) as error:
+                key, way_out = "hydra.launcher.ray.init", "Start one with `ray start --head`, or use launch=gpus."
+                raise InputError(key, self.ray_cfg.init.get("address"), f"no Ray ({error})", way_out) from error
+            wanted, there = self.ray_cfg.remote.get("num_gpus") or 0, ray.cluster_resources().get("GPU", 0)
+            if wanted > there:
+                ray.shutdown()
+                allowed = f"a job asks for {wanted:g} GPU, and Ray finds {there:g}"
+                raise InputError("launch", "gpus", allowed, "Use launch=serial, or run where there are GPUs.")
+
+        def _submit(self, number: int, overrides: list[str]) -> Any:
+            from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
+
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            with open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = f"{number}", number
+            state = Singleton.get_state()
+            return launch_job_on_ray(self.hydra_context, self.ray_cfg.remote, config, self.task_function, state)
 
 
-class MissingLauncher(Launcher):
-    """Stands where a launcher would be, had its package been installed.
+def _outcome(run: Any, overrides: Sequence[str]) -> JobReturn:
+    """What a job returned; one that died returns its death."""
+    import ray
+    from ray.exceptions import RayError
 
-    Args:
-        settings: what the config says of it, which is of no use here.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        """Takes any."""
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
-        """Says what to install.
-
-        Raises:
-            InputError: always, before any job is composed.
-        """
-        name = config.launch.name
-        raise InputError("launch", name, "needs a package that is not installed", f"pip install 'actmax[{name}]'")
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: ARG002
-        """Is never reached."""
-        raise AssertionError("setup refuses")
-
-
-def register() -> None:
-    """Makes `launch=slurm` known to Hydra, whether its package is installed or not."""
-    if SUBMITIT in Plugins.instance().class_name_to_class:
-        from actmax.slurm import SlurmLauncher
-
-        _name("SlurmLauncher", SlurmLauncher)
-    else:
-        _name("SlurmLauncher", MissingLauncher)
-        ConfigStore.instance().store(group="hydra/launcher", name="submitit_slurm", node={"_target_": "a stand-in"})
-
-
-def _name(name: str, launcher: type[Launcher]) -> None:
-    """Gives a class its name; `Plugins.register` would take that of its module, which Hydra refuses for a launcher."""
-    Plugins.instance().class_name_to_class[f"{NAMESPACE}.{name}"] = launcher
+    try:
+        return ray.get(run)
+    except RayError as error:
+        return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)

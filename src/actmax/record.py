@@ -11,13 +11,16 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from actmax.errors import InputError
+from filelock import FileLock, Timeout
+
+from actmax.errors import BusyError, InputError
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second, and this module is read before the config is checked
@@ -27,6 +30,8 @@ VERSION = 1
 
 State = Literal["running", "complete", "interrupted", "failed"]
 Table = Literal[
+    "jobs",
+    "layers",
     "trajectory",
     "restarts",
     "tokens",
@@ -85,6 +90,56 @@ class Record:
     def lock(self) -> Path:
         """Held by the process that works in the folder, and let go by the system when that process dies."""
         return self.folder / ".lock"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes out of the folder.
+
+        Raises:
+            BusyError: one is there.
+        """
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            allowed = "another process is running this very job there"
+            raise BusyError("hydra.run.dir", self.folder, allowed, "Wait for it, or name another folder.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process holds the job."""
+        if not self.lock.exists():
+            return False
+        try:
+            with self.alone():
+                return False
+        except BusyError:
+            return True
+
+    def settle(self, state: State, message: str) -> Status | None:
+        """How the job stands when nobody should be at it any more; one that died without a word gets its status.
+
+        Args:
+            state: what a job whose process died becomes.
+            message: what its error says.
+        """
+        status = self.status()
+        if status is None or status.state != "running":
+            return status
+        try:
+            with self.alone():
+                status = self.status()
+                if status is not None and status.state == "running":
+                    error = {"type": "Died", "message": message, "traceback": ""}
+                    status = replace(status, state=state, finished=now(), error=error)
+                    self.set_status(status)
+        except BusyError:
+            pass  # somebody is at it
+        return status
 
     @property
     def logs(self) -> Path:

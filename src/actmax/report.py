@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,18 +14,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from actmax.collection import Collected, collect
+from actmax.errors import InputError
 from actmax.record import Record
 
 UNITS_SHOWN = 20
 """Rows of the table of units on a terminal."""
+ROWS_SHOWN = 60
+"""Rows of a sweep's table on a terminal."""
 EFFECTS_SHOWN = 13
 """Rows of a simulation's table on a terminal."""
 
 
 def show(record: Record, console: Console | None = None) -> None:
     """Prints a job's result: tokens or units, the verdict, where the record lies."""
-    # a pipe or a file has no width of its own
-    console = console or Console(width=None if sys.stdout.isatty() else 120)
+    console = console or _console()
     summary = record.summary()
     if record.path("rates.parquet").exists():
         console.print(rate_table(record.table("rates"), record.table("effects")))
@@ -38,6 +44,87 @@ def show(record: Record, console: Console | None = None) -> None:
     else:
         console.print(f"[bold]Comparison[/bold] {escape(compared)}.", highlight=False)
     console.print(f"Record: {escape(str(record.folder))}", highlight=False, soft_wrap=True)
+
+
+def line(record: Record) -> str:
+    """A job's result in one line."""
+    summary = record.summary()
+    if "tokens_unique" not in summary or summary["units"] != 1:
+        return str(summary["verdict"])
+    change = f"{summary['activation_initial_mean']:.4g} → {summary['activation_final_mean']:.4g}"
+    unique = f"{summary['tokens_unique']} of {summary['tokens_total']} tokens unique"
+    return (
+        f"activation {change}, {unique} (null {summary['null_unique_mean']:.1f}), "
+        f"{summary['init_retention']:.0%} kept from the start (null {summary['null_retention_mean']:.0%})"
+    )
+
+
+def show_sweep(found: Collected, console: Console | None = None) -> None:
+    """Prints what a folder of records says: a row per layer, what is missing, where the tables lie."""
+    console = console or _console()
+    if len(found.layers):
+        console.print(layer_table(found.layers))
+    counts = {state: number for state, number in found.summary["jobs"].items() if number and state != "total"}
+    said = ", ".join(f"{number} {state}" for state, number in counts.items())
+    console.print(f"[bold]Jobs.[/bold] {found.summary['jobs']['total']}: {said}", highlight=False)
+    for name, reason in found.left_out:
+        console.print(f"[bold]Left out.[/bold] {escape(name)}: {escape(reason)}", highlight=False)
+    for note in found.notes:
+        console.print(f"[bold]Note.[/bold] {escape(note)}", highlight=False)
+    console.print(f"Tables and sweep.json: {escape(str(found.folder))}", highlight=False, soft_wrap=True)
+
+
+def layer_table(layers: pd.DataFrame) -> Table:
+    """A row per site and layer: means over units, each beside its null's."""
+    several = len(set(layers["condition"])) > 1
+    table = Table(title="Means over units, by layer; in brackets the null's mean", box=box.SIMPLE_HEAD)
+    names = ("site", "layer", "units", "restarts", "activation", "unique tokens", "kept from the start", "cosine")
+    for name in (("condition",) if several else ()) + names:
+        table.add_column(name, justify="left" if name in ("site", "condition") else "right")
+    for row in layers.head(ROWS_SHOWN).to_dict("records"):
+        cells = [
+            str(row["site"]),
+            "" if pd.isna(row["layer"]) else str(int(row["layer"])),
+            str(row["units"]),
+            str(row["restarts"]),
+            f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}",
+            f"{row['unique_share']:.0%} ({row['null_unique_share']:.0%})",
+            f"{row['init_retention']:.0%} ({row['null_retention_mean']:.0%})",
+            f"{row['cosine_mean']:.4f} ({row['null_cosine_mean']:.4f})",
+        ]
+        table.add_row(*([str(row["condition"])[:8]] if several else []), *cells)
+    if len(layers) > ROWS_SHOWN:
+        table.caption = f"the first {ROWS_SHOWN} of {len(layers)} rows; layers.parquet has them all"
+    return table
+
+
+def show_failures(failures: Sequence[tuple[Path, str, str, str]], console: Console | None = None) -> None:
+    """Prints the jobs of a sweep that are not complete: folder, state, error, and the command that runs one alone."""
+    console = console or _console()
+    for folder, state, message, command in failures:
+        console.print(f"[bold red]{state}[/bold red] {escape(folder.name)}: {escape(message)}", highlight=False)
+        console.print(f"    record and log: {escape(str(folder))}", highlight=False, soft_wrap=True)
+        console.print(f"    alone: {escape(command)}", highlight=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    # a pipe or a file has no width of its own
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script `actmax-report`: collects what lies under a folder, and shows it."""
+    parser = argparse.ArgumentParser(prog="actmax-report", description=main.__doc__)
+    parser.add_argument("folder", metavar="DIR", type=Path, help="of a sweep, or of several; it may still run")
+    folder = parser.parse_args(arguments).folder
+    try:
+        if Record(folder).status() is not None:
+            show(Record(folder))
+        else:
+            show_sweep(collect(folder))
+    except InputError as error:
+        print(f"actmax-report: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 def visible(token: str) -> str:

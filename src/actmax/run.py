@@ -24,8 +24,8 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from actmax import comparison, config, optimizee, report, results
@@ -303,7 +303,7 @@ def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], iden
         name=name,
         tags=[cfg.task.name, *tags, *logger.tags],
         job_type=cfg.task.name,
-        config={**plain, **identity, **_axes(cfg)},
+        config={**identity, **plain, **_axes(cfg)},
     )
 
 

@@ -1,0 +1,360 @@
+"""All records under a folder put together: a tidy table of each kind, the units over all their jobs, `sweep.json`.
+
+It reads records alone, so it works while a sweep runs, after it failed, and on another machine. Restarts of one unit
+that several jobs ran are put together and set beside their nulls again; for that the subject must be at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from actmax import results
+from actmax.architecture import Unit
+from actmax.decoding import Decoder
+from actmax.errors import InputError
+from actmax.record import Record, Status, Table, now
+from actmax.reproducibility import NullSettings, Restarts, measure, verdict
+from actmax.subject import shared
+from actmax.weights import cache_folder
+
+log = logging.getLogger(__name__)
+
+UNIT = ["site", "layer", "index"]
+HEADLINE = {
+    "unique_share": "null_unique_share",
+    "init_retention": "null_retention_mean",
+    "cosine_mean": "null_cosine_mean",
+}
+"""A unit's headline numbers, each with the mean of its null."""
+STATES = ("complete", "failed", "interrupted", "running", "died")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A record as found."""
+
+    name: str
+    """Its folder, as seen from the folder that is collected."""
+    record: Record
+    """The record."""
+    status: Status
+    """How it stands."""
+    state: str
+    """Its state; `died` where it says `running` and no process holds it."""
+    summary: Mapping[str, Any]
+    """Of a complete job; else empty."""
+    config: Mapping[str, Any]
+    """Resolved; empty where the job left none."""
+
+    @property
+    def tables(self) -> list[Table]:
+        """The kinds of tables that it has."""
+        return [name for name in get_args(Table) if self.record.path(f"{name}.parquet").exists()]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What lies under a folder."""
+
+    folder: Path
+    """Which folder."""
+    jobs: pd.DataFrame
+    """A row per job: how it stands, what it was, how long it took, and every key of its config that differs."""
+    units: pd.DataFrame
+    """A row per condition and unit, its restarts from all jobs together, each number beside its null."""
+    layers: pd.DataFrame
+    """A row per condition, site and layer: means over units."""
+    left_out: tuple[tuple[str, str], ...]
+    """Records that could not be read, with the reason."""
+    notes: tuple[str, ...]
+    """What could not be worked out, and why."""
+    summary: Mapping[str, Any]
+    """What `sweep.json` says."""
+
+
+def collect(folder: Path) -> Collected:
+    """Reads every record under a folder and writes its tables and `sweep.json` there.
+
+    Raises:
+        InputError: there is no record.
+    """
+    jobs, left_out = _jobs(folder)
+    if not jobs and not left_out:
+        raise InputError("DIR", folder, "must hold records: folders with a status.json", "Name a sweep's folder.")
+    complete = [job for job in jobs if job.state == "complete"]
+    target = Record(folder)
+    for name in get_args(Table):
+        if name not in ("units", "jobs", "layers"):
+            _concatenate(target, name, [job for job in complete if name in job.tables])
+    table, (units, notes) = _job_table(jobs), _units(complete)
+    layers = _aggregate(units, ["condition", "site", "layer"])
+    target.write_table("jobs", table)
+    if len(units):
+        target.write_table("units", units)
+        target.write_table("layers", layers)
+    summary = _summary(folder, table, units, layers, left_out, notes)
+    target.write_json("sweep.json", summary)
+    return Collected(folder, table, units, layers, tuple(left_out), tuple(notes), summary)
+
+
+def _jobs(folder: Path) -> tuple[list[Job], list[tuple[str, str]]]:
+    """The readable records, and those that are not, with the reason."""
+    jobs, left_out = [], []
+    for place in sorted(_folders(folder)):
+        name = str(place.relative_to(folder))
+        try:
+            jobs.append(_job(name, Record(place)))
+        except InputError as error:
+            left_out.append((name, f"{error.value}: {error.allowed}"))
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, yaml.YAMLError) as error:
+            left_out.append((name, f"damaged ({type(error).__name__}: {str(error).splitlines()[0]})"))
+    return jobs, left_out
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Folders with a status, but for old records that `force=true` moved aside."""
+    for file in folder.rglob("status.json"):
+        if "previous" not in file.relative_to(folder).parts and file.parent != folder:
+            yield file.parent
+
+
+def _job(name: str, record: Record) -> Job:
+    """A record, once all that it holds has been read; a record that still runs may lack everything."""
+    status = record.status()
+    if status is None:
+        raise ValueError("its status went away")
+    state = "died" if status.state == "running" and not record.busy else status.state
+    file = record.path("config.yaml")
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    summary = record.summary() if state == "complete" else {}
+    job = Job(name, record, status, state, summary, config)
+    if state == "complete":
+        for table in job.tables:
+            pq.read_table(record.path(f"{table}.parquet"))
+        _restart_count(job)
+    return job
+
+
+def _restart_count(job: Job) -> None:
+    """Refuses a record whose tables do not belong together."""
+    if "restarts" in job.tables:
+        restarts = pq.read_metadata(job.record.path("restarts.parquet")).num_rows
+        tokens = pq.read_metadata(job.record.path("tokens.parquet")).num_rows
+        if not restarts or tokens % restarts or len(_embeddings(job)["final"]) != restarts:
+            raise ValueError("its tables are of different lengths")
+
+
+def _embeddings(job: Job) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(job.record.path("embeddings.safetensors"))
+    except Exception as error:  # safetensors raises its own, which is no OSError
+        raise ValueError(f"embeddings.safetensors cannot be read: {error}") from error
+
+
+def _concatenate(target: Record, name: Table, jobs: Sequence[Job]) -> None:
+    """One table of all jobs, a job at a time, so that memory stays flat."""
+    if not jobs:
+        return
+    files = [job.record.path(f"{name}.parquet") for job in jobs]
+    schema = pa.unify_schemas([_plain(pq.read_schema(file)) for file in files], promote_options="permissive")
+    schema = schema.insert(0, pa.field("job", pa.string()))
+
+    def save(path: Path) -> None:
+        with pq.ParquetWriter(path, schema) as writer:
+            for job, file in zip(jobs, files, strict=True):
+                writer.write_table(_fitted(pq.read_table(file), job.name, schema))
+
+    target.write(f"{name}.parquet", save)
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    return schema.remove_metadata()
+
+
+def _fitted(table: pa.Table, job: str, schema: pa.Schema) -> pa.Table:
+    """A job's table with all columns of the schema, empty where it lacks one."""
+    rows = table.num_rows
+    columns = [
+        pa.array([job] * rows, pa.string())
+        if field.name == "job"
+        else table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _job_table(jobs: Sequence[Job]) -> pd.DataFrame:
+    """A row per job, with the keys of the configs that differ among them."""
+    flat = [_flatten(job.config) for job in jobs]
+    differs = _differing(flat)
+    rows = [
+        {**_job_row(job), **{key: config.get(key) for key in differs}} for job, config in zip(jobs, flat, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _job_row(job: Job) -> dict[str, Any]:
+    device, error = job.summary.get("device", {}), job.status.error or {}
+    return {
+        "job": job.name,
+        "state": job.state,
+        "task": job.config.get("task", {}).get("name"),
+        "subject": job.config.get("subject", {}).get("name"),
+        "condition": job.summary.get("condition"),
+        "started": job.status.started,
+        "finished": job.status.finished,
+        "seconds": job.summary.get("seconds", {}).get("total"),
+        "device": device.get("name"),
+        "visible": device.get("visible"),
+        "host": device.get("host"),
+        "process": device.get("process"),
+        "error": f"{error.get('type')}: {error.get('message')}" if error else None,
+        "job_hash": job.status.job_hash,
+    }
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A config as one level of dotted keys with values as text."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def _differing(flat: Sequence[Mapping[str, str]]) -> list[str]:
+    keys = dict.fromkeys(key for config in flat for key in config)
+    return [key for key in keys if len({config.get(key) for config in flat}) > 1]
+
+
+def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
+    """Every unit of every condition once, with a note for those whose numbers could not be worked out."""
+    tables = [_own_units(job) for job in jobs if "units" in job.tables]
+    if not tables:
+        return pd.DataFrame(), []
+    rows = pd.concat(tables, ignore_index=True)
+    notes: list[str] = []
+    parts = []
+    for _, found in rows.groupby(["condition", *UNIT], sort=True, dropna=False):
+        if len(found) == 1:
+            parts.append(found)
+            continue
+        together = [job for job in jobs if job.name in set(found["job"])]
+        unit = _unit(found.iloc[0][UNIT].tolist())
+        try:
+            parts.append(_pooled(str(found.iloc[0]["condition"]), unit, together))
+        except InputError as error:
+            notes.append(f"{unit}: the restarts of {len(together)} jobs were not put together ({error})")
+    if not parts:
+        return pd.DataFrame(), notes
+    units = pd.concat(parts, ignore_index=True).drop(columns="job")
+    return units.assign(**_shares(units)), notes
+
+
+def _own_units(job: Job) -> pd.DataFrame:
+    table = job.record.table("units")
+    table.insert(0, "condition", job.summary["condition"])
+    table.insert(0, "job", job.name)
+    return table.assign(jobs=1.0)
+
+
+def _unit(address: Sequence[Any]) -> Unit:
+    site, layer, index = address
+    return Unit(str(site), None if pd.isna(layer) else int(layer), int(index))
+
+
+def _shares(units: pd.DataFrame) -> dict[str, Any]:
+    total = units["tokens_total"]
+    return {
+        "unique_share": units["tokens_unique"] / total,
+        "null_unique_share": units["null_unique_mean"] / total,
+        "jobs": units["jobs"].astype(int),
+    }
+
+
+def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
+    """One unit whose restarts lie in several jobs, measured as if one job had run them; a seed counts once."""
+    config = jobs[0].config
+    subject = shared(**config["subject"])
+    restarts = _restarts(unit, jobs)
+    decoder, settings = Decoder(subject.embedding_matrix), NullSettings(**config["nulls"])
+    total = restarts.final.shape[:2].numel()
+    pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
+    measured = measure(restarts, decoder, pool, settings=settings, name=subject.token)
+    found = results.unit_row(unit, measured, verdict(measured))
+    row = {"job": None, "condition": condition, **found, "jobs": float(len(jobs))}
+    return pd.DataFrame([row]).astype({"layer": "Int64"})
+
+
+def _restarts(unit: Unit, jobs: Sequence[Job]) -> Restarts:
+    """A unit's restarts from several records, ordered by seed."""
+    found: dict[int, tuple[torch.Tensor, torch.Tensor, float, float, bool]] = {}
+    for job in jobs:
+        saved = _embeddings(job)
+        for number, row in enumerate(job.record.table("restarts").to_dict("records")):
+            if _unit([row[key] for key in UNIT]) == unit:
+                ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
+                found.setdefault(int(row["seed"]), (saved["initial"][number], saved["final"][number], *ends))
+    initial, final, before, after, frozen = zip(*(found[seed] for seed in sorted(found)), strict=True)
+    ends = torch.tensor([before, after], dtype=torch.float64)
+    return Restarts(torch.stack(initial), torch.stack(final), ends[0], ends[1], torch.tensor(frozen))
+
+
+def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means over units, and in how many the retention and the repeats differ from their null."""
+    if not len(units):
+        return units
+    numbers = ["activation_initial_mean", "activation_final_mean", *HEADLINE, *HEADLINE.values()]
+    groups = units.groupby(by, sort=True, dropna=False)
+    counts = groups.agg(units=("index", "size"), restarts=("restarts", "sum"))
+    means = pd.DataFrame(groups[numbers].mean())
+    for name in ("unique", "retention"):
+        means[f"{name}_differs"] = groups[f"null_{name}_p"].agg(lambda p: int((p <= 0.05).sum()))
+    return pd.concat([pd.DataFrame(counts), means], axis=1).reset_index()
+
+
+def _summary(
+    folder: Path,
+    jobs: pd.DataFrame,
+    units: pd.DataFrame,
+    layers: pd.DataFrame,
+    left_out: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    states = jobs["state"].tolist() if len(jobs) else []
+    unfinished = pd.DataFrame(jobs[jobs["state"] != "complete"]) if len(jobs) else jobs
+    overall = _aggregate(units, ["condition"])
+    keep = [*UNIT, "condition", "restarts", "activation_final_mean", *HEADLINE, *HEADLINE.values(), "verdict"]
+    return {
+        "sweep": folder.resolve().name,
+        "collected": now(),
+        "jobs": {"total": len(jobs), **{state: states.count(state) for state in STATES}},
+        "not_complete": _rows(unfinished, ["job", "state", "error"]),
+        "left_out": [{"record": name, "reason": reason} for name, reason in left_out],
+        "notes": list(notes),
+        "overall": _rows(overall, list(overall.columns)),
+        "layers": _rows(layers, list(layers.columns)),
+        "units": _rows(units, keep),
+    }
+
+
+def _rows(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
+    if not len(table):
+        return []
+    return json.loads(str(pd.DataFrame(table[columns]).to_json(orient="records")))

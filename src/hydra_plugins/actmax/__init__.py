@@ -1,0 +1,24 @@
+"""What Hydra finds of actmax: it takes sweepers and launchers from this package alone."""
+
+from __future__ import annotations
+
+from actmax import launchers, sweep
+
+
+class ActmaxSweeper(sweep.Sweeper):
+    """`hydra/sweeper=actmax`, the default."""
+
+
+sweep.store(f"{__name__}.{ActmaxSweeper.__name__}")
+
+if launchers.RAY:
+
+    class RayLauncher(launchers.RayLauncher):
+        """`launch=gpus` and `launch=cluster`."""
+
+
+if launchers.SUBMITIT:
+    from actmax import slurm
+
+    class SlurmLauncher(slurm.SlurmLauncher):
+        """`launch=slurm`."""

@@ -1,0 +1,103 @@
+"""What a folder of records becomes, also half of it, also damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from actmax.collection import collect
+from actmax.errors import InputError
+from actmax.record import VERSION, Record
+from actmax.report import main
+from cli import QUICK, Actmax
+
+SWEEP = ("-m", "subject=tiny", "steps=4", "sweep=s", "seeds=0,1,2,3", *QUICK)
+
+
+@pytest.fixture
+def swept(actmax: Actmax, tmp_path: Path) -> Path:
+    ran = actmax(*SWEEP)
+    assert ran.code == 0, ran.err
+    return tmp_path / "outputs/s"
+
+
+def test_damaged_and_foreign_records_are_named_and_left_out(swept: Path) -> None:
+    jobs = sorted(swept.glob("tiny_*"))
+    (jobs[0] / "tokens.parquet").write_bytes((jobs[0] / "tokens.parquet").read_bytes()[:200])
+    Record(jobs[1]).write_json("status.json", {**json.loads((jobs[1] / "status.json").read_text()), "version": 99})
+    (jobs[2] / "summary.json").write_text("{")
+    found = collect(swept)
+    reasons = dict(found.left_out)
+    assert set(reasons) == {job.name for job in jobs[:3]}
+    assert "99" in reasons[jobs[1].name]
+    assert str(VERSION) in reasons[jobs[1].name]
+    assert "damaged" in reasons[jobs[0].name]
+    tokens = pd.read_parquet(swept / "tokens.parquet")
+    assert set(tokens["job"]) == {jobs[3].name}
+    assert found.units.loc[0, "restarts"] == 1
+    said = json.loads((swept / "sweep.json").read_text())
+    assert {row["record"] for row in said["left_out"]} == set(reasons)
+
+
+def test_works_with_half_of_it_missing(swept: Path) -> None:
+    whole = collect(swept)
+    assert whole.units.loc[0, "restarts"] == 4
+    jobs = sorted(swept.glob("tiny_*"))
+    shutil.rmtree(jobs[0])
+    for file in [*jobs[1].glob("*.parquet"), jobs[1] / "summary.json"]:
+        file.unlink()
+    status = json.loads((jobs[1] / "status.json").read_text())
+    Record(jobs[1]).write_json("status.json", {**status, "state": "running", "finished": None})
+    found = collect(swept)
+    assert found.left_out == ()
+    assert found.summary["jobs"] == {
+        "total": 3,
+        "complete": 2,
+        "failed": 0,
+        "interrupted": 0,
+        "running": 0,
+        "died": 1,
+    }
+    assert found.units.loc[0, "restarts"] == 2
+
+
+def test_other_conditions_stay_apart(swept: Path, actmax: Actmax) -> None:
+    actmax(*SWEEP, "optimizer.lr=0.01")
+    found = collect(swept)
+    assert len(found.units) == 2
+    assert found.units["condition"].is_unique
+    assert set(found.jobs["optimizer.lr"]) == {"0.001", "0.01"}
+
+
+def test_a_subject_that_is_not_here_is_said(swept: Path) -> None:
+    for file in swept.glob("*/config.yaml"):
+        text = file.read_text().replace("source: random", "source: hub").replace("id: null", "id: no/such")
+        file.write_text(text)
+    found = collect(swept)
+    assert not len(found.units)
+    assert "4 jobs were not put together" in found.notes[0]
+    assert len(pd.read_parquet(swept / "tokens.parquet")) == 20
+
+
+def test_the_command(swept: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (swept / "sweep.json").unlink()
+    main([str(swept)])
+    said = capfd.readouterr().out
+    assert "4 complete" in said
+    assert (swept / "sweep.json").exists()
+    main([str(next(swept.glob("tiny_*")))])  # a job's own folder is shown, and nothing in it is written over
+    assert "Verdict" in capfd.readouterr().out
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "empty")])
+    assert end.value.code == 2
+    assert "must hold records" in capfd.readouterr().err
+
+
+def test_of_no_record_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must hold records"):
+        collect(tmp_path / "nowhere")
