@@ -49,8 +49,8 @@ configure() {
     host=$(hostname -s)
     controller_port=$(free_port)
     mkdir -p "$folder/state" "$folder/spool"
-    touch "$folder/gpu0" "$folder/gpu1"
-    echo "Name=gpu File=$folder/gpu[0-1]" >"$folder/gres.conf"
+    # Any device serves as a pretended GPU: nobody opens it.
+    printf 'Name=gpu File=/dev/%s\n' null zero >"$folder/gres.conf"
     cat >"$folder/slurm.conf" <<END
 ClusterName=actmax
 SlurmctldHost=$host(127.0.0.1)
@@ -78,6 +78,7 @@ AccountingStorageType=accounting_storage/none
 ReturnToService=2
 KillWait=5
 GresTypes=gpu
+DefMemPerCPU=500
 SlurmdParameters=config_overrides
 NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 Gres=gpu:2
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP

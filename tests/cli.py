@@ -87,6 +87,17 @@ class Slow(Callback):
         time.sleep(self.seconds)
 
 
+class Seen(Callback):
+    """Writes down which GPUs the job may see."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_fit_start(self, trainer: object, pl_module: object) -> None:
+        seed = pl_module.rows[0].seed  # pyright: ignore[reportAttributeAccessIssue]
+        (self.folder / f"seen-{seed}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+
+
 def planted(folder: Path) -> tuple[str, str]:
     """The overrides that plant it."""
     folder.mkdir(exist_ok=True)

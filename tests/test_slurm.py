@@ -116,12 +116,14 @@ def most_at_a_time(jobs: list[Path]) -> int:
 
 
 def test_a_sweep_is_complete_and_no_wider_than_asked(tmp_path: Path, sweep: Sweep) -> None:
-    driver = sweep("steps=20", "seeds=0,1,2,3", "launch.parallel=2")
+    seen = f"+callbacks.seen={{_target_: cli.Seen, folder: '{tmp_path}'}}"
+    driver = sweep("steps=20", "seeds=0,1,2,3", "launch.parallel=2", seen)
     out, err = driver.communicate(timeout=400)
     assert driver.returncode == 0, err
     assert states(tmp_path) == dict.fromkeys(range(4), "complete")
     assert most_at_a_time(list(folders(tmp_path).values())) == 2
     assert "2 waiting (JobArrayTaskLimit), 2 running" in out
+    assert {file.read_text() for file in tmp_path.glob("seen-*")} == {"0", "1"}
     tensors = [load_file(job / "embeddings.safetensors")["final"] for job in folders(tmp_path).values()]
     assert len({float(tensor.sum()) for tensor in tensors}) == 4
 
@@ -129,6 +131,7 @@ def test_a_sweep_is_complete_and_no_wider_than_asked(tmp_path: Path, sweep: Swee
 def test_a_killed_job_neither_hangs_the_sweep_nor_takes_the_others_along(tmp_path: Path, sweep: Sweep) -> None:
     doomed = planted(tmp_path / "planted")
     (tmp_path / "planted/1").write_text("kill")
+    doomed = (*doomed, f"+callbacks.seen={{_target_: cli.Seen, folder: '{tmp_path}'}}")
     driver = sweep("steps=20", *doomed, "seeds=0,1,2,3", "launch.parallel=4", "launch.gpus=null")
     out, err = driver.communicate(timeout=400)
     ended = time.time()
@@ -141,6 +144,7 @@ def test_a_killed_job_neither_hangs_the_sweep_nor_takes_the_others_along(tmp_pat
     assert "its process died" in out
     assert "Killed" in out
     assert most_at_a_time(whole) == 3
+    assert {file.read_text() for file in tmp_path.glob("seen-*")} == {"none"}
 
 
 @pytest.mark.parametrize("requeue", [1, 0])
