@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -117,6 +118,27 @@ class Planted(Callback):
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("planted")
+
+
+class Slow(Callback):
+    """Takes its time at every step."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, trainer: object, *args: object) -> None:
+        time.sleep(self.seconds)
+
+
+class Seen(Callback):
+    """Writes down which GPUs the job may see."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_fit_start(self, trainer: object, pl_module: object) -> None:
+        seed = pl_module.rows[0].seed  # pyright: ignore[reportAttributeAccessIssue]
+        (self.folder / f"seen-{seed}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 
 
 def planted(folder: Path) -> tuple[str, str]:

@@ -446,10 +446,34 @@ def every_layer(root: DictConfig) -> str:
     return f"range(0,{read_geometry(locate(**_place(root)).folder).layers})"
 
 
+def mebibytes(gigabytes: float) -> str:
+    """An amount of memory as Slurm reads it, which knows no fractions.
+
+    Example:
+        >>> mebibytes(0.5)
+        '512M'
+    """
+    return f"{round(gigabytes * 1024)}M"
+
+
+def notice_seconds(minutes: int) -> int:
+    """How long before its time limit a job is told to queue again: two minutes, or a quarter of a short limit.
+
+    Short limits matter: a job that is told while it still starts dies of it.
+
+    Example:
+        >>> notice_seconds(60), notice_seconds(2)
+        (120, 30)
+    """
+    return min(120, minutes * 15)
+
+
 def register() -> None:
     """Puts the schema and the resolvers where Hydra finds them."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
     OmegaConf.register_new_resolver("every_layer", lambda *, _root_: every_layer(_root_), replace=True)
     OmegaConf.register_new_resolver("per_job", lambda jobs: 1 / jobs, replace=True)
+    OmegaConf.register_new_resolver("mebibytes", mebibytes, replace=True)
+    OmegaConf.register_new_resolver("notice_seconds", notice_seconds, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda *, _root_: sweep_name(_root_), replace=True)

@@ -17,6 +17,8 @@ from actmax.errors import InputError
 
 RAY = find_spec("hydra_plugins.hydra_ray_launcher") is not None
 """Whether the extra is installed."""
+SUBMITIT = find_spec("hydra_plugins.hydra_submitit_launcher") is not None
+"""Whether the other is; its launcher is in `actmax.slurm`."""
 
 log = logging.getLogger(__name__)
 

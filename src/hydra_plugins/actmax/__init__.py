@@ -15,3 +15,10 @@ if launchers.RAY:
 
     class RayLauncher(launchers.RayLauncher):
         """`launch=gpus` and `launch=cluster`."""
+
+
+if launchers.SUBMITIT:
+    from actmax import slurm
+
+    class SlurmLauncher(slurm.SlurmLauncher):
+        """`launch=slurm`."""
