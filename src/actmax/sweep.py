@@ -238,7 +238,7 @@ def _failures(jobs: Sequence[Planned], returns: Sequence[JobReturn]) -> list[Fai
         if isinstance(error, BusyError):
             log.info("%s is running in another process: skipped", job.record.folder)
             continue
-        status = job.record.settle("failed", DIED)
+        status = job.record.settle("failed", str(error) if isinstance(error, JobError) else DIED)
         if isinstance(error, InputError) or status is None:
             failed.append(Failed(job, "not started", str(error or "it left no record; see its launcher's log")))
         elif status.state != "complete":
