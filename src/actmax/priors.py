@@ -145,7 +145,7 @@ class Fluency(Prior):
         if len(after) <= rows:
             return term(before, after)
         blocks = zip(before.split(rows), after.split(rows), strict=True)
-        return torch.cat([checkpoint(term, *block, use_reentrant=False) for block in blocks])  # pyright: ignore
+        return torch.cat([checkpoint(term, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
 
     def _cross_entropy(
         self, head: Callable[[Tensor], Tensor], vocabulary: Vocabulary, before: Tensor, after: Tensor
