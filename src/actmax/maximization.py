@@ -212,9 +212,7 @@ class Maximization(LightningModule):
         self.coefficients[chunk] = found
         for prior, off in zip(self.priors, (found == 0).sum(0).tolist(), strict=True):
             if off and prior.weight > 0:
-                message = (
-                    "prior %s is off in %d of %d restarts: there its gradient or the objective's is 0 at the start"
-                )
+                message = "prior %s is off in %d of %d restarts: its gradient or the objective's is 0 at the start"
                 log.warning(message, prior.name, off, len(found))
 
     def _prior_values(self, embeddings: Tensor, captured: Mapping[Place, Tensor]) -> list[Tensor]:

@@ -144,8 +144,9 @@ class Fluency(Prior):
         term = partial(self._cross_entropy, seen.head, seen.vocabulary)
         if len(after) <= rows:
             return term(before, after)
+        later = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
         blocks = zip(before.split(rows), after.split(rows), strict=True)
-        return torch.cat([checkpoint(term, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+        return torch.cat([later(*block) for block in blocks])  # pyright: ignore[reportArgumentType]
 
     def _cross_entropy(
         self, head: Callable[[Tensor], Tensor], vocabulary: Vocabulary, before: Tensor, after: Tensor
