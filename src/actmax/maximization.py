@@ -173,13 +173,14 @@ class Maximization(LightningModule):
         """One step of every restart, at most `max_rows` of them in a forward pass."""
         optimizer = self.optimizers()
         gradient = torch.empty_like(self.parameter)
-        loss, embeddings = torch.empty_like(self.best_loss), []
+        loss, stood = torch.empty_like(self.best_loss), []
         for chunk in self._chunks():
             leaf = self.parameter.detach()[chunk].requires_grad_()
-            embeddings.append(self._embed(leaf, chunk))
-            self.activation[chunk], loss[chunk] = self._backward(leaf, embeddings[-1], chunk)
+            embeddings = self._embed(leaf, chunk)
+            self.activation[chunk], loss[chunk] = self._backward(leaf, embeddings, chunk)
             gradient[chunk] = leaf.grad  # pyright: ignore[reportArgumentType]
-        self._judge(loss, gradient, torch.cat([part.detach() for part in embeddings]))
+            stood.append(embeddings.detach())
+        self._judge(loss, gradient, torch.cat(stood))
         # where() and not *: a frozen row's NaN must not survive as NaN * 0
         self.parameter.grad = torch.where(self.alive[:, None, None], gradient, 0)
         optimizer.step()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
