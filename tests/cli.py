@@ -68,8 +68,8 @@ class Averaging(Callback):
 
     def on_before_optimizer_step(self, trainer: object, module: Any, optimizer: object) -> None:
         if dist.is_initialized():
-            dist.all_reduce(module.embedding.grad)
-            module.embedding.grad /= dist.get_world_size()
+            dist.all_reduce(module.parameter.grad)
+            module.parameter.grad /= dist.get_world_size()
 
 
 class Diary(Callback):

@@ -40,7 +40,8 @@ def test_report_a_is_what_the_experiment_says() -> None:
     assert config.seeds(cfg) == list(range(10))
     assert [(unit.site, unit.layer, unit.index) for unit in config.units(cfg)] == [("resid_pre", 8, 91)]
     assert (cfg.tokens, cfg.steps, cfg.optimizer.name, cfg.optimizer.lr) == (5, 500, "adam", 0.001)
-    assert (cfg.init.name, cfg.prior.l2, cfg.subject.name, cfg.objective.reduction) == ("scaled", 0.0, "gpt2", "mean")
+    assert (cfg.init.name, cfg.subject.name, cfg.objective.reduction) == ("scaled", "gpt2", "mean")
+    assert (config.prior_terms(cfg), config.parameterizations(cfg)) == ({}, [])
     assert cfg.sweep == "reproducibility"
     assert composed().sweep == "maximization"
 
@@ -74,7 +75,7 @@ def test_integers_refuses(value: object) -> None:
         ("optimizer.lr=0", "optimizer.lr"),
         ("optimizer.lr=nan", "optimizer.lr"),
         ("optimizer.name=lbfgs", "optimizer.name"),
-        ("prior.l2=-1", "prior.l2"),
+        ("prior.l2.weight=-1", "prior.l2.weight"),
         ("objective.reduction=sum", "objective.reduction"),
         ("objective.sign=up", "objective.sign"),
         ("decode.top_k=0", "decode.top_k"),
@@ -118,7 +119,7 @@ SAME_WORK = [
     "sweep=other",
     "force=true",
 ]
-OTHER_WORK = ["seeds=[0,1]", "unit.layer=2", "optimizer.lr=0.01", "prior.l2=1", "subject.dtype=float64", "tokens=4"]
+OTHER_WORK = ["seeds=[0,1]", "unit.layer=2", "optimizer.lr=0.01", "prior=l2", "subject.dtype=float64", "tokens=4"]
 
 
 @pytest.mark.parametrize("override", SAME_WORK)

@@ -11,6 +11,7 @@ from torch import Tensor
 from actmax.architecture import Unit
 from actmax.maximization import Maximization, Objective, Row, by_unit
 from actmax.optimizee import initial, scaled
+from actmax.priors import L2
 from actmax.subject import Subject, load
 
 UNIT = Unit("resid_pre", 2, 7)
@@ -53,7 +54,7 @@ def literal_script(subject: Subject, start: Tensor, unit: Unit, *, l2: float = 0
 
 @pytest.mark.parametrize("l2", [0.0, 0.3])
 def test_equals_the_literal_script(subject: Subject, l2: float) -> None:
-    module = fitted(subject, rows(0, 1), objective=Objective(l2=l2))
+    module = fitted(subject, rows(0, 1), priors=[L2(l2, "absolute")])
     for number, seed in enumerate((0, 1)):
         start = scaled(subject.embedding_matrix, 5)(seed)
         expected = literal_script(subject, start, UNIT, l2=l2)
@@ -130,7 +131,8 @@ def test_each_reduction_raises_what_it_names(subject: Subject, reduction: Any) -
 
 
 def test_l2_lowers_the_norm(subject: Subject) -> None:
-    norms = [fitted(subject, rows(0), objective=Objective(l2=l2)).embedding.norm().item() for l2 in (0.0, 0.1, 10.0)]
+    priors = [L2(weight, "absolute") for weight in (0.0, 0.1, 10.0)]
+    norms = [fitted(subject, rows(0), priors=[prior]).embedding.norm().item() for prior in priors]
     assert norms[0] > norms[1] > norms[2]
 
 
@@ -175,7 +177,7 @@ class TestCheckpoint:
         fit.fit(module)
         fit.save_checkpoint(tmp_path / "last.ckpt")
         content = torch.load(tmp_path / "last.ckpt", weights_only=True)
-        assert set(content["state_dict"]) == {"embedding", "best", "best_loss", "alive"}
+        assert set(content["state_dict"]) == {"parameter", "best", "best_loss", "alive"}
         assert content["actmax"]["weights_sha256"] == subject.weights_hash
         assert (tmp_path / "last.ckpt").stat().st_size < 100_000
 

@@ -293,6 +293,12 @@ def test_final_norm_is_the_last_hidden_state(
     assert far(captured["resid_post", LAYERS - 1], hidden_states[-1])
 
 
+def test_logits_are_the_whole_models(subject: Subject, captured: dict) -> None:
+    found = subject.logits(captured["final_norm", None])
+    assert close(found, subject.model(inputs_embeds=noise(), use_cache=False).logits)
+    assert far(found, subject.logits(captured["resid_pre", LAYERS - 1]))
+
+
 @pytest.mark.parametrize("layer", range(LAYERS))
 def test_attention_and_mlp_carry_the_stream_through_a_block(captured: dict, layer: int) -> None:
     def ends(at: int) -> Tensor:

@@ -65,10 +65,56 @@ class ObjectiveConfig:
 
 
 @dataclass
-class PriorConfig:
-    """What keeps the embeddings near text."""
+class TermConfig:
+    """A loss term; a weight of 0 leaves it out."""
 
-    l2: float = 0.0
+    weight: float = 0.0
+    scale: str = "relative"
+
+
+@dataclass
+class ManifoldConfig(TermConfig):
+    """How near is near: over how many tokens, and how soft a minimum."""
+
+    k: int = 10
+    temperature: float = 0.05
+
+
+@dataclass
+class FluencyConfig(TermConfig):
+    """How soft the decoded tokens are."""
+
+    temperature: float = 0.01
+
+
+@dataclass
+class PrincipalConfig:
+    """Whether the optimizee lies in the span of principal components, and of how many."""
+
+    use: bool = False
+    components: int = 64
+
+
+@dataclass
+class MixtureConfig:
+    """Whether the optimizee is a mixture of tokens, and how soft a one before the first step and after the last."""
+
+    use: bool = False
+    temperature: float = 0.02
+    final_temperature: float = 0.005
+
+
+@dataclass
+class PriorConfig:
+    """What keeps the embeddings near text: loss terms, and at most one parameterization."""
+
+    l2: TermConfig = field(default_factory=TermConfig)
+    norm: TermConfig = field(default_factory=TermConfig)
+    manifold: ManifoldConfig = field(default_factory=ManifoldConfig)
+    fluency: FluencyConfig = field(default_factory=FluencyConfig)
+    smooth: TermConfig = field(default_factory=TermConfig)
+    pca: PrincipalConfig = field(default_factory=PrincipalConfig)
+    simplex: MixtureConfig = field(default_factory=MixtureConfig)
 
 
 @dataclass
@@ -182,6 +228,9 @@ class Config:
     report: bool = True
 
 
+PRIOR_TERMS = ("l2", "norm", "manifold", "fluency", "smooth")
+PARAMETERIZATIONS = ("pca", "simplex")
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "task.name": ("maximization", "simulation"),
     "subject.source": ("hub", "wheel", "random"),
@@ -194,6 +243,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("adam", "adamw", "sgd"),
     "logger.name": ("csv", "wandb", "none"),
     "launch.name": ("serial", "gpus", "cluster", "slurm"),
+    **{f"prior.{term}.scale": ("relative", "absolute") for term in PRIOR_TERMS},
 }
 AT_LEAST: dict[str, int] = {
     "tokens": 1,
@@ -201,6 +251,8 @@ AT_LEAST: dict[str, int] = {
     "max_rows": 1,
     "trainer.devices": 1,
     "decode.top_k": 1,
+    "prior.manifold.k": 1,
+    "prior.pca.components": 1,
     "nulls.pool": 1000,
     "nulls.draws": 20,
     "nulls.displacements": 20,
@@ -294,8 +346,7 @@ def check(cfg: DictConfig) -> None:
             raise InputError(key, value, f"must be at least {least}")
     if not (cfg.optimizer.lr > 0 and math.isfinite(cfg.optimizer.lr)):
         raise InputError("optimizer.lr", cfg.optimizer.lr, "must be a positive number")
-    if not (cfg.prior.l2 >= 0 and math.isfinite(cfg.prior.l2)):
-        raise InputError("prior.l2", cfg.prior.l2, "must be 0 or a positive number")
+    _check_prior(cfg)
     if cfg.init.name == "file" and cfg.init.path is None:
         raise InputError("init.path", None, "must name a record's folder with init=file")
     _check_devices(cfg)
@@ -315,6 +366,39 @@ def _check_devices(cfg: DictConfig) -> None:
         raise InputError("trainer.devices", devices, f"must be at most {restarts}, the job's restarts", way_out)
 
 
+def prior_terms(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """The loss terms with a weight, by name, with their settings."""
+    settings: Any = OmegaConf.to_container(cfg.prior, resolve=True)
+    return {term: settings[term] for term in PRIOR_TERMS if settings[term]["weight"] > 0}
+
+
+def parameterizations(cfg: DictConfig) -> list[str]:
+    """The parameterizations in use; `check` allows one at most."""
+    return [name for name in PARAMETERIZATIONS if cfg.prior[name].use]
+
+
+def _check_prior(cfg: DictConfig) -> None:
+    for term in PRIOR_TERMS:
+        weight = cfg.prior[term].weight
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise InputError(f"prior.{term}.weight", weight, "must be 0 or a positive number")
+    for key in ("manifold.temperature", "fluency.temperature", "simplex.temperature", "simplex.final_temperature"):
+        value = OmegaConf.select(cfg.prior, key)
+        if not (value > 0 and math.isfinite(value)):
+            raise InputError(f"prior.{key}", value, "must be a positive number")
+    used, terms = parameterizations(cfg), prior_terms(cfg)
+    if len(used) > 1:
+        allowed = "the optimizee has one parameterization at most, so pca and simplex exclude each other"
+        raise InputError("prior", f"[{','.join(used)}]", allowed, "Run them as two jobs: -m prior=pca,simplex.")
+    if cfg.tokens < 2 and (alone := terms.keys() & {"fluency", "smooth"}):
+        allowed = f"must be at least 2 with prior={min(alone)}, which is about neighbouring positions"
+        raise InputError("tokens", cfg.tokens, allowed)
+    if cfg.init.name == "tokens" and "manifold" in terms and terms["manifold"]["scale"] == "relative":
+        allowed = "cannot be relative with init=tokens, which starts where this prior has no pull to measure by"
+        way_out = "Say prior.manifold.scale=absolute and a weight in that scale, or another init."
+        raise InputError("prior.manifold.scale", "relative", allowed, way_out)
+
+
 def check_subject(cfg: DictConfig) -> None:
     """Refuses what the subject lacks, by its config.json alone, and fetches its weights if they are not here yet.
 
@@ -331,6 +415,9 @@ def check_subject(cfg: DictConfig) -> None:
         sizes = read_geometry(locate(**_place(cfg)).folder)
     for unit in units(cfg):
         sizes.check(unit)
+    if cfg.prior.pca.use and cfg.prior.pca.components > sizes.d_model:
+        allowed = f"must be at most {sizes.d_model}, the width of {subject.name}"
+        raise InputError("prior.pca.components", cfg.prior.pca.components, allowed)
     if cfg.tokens > sizes.context:
         raise InputError("tokens", cfg.tokens, f"must be at most {sizes.context}, the context of {subject.name}")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 BLOCK = 2**24
@@ -88,6 +88,33 @@ class Decoder:
 
     def _blocks(self, flat: Tensor) -> Iterator[Tensor]:
         return iter(flat.split(max(1, BLOCK // self.vocabulary)))
+
+
+class Vocabulary(nn.Module):
+    """The token embeddings, for what gradients flow through; never coarser than float32, moved with its module.
+
+    Args:
+        embedding_matrix: W_E, shape (vocabulary, d_model).
+    """
+
+    matrix: Tensor
+    lengths: Tensor
+
+    def __init__(self, embedding_matrix: Float[Tensor, "vocabulary d_model"]) -> None:
+        super().__init__()
+        matrix = embedding_matrix.detach().cpu()
+        matrix = matrix.to(torch.promote_types(torch.float32, matrix.dtype))
+        # not persistent: they are the subject's, and no checkpoint carries the subject
+        self.register_buffer("matrix", matrix, persistent=False)
+        self.register_buffer("lengths", matrix.norm(dim=1), persistent=False)
+        self.mean_length = float(self.lengths.double().mean())
+
+    def cosines(
+        self, vectors: Float[Tensor, "*shape d_model"], *, temperature: float = 1.0
+    ) -> Float[Tensor, "*shape vocabulary"]:
+        """The cosine of each vector to each token, over a temperature; 0 where either has length 0."""
+        reach = torch.where(self.lengths > 0, temperature * self.lengths, torch.inf)
+        return (normalize(vectors, dim=-1) @ self.matrix.T) / reach
 
 
 def _directions(vectors: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors d_model"]:

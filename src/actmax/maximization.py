@@ -6,6 +6,7 @@ does depends on no other restart, beyond rounding.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,22 +18,28 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from actmax.architecture import Unit
+from actmax.decoding import Vocabulary
+from actmax.optimizee import Direct, Parameterization
+from actmax.priors import Prior, Seen, coefficients
 from actmax.subject import Place, Subject
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 """Only optimizers that work element by element: any other would let restarts feel each other."""
 
+LAST: Place = ("final_norm", None)
+"""What the subject's head reads."""
+
 
 @dataclass(frozen=True)
 class Objective:
-    """What a restart minimizes: minus its activation (or plus, to minimize it), plus priors."""
+    """What a restart minimizes beside its priors: minus its activation (or plus, to minimize it)."""
 
     reduction: Literal["mean", "last", "max"] = "mean"
     """Over positions."""
     sign: Literal["maximize", "minimize"] = "maximize"
     """Which way."""
-    l2: float = 0.0
-    """Weight of the sum of squares of the embedding."""
 
     def activation(self, values: Float[Tensor, "rows tokens"]) -> Float[Tensor, " rows"]:
         """A unit's activations over positions to one number per restart."""
@@ -40,13 +47,9 @@ class Objective:
             return values.mean(1)
         return values[:, -1] if self.reduction == "last" else values.amax(1)
 
-    def loss(
-        self, activation: Float[Tensor, " rows"], embeddings: Float[Tensor, "rows tokens d_model"]
-    ) -> Float[Tensor, " rows"]:
-        """The loss of each restart."""
-        loss = -activation if self.sign == "maximize" else activation
-        # a weight of 0 costs nothing and cannot turn an overflow of the square into NaN
-        return loss + self.l2 * embeddings.square().sum((1, 2)) if self.l2 else loss
+    def loss(self, activation: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """The loss of each restart, without priors."""
+        return -activation if self.sign == "maximize" else activation
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,17 @@ class Steps:
 class Maximization(LightningModule):
     """Optimizes one embedding per restart against a frozen subject.
 
-    The subject is no submodule: no checkpoint carries its weights, no trainer switches its dropout on.
+    The subject is no submodule: no checkpoint carries its weights, no trainer switches its dropout on. All that is
+    learned or kept of a restart is a row of a tensor: `parameter` (what the optimizer moves: the embedding itself,
+    unless a parameterization says otherwise), `best`, `best_loss`, `alive`, and with priors `coefficients`.
 
     Args:
         subject: the frozen language model.
         rows: the restarts.
         initial: their initial embeddings, shape (restarts, tokens, d_model).
         objective: what they minimize.
+        priors: what else.
+        parameterization: what the optimizer moves in the place of the embedding; None for the embedding itself.
         optimizer: a name of `OPTIMIZERS`.
         lr: its learning rate.
         options: its other arguments.
@@ -106,6 +113,8 @@ class Maximization(LightningModule):
         initial: Float[Tensor, "restarts tokens d_model"],
         *,
         objective: Objective,
+        priors: Sequence[Prior] = (),
+        parameterization: Parameterization | None = None,
         optimizer: str = "adam",
         lr: float = 0.001,
         options: Mapping[str, Any] | None = None,
@@ -122,31 +131,38 @@ class Maximization(LightningModule):
         if [row for numbers in by_unit(self.rows).values() for row in numbers] != list(range(len(self.rows))):
             raise ValueError("the rows of a unit must stand together")
         self.objective = objective
+        self.priors = tuple(priors)
+        self.parameterization = Direct() if parameterization is None else parameterization
         self.optimizer = (optimizer, lr, dict(options or {}))
         self.steps = steps
         self.max_rows = len(self.rows) if max_rows is None else max_rows
         self.identity = dict(identity or {})
         # float32 whatever the subject's dtype, but never coarser than a float64 subject
         precision = torch.promote_types(torch.float32, subject.dtype)
-        initial = initial.to(precision)
-        self.embedding = nn.Parameter(initial.clone())
+        self.parameter = nn.Parameter(self.parameterization.start(initial.to(precision)))
+        initial = self.parameterization.embed(self.parameter.detach(), 0.0)
         self.register_buffer("best", initial.clone())
         self.register_buffer("best_loss", torch.full((len(self.rows),), torch.inf, dtype=precision))
         self.register_buffer("alive", torch.ones(len(self.rows), dtype=torch.bool))
-        self.register_buffer("initial", initial, persistent=False)
+        if self.priors:
+            self.vocabulary = Vocabulary(subject.embedding_matrix)
+            self.register_buffer("coefficients", torch.zeros(len(self.rows), len(self.priors), dtype=precision))
+        self.register_buffer("initial", initial.clone(), persistent=False)
         self.register_buffer("activation", torch.full((len(self.rows),), torch.nan, dtype=precision), persistent=False)
 
     subject: Subject
+    vocabulary: Vocabulary
     best: Tensor
     best_loss: Tensor
     alive: Tensor
+    coefficients: Tensor
     initial: Tensor
     activation: Tensor
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of all restarts."""
         name, lr, options = self.optimizer
-        return OPTIMIZERS[name]([self.embedding], lr=lr, **options)
+        return OPTIMIZERS[name]([self.parameter], lr=lr, **options)
 
     def train_dataloader(self) -> Steps:
         """There is no data: one number per step."""
@@ -159,30 +175,59 @@ class Maximization(LightningModule):
     def training_step(self, batch: object, batch_idx: int) -> None:  # noqa: ARG002
         """One step of every restart, at most `max_rows` of them in a forward pass."""
         optimizer = self.optimizers()
-        gradient = torch.empty_like(self.embedding)
-        loss = torch.empty_like(self.best_loss)
+        gradient = torch.empty_like(self.parameter)
+        loss, stood = torch.empty_like(self.best_loss), []
         for chunk in self._chunks():
-            leaf = self.embedding.detach()[chunk].requires_grad_()
-            self.activation[chunk], loss[chunk] = self._backward(leaf, chunk)
+            leaf = self.parameter.detach()[chunk].requires_grad_()
+            embeddings = self._embed(leaf, chunk)
+            self.activation[chunk], loss[chunk] = self._backward(leaf, embeddings, chunk)
             gradient[chunk] = leaf.grad  # pyright: ignore[reportArgumentType]
-        self._judge(loss, gradient)
+            stood.append(embeddings.detach())
+        self._judge(loss, gradient, torch.cat(stood))
         # where() and not *: a frozen row's NaN must not survive as NaN * 0
-        self.embedding.grad = torch.where(self.alive[:, None, None], gradient, 0)
+        self.parameter.grad = torch.where(self.alive[:, None, None], gradient, 0)
         optimizer.step()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-        with torch.no_grad():
-            self.embedding.copy_(torch.where(self.alive[:, None, None], self.embedding, self.best))
 
-    def _backward(self, leaf: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
-        activation = self.activations(leaf, chunk)
-        loss = self.objective.loss(activation, leaf)
+    def _embed(self, parameter: Tensor, chunk: slice) -> Tensor:
+        """The embeddings of a chunk; a frozen restart stands at its best, wherever the optimizer drifts without it."""
+        mapped = self.parameterization.embed(parameter, self.global_step / self.steps)
+        return torch.where(self.alive[chunk, None, None], mapped, self.best[chunk])
+
+    @property
+    def embedding(self) -> Float[Tensor, "restarts tokens d_model"]:
+        """Where the restarts stand now, without gradient."""
+        with torch.no_grad():
+            return torch.cat([self._embed(self.parameter[chunk], chunk) for chunk in self._chunks()])
+
+    def _backward(self, leaf: Tensor, embeddings: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        captured = self._run(embeddings, chunk)
+        activation = self._reduced(captured, chunk, embeddings.dtype)
+        loss = self.objective.loss(activation)
+        if self.priors:
+            values = self._prior_values(embeddings, captured)
+            if self.global_step == 0:
+                self._weigh(coefficients(self.priors, loss, values, leaf), chunk)
+            loss = loss + (self.coefficients[chunk] * torch.stack(values, dim=1)).sum(1)
         self.manual_backward(loss.sum())
         return activation.detach(), loss.detach()
 
-    def _judge(self, loss: Tensor, gradient: Tensor) -> None:
+    def _weigh(self, found: Tensor, chunk: slice) -> None:
+        """Fixes the priors' coefficients for the run; a checkpoint carries them."""
+        self.coefficients[chunk] = found
+        for prior, off in zip(self.priors, (found == 0).sum(0).tolist(), strict=True):
+            if off and prior.weight > 0:
+                message = "prior %s is off in %d of %d restarts: its gradient or the objective's is 0 at the start"
+                log.warning(message, prior.name, off, len(found))
+
+    def _prior_values(self, embeddings: Tensor, captured: Mapping[Place, Tensor]) -> list[Tensor]:
+        seen = Seen(embeddings, self.vocabulary, captured.get(LAST), self.subject.logits)
+        return [prior.value(seen) for prior in self.priors]
+
+    def _judge(self, loss: Tensor, gradient: Tensor, embeddings: Tensor) -> None:
         """Keeps the best finite embedding of each restart, and freezes those that went non-finite."""
         self.alive &= loss.isfinite() & gradient.isfinite().all(2).all(1)
         better = self.alive & (loss < self.best_loss)
-        self.best = torch.where(better[:, None, None], self.embedding.detach(), self.best)
+        self.best = torch.where(better[:, None, None], embeddings, self.best)
         self.best_loss = torch.where(better, loss, self.best_loss)
 
     def _chunks(self) -> list[slice]:
@@ -190,15 +235,36 @@ class Maximization(LightningModule):
 
     def activations(self, embeddings: Float[Tensor, "rows tokens d_model"], chunk: slice) -> Float[Tensor, " rows"]:
         """The activation of each restart of a chunk: its own unit, reduced over positions."""
-        units = [row.unit for row in self.rows[chunk]]
-        places = [(unit.site, unit.layer) for unit in units]
-        captured = self.subject.run(embeddings, places)
-        index = torch.tensor([unit.index for unit in units], device=embeddings.device)
-        if len(captured) == 1:
-            values = captured[places[0]].gather(2, index[:, None, None].expand(-1, embeddings.shape[1], 1))[..., 0]
+        return self._reduced(self.subject.run(embeddings, self._places(chunk)), chunk, embeddings.dtype)
+
+    def _places(self, chunk: slice) -> list[Place]:
+        return [(row.unit.site, row.unit.layer) for row in self.rows[chunk]]
+
+    def _run(self, embeddings: Tensor, chunk: slice) -> dict[Place, Tensor]:
+        """One forward pass for both: what the targets of a chunk need, and what the priors need besides."""
+        whole = [LAST] if any(prior.needs_logits for prior in self.priors) else []
+        return self.subject.run(embeddings, self._places(chunk) + whole)
+
+    def _reduced(self, captured: Mapping[Place, Tensor], chunk: slice, dtype: torch.dtype) -> Tensor:
+        units, places = [row.unit for row in self.rows[chunk]], self._places(chunk)
+        if len(set(places)) == 1:
+            target = captured[places[0]]
+            index = torch.tensor([unit.index for unit in units], device=target.device)
+            values = target.gather(2, index[:, None, None].expand(-1, target.shape[1], 1))[..., 0]
         else:
             values = torch.stack([captured[place][row, :, units[row].index] for row, place in enumerate(places)])
-        return self.objective.activation(values.to(embeddings.dtype))
+        return self.objective.activation(values.to(dtype))
+
+    @torch.no_grad()
+    def prior_values(
+        self, embeddings: Float[Tensor, "restarts tokens d_model"]
+    ) -> dict[str, Float[Tensor, " restarts"]]:
+        """Each prior's value for each restart at some embeddings, before any weight."""
+        if not self.priors:
+            return {}
+        parts = [self._prior_values(embeddings[chunk], self._run(embeddings[chunk], chunk)) for chunk in self._chunks()]
+        columns = (torch.cat(column) for column in zip(*parts, strict=True))
+        return {prior.name: column for prior, column in zip(self.priors, columns, strict=True)}
 
     @torch.no_grad()
     def evaluate(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, " restarts"]:
@@ -228,7 +294,7 @@ class Maximization(LightningModule):
         A restart that went non-finite, also at the very last step, stands at its best finite embedding; so does every
         restart of an interrupted run.
         """
-        final = self.best if interrupted else self.embedding.detach()
+        final = self.best if interrupted else self.embedding
         activation = self.evaluate(final)
         self.alive &= activation.isfinite() & final.isfinite().all(2).all(1)
         final = torch.where(self.alive[:, None, None], final, self.best)

@@ -92,6 +92,24 @@ def measure_units(
     return summarize(measured, verdicts)
 
 
+def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
+    """Each loss term's weight, its coefficient and its value at the start and at the end, means over restarts."""
+    values = {
+        name: module.prior_values(torch.cat([getattr(one, name) for _, one in found.values()]).to(module.device))
+        for name in ("initial", "final")
+    }
+    said = {
+        prior.name: {
+            "weight": prior.weight,
+            "scale": prior.scale,
+            "coefficient_mean": float(module.coefficients[:, number].mean()),
+            **{f"{name}_mean": float(terms[prior.name].mean()) for name, terms in values.items()},
+        }
+        for number, prior in enumerate(module.priors)
+    }
+    return {"priors": said} if said else {}
+
+
 def null_pool(subject: Subject, decoder: Decoder, settings: NullSettings, sample: int, cache: Path) -> Pool:
     """The subject's decoded random vectors, from the cache or made now, with a bar or a line."""
     # a sample is drawn without replacement, so a large job needs a larger pool

@@ -32,9 +32,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from actmax import comparison, config, optimizee, ranks, report, results
 from actmax.callbacks import Checkpoint, JobCallback, Progress, Stop
+from actmax.decoding import Vocabulary
 from actmax.errors import InputError
 from actmax.job import Work, run_job
 from actmax.maximization import Maximization, Objective, Row
+from actmax.optimizee import Parameterization
+from actmax.priors import PRIORS
 from actmax.ranks import Rank, Together
 from actmax.record import Record, job_hash
 from actmax.reproducibility import NullSettings
@@ -88,9 +91,13 @@ def _on_cuda(accelerator: str) -> bool:
 
 
 def _bytes_needed(cfg: DictConfig) -> int:
-    """A generous guess of a record's size: a dozen copies of the embeddings, the trajectory, and 20 MB."""
+    """A generous guess of a record's size: a dozen copies of the embeddings, the trajectory, and 20 MB.
+
+    A checkpoint of prior=simplex holds three numbers per token of the vocabulary, and the next is written beside it.
+    """
     rows = len(config.seeds(cfg)) * len(config.units(cfg))
-    return rows * (cfg.tokens * 2048 * 4 * 12 + cfg.steps * 64) + 20_000_000
+    scores = 65_536 * 4 * 3 * 2 if cfg.prior.simplex.use else 0
+    return rows * (cfg.tokens * (2048 * 4 * 12 + scores) + cfg.steps * 64) + 20_000_000
 
 
 @contextmanager
@@ -153,9 +160,15 @@ class MaximizationWork(Work):
 
     def prepare(self) -> None:
         """Builds the LightningModule and its callbacks."""
-        if self.cfg.decode.top_k > len(self.subject.embedding_matrix):
-            allowed = f"must be at most {len(self.subject.embedding_matrix)}, the size of the vocabulary"
-            raise InputError("decode.top_k", self.cfg.decode.top_k, allowed)
+        vocabulary, prior = len(self.subject.embedding_matrix), self.cfg.prior
+        counts = {
+            "decode.top_k": self.cfg.decode.top_k,
+            "prior.manifold.k": prior.manifold.k if prior.manifold.weight > 0 else 1,
+            "prior.pca.components": prior.pca.components if prior.pca.use else 1,
+        }
+        for key, value in counts.items():
+            if value > vocabulary:
+                raise InputError(key, value, f"must be at most {vocabulary}, the size of the vocabulary")
         self.module, self.callbacks = self._module(slice(None)), self._callbacks()
 
     def tracker(self) -> Tracker:
@@ -179,6 +192,7 @@ class MaximizationWork(Work):
         if not finished:
             log.warning("Stopped by hand: the best of each restart so far is kept in %s", self.record.folder)
             raise KeyboardInterrupt
+        said |= results.prior_summary(self.module, found)
         clock = time.perf_counter()
         settings = NullSettings(cfg.nulls.pool, cfg.nulls.draws, cfg.nulls.displacements, cfg.nulls.seed)
         pools = cache_folder() / "nulls"
@@ -203,7 +217,9 @@ class MaximizationWork(Work):
             self.subject,
             rows,
             optimizee.initial(start, [row.seed for row in rows]),
-            objective=Objective(cfg.objective.reduction, cfg.objective.sign, cfg.prior.l2),
+            objective=Objective(cfg.objective.reduction, cfg.objective.sign),
+            priors=[PRIORS[name](**settings) for name, settings in config.prior_terms(cfg).items()],
+            parameterization=self._parameterization(),
             optimizer=cfg.optimizer.name,
             lr=cfg.optimizer.lr,
             options=options,
@@ -217,6 +233,14 @@ class MaximizationWork(Work):
         except (TypeError, ValueError) as error:
             raise InputError("optimizer.options", options, f"must suit {cfg.optimizer.name} ({error})") from error
         return module
+
+    def _parameterization(self) -> Parameterization:
+        prior, matrix = self.cfg.prior, self.subject.embedding_matrix
+        if prior.pca.use:
+            return optimizee.Principal(matrix, prior.pca.components)
+        if prior.simplex.use:
+            return optimizee.Mixture(Vocabulary(matrix), prior.simplex.temperature, prior.simplex.final_temperature)
+        return optimizee.Direct()
 
     def _callbacks(self) -> list[Callback]:
         callbacks = []

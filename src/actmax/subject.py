@@ -235,6 +235,14 @@ class Subject:
             view(inputs_embeds=embeddings.to(self.dtype), **off)
         return captured
 
+    def logits(self, hidden: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape vocabulary"]:
+        """The head's scores of every next token, from what leaves the final norm (`final_norm` of `run`).
+
+        So a caller who wants a target's activation and the model's prediction asks `run` for both places, in one pass.
+        """
+        head: Any = self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+        return head(hidden.to(self.dtype))
+
     @property
     def _family(self) -> Family:
         return FAMILIES[self.geometry.model_type]
