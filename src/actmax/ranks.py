@@ -15,7 +15,6 @@ import socket
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -41,7 +40,7 @@ from actmax.record import Record
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for a living one that is slower; of a dead one it hears at once."""
 GRACE = 10.0
-"""Seconds that a rank has to end by itself."""
+"""Seconds in which a rank that made another fail shows itself."""
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
@@ -233,13 +232,10 @@ def started(count: int, serve: Callable[..., None], *args: Any) -> Iterator[Rank
             _start(others)
             _await(first, others)
             yield first
-            (first.folder / "done").touch()
-            for other in others:
-                other.join(GRACE)
         except RankError:
             raise
         except RuntimeError as error:  # gloo's, where a rank is gone, is no more special
-            if wait([other.sentinel for other in others], GRACE):
+            if _ended(others, GRACE):
                 _blame(first, others, error)
             raise
         finally:
@@ -263,9 +259,15 @@ def _await(first: Rank, others: Sequence[BaseProcess]) -> None:
     """Opens the group once all are ready. Until then a Ctrl-C or a dead rank is noticed, which gloo would not."""
     ready = [first.folder / f"ready{number}" for number in range(1, first.count)]
     while not all(file.exists() for file in ready):
-        if wait([other.sentinel for other in others], 0.02):
+        if _ended(others, 0.02):
             _blame(first, others, None)
     first.meet()
+
+
+def _ended(others: Sequence[BaseProcess], seconds: float) -> list[BaseProcess]:
+    """Those that have ended, as soon as there is one, but not later than in so many seconds."""
+    by_sentinel: dict[Any, BaseProcess] = {other.sentinel: other for other in others if other.pid is not None}
+    return [by_sentinel[sentinel] for sentinel in wait(list(by_sentinel), seconds)]
 
 
 def _end(others: Sequence[BaseProcess]) -> None:
@@ -280,9 +282,8 @@ def _end(others: Sequence[BaseProcess]) -> None:
 
 def _blame(first: Rank, others: Sequence[BaseProcess], cause: RuntimeError | None) -> NoReturn:
     """Names the rank that failed first; those that lost it failed after it."""
-    for other in others:
-        if other.sentinel in wait([other.sentinel], 0):
-            other.join(GRACE)
+    for other in _ended(others, 0.0):
+        other.join(GRACE)  # for its exit code
     codes = {number: other.exitcode or 0 for number, other in enumerate(others, start=1)}
     killed = [number for number, code in codes.items() if code < 0]
     if killed:
@@ -310,9 +311,7 @@ def _work(rank: Rank, serve: Callable[..., None], args: Sequence[Any]) -> None:
         _confess(rank, error)
         sys.stderr.flush()
         os._exit(1)  # leaves the group and this world at once: whoever loses this rank confesses later, to no effect
-    while not (rank.folder / "done").exists():  # rank 0 may still be reading what this one has sent
-        time.sleep(0.01)
-    dist.destroy_process_group()
+    threading.Event().wait()  # rank 0 may still be reading what this one has sent; it kills whom it needs no more
 
 
 def _follow(rank: Rank) -> None:
