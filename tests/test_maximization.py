@@ -102,6 +102,36 @@ def test_max_rows_bounds_a_forward_pass(subject: Subject) -> None:
     assert sizes == [2, 2, 1] * 3
 
 
+@pytest.mark.parametrize("room", [3, 1])
+def test_out_of_memory_halves_max_rows_and_goes_on(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, room: int
+) -> None:
+    undisturbed = fitted(subject, rows(*range(7)))
+    run, step = Subject.run, 0
+
+    def small(self: Subject, embeddings: Tensor, *args: Any) -> Any:  # as a GPU whose other user comes at step 10
+        nonlocal step
+        step += 1
+        if step > 10 and len(embeddings) > room:
+            raise torch.OutOfMemoryError("planted")
+        return run(self, embeddings, *args)
+
+    monkeypatch.setattr(Subject, "run", small)
+    found = fitted(subject, rows(*range(7)))
+    assert (found.embedding - undisturbed.embedding).abs().max() < 1e-9
+    assert found.max_rows == {3: 2, 1: 1}[room]
+    assert caplog.text.count("Out of GPU memory") == {3: 2, 1: 3}[room]  # 7, 4, 2, 1
+
+
+def test_one_row_too_many_is_an_error(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: Subject, embeddings: Tensor, *args: Any) -> Any:
+        raise torch.OutOfMemoryError("planted")
+
+    monkeypatch.setattr(Subject, "run", none)
+    with pytest.raises(torch.OutOfMemoryError, match="planted"):
+        fitted(subject, rows(0, 1, 2))
+
+
 def test_the_same_run_gives_the_same_bits(subject: Subject) -> None:
     first, second = fitted(subject, rows(0, 1)), fitted(subject, rows(0, 1))
     assert torch.equal(first.embedding, second.embedding)

@@ -7,9 +7,9 @@ does depends on no other restart, beyond rounding.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +24,8 @@ from actmax.priors import Prior, Seen, coefficients
 from actmax.subject import Place, Subject
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 """Only optimizers that work element by element: any other would let restarts feel each other."""
@@ -135,7 +137,7 @@ class Maximization(LightningModule):
         self.parameterization = Direct() if parameterization is None else parameterization
         self.optimizer = (optimizer, lr, dict(options or {}))
         self.steps = steps
-        self.max_rows = len(self.rows) if max_rows is None else max_rows
+        self.max_rows = min(len(self.rows), max_rows or len(self.rows))
         self.identity = dict(identity or {})
         # float32 whatever the subject's dtype, but never coarser than a float64 subject
         precision = torch.promote_types(torch.float32, subject.dtype)
@@ -175,18 +177,42 @@ class Maximization(LightningModule):
     def training_step(self, batch: object, batch_idx: int) -> None:  # noqa: ARG002
         """One step of every restart, at most `max_rows` of them in a forward pass."""
         optimizer = self.optimizers()
-        gradient = torch.empty_like(self.parameter)
-        loss, stood = torch.empty_like(self.best_loss), []
-        for chunk in self._chunks():
-            leaf = self.parameter.detach()[chunk].requires_grad_()
-            embeddings = self._embed(leaf, chunk)
-            self.activation[chunk], loss[chunk] = self._backward(leaf, embeddings, chunk)
-            gradient[chunk] = leaf.grad  # pyright: ignore[reportArgumentType]
-            stood.append(embeddings.detach())
-        self._judge(loss, gradient, torch.cat(stood))
+        gradient, loss, embeddings = self._in_memory(self._gradients)
+        self._judge(loss, gradient, embeddings)
         # where() and not *: a frozen row's NaN must not survive as NaN * 0
         self.parameter.grad = torch.where(self.alive[:, None, None], gradient, 0)
         optimizer.step()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+
+    def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient, loss and embedding of every restart; it changes nothing that a second try would miss."""
+        gradient = torch.empty_like(self.parameter)
+        loss, embeddings = torch.empty_like(self.best_loss), []
+        for chunk in self._chunks():
+            leaf = self.parameter.detach()[chunk].requires_grad_()
+            embedding = self._embed(leaf, chunk)
+            self.activation[chunk], loss[chunk] = self._backward(leaf, embedding, chunk)
+            gradient[chunk] = leaf.grad  # pyright: ignore[reportArgumentType]
+            embeddings.append(embedding.detach())
+        return gradient, loss, torch.cat(embeddings)
+
+    def _in_memory(self, act: Callable[[], Found]) -> Found:
+        """Does something in chunks; where memory runs out, in chunks of half as many rows from then on.
+
+        Raises:
+            torch.OutOfMemoryError: one row is too many.
+        """
+        while True:
+            try:
+                return act()
+            except torch.OutOfMemoryError:
+                if self.max_rows == 1:
+                    raise
+            # out here the error is gone, and with it the tensors that it held
+            self.max_rows = -(-self.max_rows // 2)
+            log.warning(
+                "Out of GPU memory: going on with max_rows=%d, to the same result beyond rounding", self.max_rows
+            )
+            torch.cuda.empty_cache()
 
     def _embed(self, parameter: Tensor, chunk: slice) -> Tensor:
         """The embeddings of a chunk; a frozen restart stands at its best, wherever the optimizer drifts without it."""
@@ -269,7 +295,9 @@ class Maximization(LightningModule):
     @torch.no_grad()
     def evaluate(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, " restarts"]:
         """The activation of each restart at some embeddings, without gradients."""
-        return torch.cat([self.activations(embeddings[chunk], chunk) for chunk in self._chunks()])
+        return self._in_memory(
+            lambda: torch.cat([self.activations(embeddings[chunk], chunk) for chunk in self._chunks()])
+        )
 
     @torch.no_grad()
     def capture(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> dict[Place, Float[Tensor, "own width"]]:
@@ -277,6 +305,9 @@ class Maximization(LightningModule):
 
         A place's rows are those of its own restarts, in the order of `rows`.
         """
+        return self._in_memory(lambda: self._capture(embeddings))
+
+    def _capture(self, embeddings: Tensor) -> dict[Place, Tensor]:
         found: dict[Place, list[Tensor]] = {}
         for chunk in self._chunks():
             places = [(row.unit.site, row.unit.layer) for row in self.rows[chunk]]
