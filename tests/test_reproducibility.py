@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax import reproducibility
 from actmax.decoding import Decoder
 from actmax.reproducibility import (
     InitRetention,
@@ -18,6 +17,7 @@ from actmax.reproducibility import (
     Pool,
     Restarts,
     UniqueTokens,
+    _nulls,
     against,
     displace,
     measure,
@@ -141,7 +141,7 @@ class TestDisplacement:
         monkeypatch.setattr(Decoder, "__call__", spy)
         displace(decoder, initial, final, draws=20, seed=0)
         start, *moved = seen
-        lengths = (torch.cat([some.reshape(-1, 12, 16) for some in moved]) - start).norm(dim=-1)
+        lengths = (torch.cat([some.reshape(-1, 12, 16) for some in moved]) - start.flatten(0, 1)).norm(dim=-1)
         assert lengths.shape == (20, 12)
         assert torch.allclose(lengths, (final - initial).norm(dim=-1).flatten().expand(20, 12), rtol=1e-4)
 
@@ -154,7 +154,7 @@ class TestDisplacement:
     def test_does_not_depend_on_how_draws_are_grouped(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
         initial, final = noise(0, 3, 4, 16), noise(1, 3, 4, 16)
         whole = displace(decoder, initial, final, draws=30, seed=0)
-        monkeypatch.setattr(reproducibility, "BLOCK", 300 * 12 * 7)
+        monkeypatch.setattr(_nulls, "BLOCK", 300 * 12 * 7)
         parts = displace(decoder, initial, final, draws=30, seed=0)
         assert (whole.retention == parts.retention).all()
         assert (whole.unique == parts.unique).all()
