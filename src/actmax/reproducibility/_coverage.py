@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, log, nan, sqrt
+from math import exp, log1p, nan, sqrt
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -123,25 +123,25 @@ def richness(incidence: Incidence) -> Estimate:
         (8.7778, True)
     """
     seen, once = incidence.unique, incidence.once
-    value = seen + _unseen(incidence)
+    value = chao2(incidence)
     if incidence.restarts < 2:
-        return not_estimable(nan, "fewer than 2 restarts")
+        return not_estimable(value, "fewer than 2 restarts")
     if incidence.all_unique:
         return not_estimable(value, ALL_UNIQUE)
     if value == seen:
         return not_estimable(value, f"{once} tokens in one restart only leave no sign of unseen ones")
-    spread = exp(float(stats.norm.ppf((1 + LEVEL) / 2)) * sqrt(log1p_ratio(incidence, value)))
+    spread = exp(
+        float(stats.norm.ppf((1 + LEVEL) / 2)) * sqrt(log1p(richness_variance(incidence) / (value - seen) ** 2))
+    )
     return Estimate(value, seen + (value - seen) / spread, seen + (value - seen) * spread, OK)
 
 
-def _unseen(incidence: Incidence) -> float:
-    once, twice, small = incidence.once, incidence.twice, (incidence.restarts - 1) / incidence.restarts
-    return small * (once * once / (2 * twice) if twice else once * (once - 1) / 2)
-
-
-def log1p_ratio(incidence: Incidence, value: float) -> float:
-    """log(1 + var/T²) of Chao2's log-normal interval."""
-    return log(1 + richness_variance(incidence) / (value - incidence.unique) ** 2)
+def chao2(incidence: Incidence) -> float:
+    """The value of `richness` alone; NaN below two restarts."""
+    once, twice, m = incidence.once, incidence.twice, incidence.restarts
+    if m < 2:
+        return nan
+    return incidence.unique + (m - 1) / m * (once * once / (2 * twice) if twice else once * (once - 1) / 2)
 
 
 def richness_variance(incidence: Incidence) -> float:
@@ -150,9 +150,8 @@ def richness_variance(incidence: Incidence) -> float:
     if twice:
         ratio = once / twice
         return twice * (small * ratio**2 / 2 + small**2 * ratio**3 + small**2 * ratio**4 / 4)
-    value = incidence.unique + _unseen(incidence)
     first = small * once * (once - 1) / 2 + small**2 * once * (2 * once - 1) ** 2 / 4
-    return first - small**2 * once**4 / (4 * value)
+    return first - small**2 * once**4 / (4 * chao2(incidence))
 
 
 def rarefaction(incidence: Incidence) -> Float[ndarray, " restarts"]:

@@ -264,7 +264,7 @@ def _displaced(kept: Tensor, ids: Tensor, cosine: Tensor, embeddings: dict[str, 
     return Displaced(
         retention=(ids == kept).double().mean((1, 2)).numpy(),
         cosine=cosine.numpy(),
-        unique=np.array([len(one.unique()) for one in ids], dtype=np.float64),
+        unique=np.array([len(np.unique(one)) for one in ids.numpy()], dtype=np.float64),
         agreement=token_values(ids) | embeddings,
         rarefaction=np.stack([rarefaction(Incidence.of(one)) for one in ids]),
     )

@@ -6,7 +6,10 @@ different seeds. All arithmetic is in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import permutations
+from math import nan
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,11 +19,15 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from actmax.reproducibility._coverage import ALL_UNIQUE, Incidence, coverage, richness
+from actmax.reproducibility._coverage import ALL_UNIQUE, Incidence, chao2, coverage, richness
 from actmax.reproducibility._estimates import Estimate, jackknife, not_estimable
 
 Alternative = Literal["two-sided", "greater", "less"]
 """On which side of its null a statistic is looked for."""
+
+
+ENUMERATED = 5
+"""Up to so many positions all assignments are tried in one product (5! = 120), several times faster than one by one."""
 
 
 class Statistic(NamedTuple):
@@ -122,11 +129,20 @@ def assigned_cosines(
 
 
 def _assigned(similarity: Float[Tensor, "*batch tokens tokens"]) -> Float[Tensor, "*batch"]:
-    """The largest mean over the assignments of rows to columns."""
+    """The largest mean over the assignments of rows to columns: all tried at once where few, else solved one by one."""
+    tokens = similarity.shape[-1]
+    if tokens <= ENUMERATED:
+        return (similarity.flatten(-2) @ _assignments(tokens)).amax(-1) / tokens
     flat = similarity.flatten(0, -3).numpy()
     columns = [linear_sum_assignment(one, maximize=True)[1] for one in flat]
     best = np.take_along_axis(flat, np.asarray(columns)[..., None], axis=2).mean((1, 2))
     return torch.from_numpy(best).reshape(similarity.shape[:-2])
+
+
+@lru_cache(maxsize=ENUMERATED)
+def _assignments(tokens: int) -> Float[Tensor, "cells assignments"]:
+    """Every assignment as a column of zeros and ones, so that one product sums the cells of them all."""
+    return torch.stack([torch.eye(tokens).double()[list(order)].flatten() for order in permutations(range(tokens))], 1)
 
 
 def _unit(vectors: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_model"]:
@@ -160,55 +176,52 @@ def entropy(ids: Int[Tensor, "restarts tokens"]) -> float:
         >>> entropy(torch.tensor([[1, 2], [1, 3]]))
         1.5
     """
-    share = ids.unique(return_counts=True)[1].double() / ids.numel()
-    return -(share * share.log2()).sum().item() + 0.0
-
-
-def unique_share(ids: Int[Tensor, "restarts tokens"]) -> float:
-    """Different tokens divided by restarts x tokens."""
-    return len(ids.unique()) / ids.numel()
-
-
-def _coverage(ids: Int[Tensor, "restarts tokens"]) -> float:
-    return coverage(Incidence.of(ids))
-
-
-def _richness(ids: Int[Tensor, "restarts tokens"]) -> float:
-    return richness(Incidence.of(ids)).value
+    share = np.unique(ids.numpy(), return_counts=True)[1] / ids.numel()
+    return float(-(share * np.log2(share)).sum() + 0.0)
 
 
 PAIRED: dict[str, Callable[[Tensor], Tensor]] = {"jaccard": jaccards, "position_agreement": position_agreements}
-POOLED: dict[str, Callable[[Tensor], float]] = {
-    "unique_share": unique_share,
-    "entropy": entropy,
-    "coverage": _coverage,
-    "richness": _richness,
-}
+
+
+def pooled(ids: Int[Tensor, "restarts tokens"]) -> dict[str, float]:
+    """The statistics of `TOKENS` that are of all tokens together and not of pairs."""
+    incidence = Incidence.of(ids)
+    return {
+        "unique_share": incidence.unique / ids.numel(),
+        "entropy": entropy(ids),
+        "coverage": coverage(incidence),
+        "richness": chao2(incidence),
+    }
 
 
 def token_values(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.float64]]:
     """Every statistic of `TOKENS`, one value per draw of restarts."""
     paired = {name: pair_mean(similarity(ids)).numpy() for name, similarity in PAIRED.items()}
-    return paired | {name: np.array([value(one) for one in ids], dtype=np.float64) for name, value in POOLED.items()}
+    return paired | _columns([pooled(one) for one in ids])
+
+
+def _columns(rows: Sequence[dict[str, float]]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def token_estimates(ids: Int[Tensor, "restarts tokens"]) -> dict[str, Estimate]:
     """Every statistic of `TOKENS` with its interval: jackknife, but Chao 1987's log-normal for richness."""
     values = {name: float(value[0]) for name, value in token_values(ids[None]).items()}
     left_out = {name: pair_means_left_out(similarity(ids)) for name, similarity in PAIRED.items()}
-    left_out |= {name: _left_out(value, ids) for name, value in POOLED.items() if name != "richness"}
+    left_out |= _columns([pooled(rest) for rest in _left_out(ids)] or [dict.fromkeys(values, nan)])
     incidence = Incidence.of(ids)
     reasons = {"coverage": ALL_UNIQUE if incidence.all_unique else None}
     found = {
-        name: jackknife(values[name], rest, bounds=TOKENS[name].bounds, reason=reasons.get(name))
-        for name, rest in left_out.items()
+        name: jackknife(value, left_out[name], bounds=TOKENS[name].bounds, reason=reasons.get(name))
+        for name, value in values.items()
     }
     return found | {"richness": richness(incidence)}
 
 
-def _left_out(statistic: Callable[[Tensor], float], values: Tensor) -> NDArray[np.float64]:
+def _left_out(values: Tensor) -> list[Tensor]:
+    """The values of all restarts but one, each left out once; nothing for one restart."""
     rows = range(len(values)) if len(values) > 1 else ()
-    return np.array([statistic(torch.cat([values[:row], values[row + 1 :]])) for row in rows], dtype=np.float64)
+    return [torch.cat([values[:row], values[row + 1 :]]) for row in rows]
 
 
 def _embedding_pairs(displacement: Tensor, final: Tensor) -> dict[str, Tensor]:
@@ -252,7 +265,10 @@ def activation_estimates(activation: Float[Tensor, " restarts"]) -> dict[str, Es
     values = activation.detach().cpu().double()
     extreme = "it hangs on the largest value"
     smooth = {"activation_sd": _deviation, "activation_cv": _variation}
-    found = {name: jackknife(one(values), _left_out(one, values), bounds=(0.0, np.inf)) for name, one in smooth.items()}
+    found = {
+        name: jackknife(one(values), np.array([one(rest) for rest in _left_out(values)]), bounds=(0.0, np.inf))
+        for name, one in smooth.items()
+    }
     best = values.max()
     near = (values >= best - 0.05 * best.abs()).double().mean().item()
     return found | {

@@ -94,7 +94,7 @@ def decide(tokens: Sequence[Null], embeddings: Sequence[Null], own: Own, *, alph
 
 
 def _draws(null: Null) -> float:
-    return null.draws or np.inf  # 0 stands for an exact null
+    return float(null.draws) if null.draws > 0 else np.inf  # 0 stands for an exact null
 
 
 def _availability(own: Own, alpha: float) -> str:
@@ -153,8 +153,8 @@ def shares(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
     Example:
         >>> one = Verdict("not above chance", "", 1.0, 1.0, 1.0, 1.0, "ok")
-        >>> shares([one] * 10).iloc[3][["share", "high"]].round(3).tolist()
-        [1.0, 1.0]
+        >>> print(shares([one] * 10).round(2).iloc[3].to_dict())
+        {'verdict': 'not above chance', 'count': 10, 'units': 10, 'share': 1.0, 'low': 0.72, 'high': 1.0}
     """
     counts = Counter(verdict.label for verdict in verdicts)
     units = sum(counts[label] for label in VERDICTS)
@@ -163,7 +163,7 @@ def shares(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     )
 
 
-def _share(count: int, units: int) -> dict[str, float]:
+def _share(count: int, units: int) -> dict[str, float | int]:
     if units == 0:
         return {"units": 0, "share": nan, "low": nan, "high": nan}
     low, high = np.asarray(proportion_confint(count, units, alpha=1 - LEVEL, method="wilson"), dtype=np.float64)
