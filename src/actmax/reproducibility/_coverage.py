@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import exp, log1p, nan, sqrt
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy import stats
 from torch import Tensor
@@ -39,11 +39,7 @@ class Incidence:
             >>> Incidence.of(torch.tensor([[1, 1, 2], [1, 3, 3]])).counts.tolist()  # 2 and 3 in one restart, 1 in both
             [2, 1]
         """
-        ordered = np.sort(ids.numpy(), axis=1)
-        first = np.ones(ordered.shape, dtype=bool)
-        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-        frequencies = np.unique(ordered[first], return_counts=True)[1]
-        return cls.from_frequencies(frequencies, len(ids))
+        return cls(incidence_counts(ids[None])[0])
 
     @classmethod
     def from_frequencies(cls, frequencies: Int[ndarray, " tokens"], restarts: int) -> Incidence:
@@ -96,14 +92,7 @@ def coverage(incidence: Incidence) -> float:
         >>> coverage(Incidence(np.array([4, 3, 0])))  # m = 3, U = 10
         0.7714285714285714
     """
-    m, once, twice = incidence.restarts, incidence.once, incidence.twice
-    if m < 2 or not incidence.total:
-        return nan
-    if not once:
-        return 1.0
-    unseen = (m - 1) * once / (2 * twice) if twice else (m - 1) * (once - 1) / 2
-    missing = unseen / (unseen + 1)
-    return 1 - once / incidence.total * missing
+    return float(coverages(incidence.counts[None])[0])
 
 
 def richness(incidence: Incidence) -> Estimate:
@@ -138,10 +127,7 @@ def richness(incidence: Incidence) -> Estimate:
 
 def chao2(incidence: Incidence) -> float:
     """The value of `richness` alone; NaN below two restarts."""
-    once, twice, m = incidence.once, incidence.twice, incidence.restarts
-    if m < 2:
-        return nan
-    return incidence.unique + (m - 1) / m * (once * once / (2 * twice) if twice else once * (once - 1) / 2)
+    return float(chao2s(incidence.counts[None])[0])
 
 
 def richness_variance(incidence: Incidence) -> float:
@@ -164,7 +150,7 @@ def rarefaction(incidence: Incidence) -> Float[ndarray, " restarts"]:
         >>> rarefaction(Incidence(np.array([2, 1]))).tolist()  # {1, 2} and {1, 3}: two each, three together
         [2.0, 3.0]
     """
-    return incidence.counts @ (1 - _missed(incidence.restarts))
+    return rarefactions(incidence.counts[None])[0]
 
 
 @lru_cache(maxsize=16)
@@ -172,3 +158,49 @@ def _missed(m: int) -> Float[ndarray, "m m"]:
     """C(m - k, h)/C(m, h) for k (rows) and h (columns) from 1 to m, as a product: no factorial overflows."""
     k, step = np.arange(1, m + 1)[:, None], np.arange(m)
     return np.cumprod(np.maximum(m - k - step, 0) / (m - step), axis=1)
+
+
+def incidence_counts(ids: Int[Tensor, "draws restarts tokens"]) -> Int[ndarray, "draws restarts"]:
+    """Q_1 ... Q_m of many draws of restarts at once."""
+    ordered = np.sort(ids.numpy(), axis=2)
+    first = np.ones(ordered.shape, dtype=bool)
+    first[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    draws, restarts = ordered.shape[:2]
+    draw, frequency = frequencies(ordered, first)
+    cells = np.bincount(draw * (restarts + 1) + frequency, minlength=draws * (restarts + 1))
+    return cells.reshape(draws, restarts + 1)[:, 1:]
+
+
+def frequencies(
+    ids: Int[ndarray, "draws restarts tokens"], counted: Bool[ndarray, "draws restarts tokens"]
+) -> tuple[Int[ndarray, " distinct"], Int[ndarray, " distinct"]]:
+    """How often each token of each draw occurs among the entries that count: the draw, and the frequency."""
+    values, width = ids - ids.min(), int(ids.max() - ids.min()) + 1
+    keys = np.arange(len(ids))[:, None, None] * width + values
+    distinct, frequency = np.unique(keys[counted], return_counts=True)
+    return distinct // width, frequency
+
+
+def coverages(counts: Int[ndarray, "draws restarts"]) -> Float[ndarray, " draws"]:
+    """`coverage` of many draws at once."""
+    m = counts.shape[1]
+    if m < 2:
+        return np.full(len(counts), nan)
+    once, twice, total = counts[:, 0], counts[:, 1], counts @ np.arange(1, m + 1)
+    unseen = np.where(twice > 0, (m - 1) * once / (2 * np.maximum(twice, 1)), (m - 1) * (once - 1) / 2)
+    return np.where(once > 0, 1 - once / total * unseen / (unseen + 1), 1.0)
+
+
+def chao2s(counts: Int[ndarray, "draws restarts"]) -> Float[ndarray, " draws"]:
+    """The value of `richness` of many draws at once."""
+    m = counts.shape[1]
+    if m < 2:
+        return np.full(len(counts), nan)
+    once, twice = counts[:, 0], counts[:, 1]
+    unseen = np.where(twice > 0, once * once / (2 * np.maximum(twice, 1)), once * (once - 1) / 2)
+    return counts.sum(axis=1) + (m - 1) / m * unseen
+
+
+def rarefactions(counts: Int[ndarray, "draws restarts"]) -> Float[ndarray, "draws restarts"]:
+    """`rarefaction` of many draws at once."""
+    return counts @ (1 - _missed(counts.shape[1]))

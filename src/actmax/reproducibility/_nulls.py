@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from actmax.decoding import BLOCK, Decoder
-from actmax.reproducibility._coverage import Incidence, rarefaction
+from actmax.reproducibility._coverage import incidence_counts, rarefactions
 from actmax.reproducibility._estimates import LEVEL, ROUNDING
 from actmax.reproducibility._pairs import Alternative, embedding_values, token_values
 
@@ -261,10 +261,11 @@ def _steps(length: Tensor, *, together: int, draws: int, seed: int) -> Iterator[
 
 
 def _displaced(kept: Tensor, ids: Tensor, cosine: Tensor, embeddings: dict[str, NDArray[np.float64]]) -> Displaced:
+    counts = incidence_counts(ids)
     return Displaced(
         retention=(ids == kept).double().mean((1, 2)).numpy(),
         cosine=cosine.numpy(),
-        unique=np.array([len(np.unique(one)) for one in ids.numpy()], dtype=np.float64),
+        unique=counts.sum(axis=1).astype(np.float64),
         agreement=token_values(ids) | embeddings,
-        rarefaction=np.stack([rarefaction(Incidence.of(one)) for one in ids]),
+        rarefaction=rarefactions(counts),
     )

@@ -6,10 +6,9 @@ different seeds. All arithmetic is in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import permutations
-from math import nan
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +18,15 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from actmax.reproducibility._coverage import ALL_UNIQUE, Incidence, chao2, coverage, richness
+from actmax.reproducibility._coverage import (
+    ALL_UNIQUE,
+    Incidence,
+    chao2s,
+    coverages,
+    frequencies,
+    incidence_counts,
+    richness,
+)
 from actmax.reproducibility._estimates import Estimate, jackknife, not_estimable
 
 Alternative = Literal["two-sided", "greater", "less"]
@@ -176,39 +183,40 @@ def entropy(ids: Int[Tensor, "restarts tokens"]) -> float:
         >>> entropy(torch.tensor([[1, 2], [1, 3]]))
         1.5
     """
-    share = np.unique(ids.numpy(), return_counts=True)[1] / ids.numel()
-    return float(-(share * np.log2(share)).sum() + 0.0)
+    return float(entropies(ids[None])[0])
+
+
+def entropies(ids: Int[Tensor, "draws restarts tokens"]) -> Float[NDArray[np.float64], " draws"]:
+    """`entropy` of many draws at once."""
+    draw, frequency = frequencies(ids.numpy(), np.ones(ids.shape, dtype=bool))
+    share = frequency / ids[0].numel()
+    return np.bincount(draw, weights=-share * np.log2(share), minlength=len(ids)).astype(np.float64) + 0.0
 
 
 PAIRED: dict[str, Callable[[Tensor], Tensor]] = {"jaccard": jaccards, "position_agreement": position_agreements}
 
 
-def pooled(ids: Int[Tensor, "restarts tokens"]) -> dict[str, float]:
-    """The statistics of `TOKENS` that are of all tokens together and not of pairs."""
-    incidence = Incidence.of(ids)
+def pooled(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.float64]]:
+    """The statistics of `TOKENS` that are of all tokens together and not of pairs, one value per draw."""
+    counts = incidence_counts(ids)
     return {
-        "unique_share": incidence.unique / ids.numel(),
-        "entropy": entropy(ids),
-        "coverage": coverage(incidence),
-        "richness": chao2(incidence),
+        "unique_share": counts.sum(axis=1) / ids[0].numel(),
+        "entropy": entropies(ids),
+        "coverage": coverages(counts),
+        "richness": chao2s(counts),
     }
 
 
 def token_values(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.float64]]:
     """Every statistic of `TOKENS`, one value per draw of restarts."""
-    paired = {name: pair_mean(similarity(ids)).numpy() for name, similarity in PAIRED.items()}
-    return paired | _columns([pooled(one) for one in ids])
-
-
-def _columns(rows: Sequence[dict[str, float]]) -> dict[str, NDArray[np.float64]]:
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return {name: pair_mean(similarity(ids)).numpy() for name, similarity in PAIRED.items()} | pooled(ids)
 
 
 def token_estimates(ids: Int[Tensor, "restarts tokens"]) -> dict[str, Estimate]:
     """Every statistic of `TOKENS` with its interval: jackknife, but Chao 1987's log-normal for richness."""
     values = {name: float(value[0]) for name, value in token_values(ids[None]).items()}
     left_out = {name: pair_means_left_out(similarity(ids)) for name, similarity in PAIRED.items()}
-    left_out |= _columns([pooled(rest) for rest in _left_out(ids)] or [dict.fromkeys(values, nan)])
+    left_out |= pooled(torch.stack(_left_out(ids) or [ids]))
     incidence = Incidence.of(ids)
     reasons = {"coverage": ALL_UNIQUE if incidence.all_unique else None}
     found = {

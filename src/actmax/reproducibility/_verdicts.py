@@ -9,6 +9,8 @@ from math import nan
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
 from statsmodels.stats.proportion import proportion_confint
 
 from actmax.comparison import correct
@@ -86,7 +88,7 @@ def decide(tokens: Sequence[Null], embeddings: Sequence[Null], own: Own, *, alph
     asked = [own.tokens, own.embeddings] if available == OK else []
     if len(tokens) != len(embeddings) or any(test is not None and len(test.p) != len(tokens) for test in asked):
         raise ValueError("the nulls of both spaces and the test of units must name the same units")
-    above = np.array([correct(np.array([t.p, e.p]), "holm") for t, e in zip(tokens, embeddings, strict=True)])
+    above = _holm(np.array([[t.p, e.p] for t, e in zip(tokens, embeddings, strict=True)]))
     theirs = _own(own.tokens, own.embeddings) if available == OK else np.full_like(above, nan)
     draws = [min(_draws(t), _draws(e)) for t, e in zip(tokens, embeddings, strict=True)]
     rows = zip(above.tolist(), theirs.tolist(), draws, strict=True)
@@ -108,12 +110,16 @@ def _availability(own: Own, alpha: float) -> str:
     return f"not available: {own.units} units x {own.seeds} seeds cannot reach p ≤ {alpha:g}"
 
 
-def _own(tokens: OwnTest | None, embeddings: OwnTest | None) -> np.ndarray:
+def _own(tokens: OwnTest | None, embeddings: OwnTest | None) -> ndarray:
     """The p of question 2, units x spaces: Holm over the spaces of each unit, then BH over units in each space."""
     if tokens is None or embeddings is None:
         raise ValueError("a test of units whose status is ok must hold both spaces")
-    holm = np.array([correct(pair, "holm") for pair in np.stack([tokens.p, embeddings.p], axis=1)])
-    return np.stack([correct(column, "bh") for column in holm.T], axis=1)
+    return np.stack([correct(column, "bh") for column in _holm(np.stack([tokens.p, embeddings.p], axis=1)).T], axis=1)
+
+
+def _holm(p: Float[ndarray, "units spaces"]) -> Float[ndarray, "units spaces"]:
+    """Holm's correction over the two spaces of each unit: twice the smaller p, and no less for the larger."""
+    return np.minimum(np.maximum(2 * p.min(axis=1, keepdims=True), p), 1.0)
 
 
 def _judge(p: Sequence[float], q: Sequence[float], own: str, *, enough: bool, alpha: float) -> Verdict:
@@ -127,12 +133,12 @@ def _judge(p: Sequence[float], q: Sequence[float], own: str, *, enough: bool, al
     return Verdict(label, f"{_above(p, above)}; {_theirs(q, above, own)}", p[0], p[1], q[0], q[1], own)
 
 
-def _above(p: Sequence[float], above: np.ndarray) -> str:
+def _above(p: Sequence[float], above: ndarray) -> str:
     found = " and ".join(name for name, yes in zip(PRIMARY, above, strict=True) if yes)
     return f"above chance in {found or 'neither space'} (tokens p = {p[0]:.2g}, embeddings p = {p[1]:.2g}, Holm)"
 
 
-def _theirs(q: Sequence[float], above: np.ndarray, own: str) -> str:
+def _theirs(q: Sequence[float], above: ndarray, own: str) -> str:
     if not above.any():
         return "so whether it is this unit's own does not arise"
     if own != OK:
