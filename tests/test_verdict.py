@@ -127,6 +127,7 @@ class TestLevel:
         assert np.mean([one.label != CHANCE for one in found]) <= self.LIMIT
         assert np.mean([min(one.p_tokens, one.p_embeddings) <= 0.5 for one in found]) > 0.3
 
+    @pytest.mark.slow
     def test_seeds_shared_between_units_and_no_other_agreement(self, decoder: Decoder) -> None:
         """What a unit gives is a function of the seed alone, plus noise: the trap that two units agree."""
         verdicts, agreed = [], []

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from actmax.comparison import correct
 from actmax.reproducibility._estimates import LEVEL, OK
 from actmax.reproducibility._nulls import Null
 from actmax.reproducibility._own import Own, OwnTest
@@ -114,7 +114,13 @@ def _own(tokens: OwnTest | None, embeddings: OwnTest | None) -> ndarray:
     """The p of question 2, units x spaces: Holm over the spaces of each unit, then BH over units in each space."""
     if tokens is None or embeddings is None:
         raise ValueError("a test of units whose status is ok must hold both spaces")
-    return np.stack([correct(column, "bh") for column in _holm(np.stack([tokens.p, embeddings.p], axis=1)).T], axis=1)
+    return np.stack(
+        [
+            stats.false_discovery_control(column, method="bh")
+            for column in _holm(np.stack([tokens.p, embeddings.p], axis=1)).T
+        ],
+        axis=1,
+    )
 
 
 def _holm(p: Float[ndarray, "units spaces"]) -> Float[ndarray, "units spaces"]:
