@@ -329,7 +329,7 @@ class TestOwn:
         assert np.isnan(_Space(similarity).contrast(labels)).any()
 
     def test_finds_units_of_their_own(self) -> None:
-        found = own_agreement(*sweep("own", 8, 6, 0))
+        found = own_agreement(*sweep("own", 8, 10, 0))
         assert found.tokens is not None
         assert found.embeddings is not None
         assert (found.tokens.p < 0.01).all()

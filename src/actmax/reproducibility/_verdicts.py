@@ -114,13 +114,8 @@ def _own(tokens: OwnTest | None, embeddings: OwnTest | None) -> ndarray:
     """The p of question 2, units x spaces: Holm over the spaces of each unit, then BH over units in each space."""
     if tokens is None or embeddings is None:
         raise ValueError("a test of units whose status is ok must hold both spaces")
-    return np.stack(
-        [
-            stats.false_discovery_control(column, method="bh")
-            for column in _holm(np.stack([tokens.p, embeddings.p], axis=1)).T
-        ],
-        axis=1,
-    )
+    holm = _holm(np.stack([tokens.p, embeddings.p], axis=1))
+    return np.asarray(stats.false_discovery_control(holm, axis=0, method="bh"))
 
 
 def _holm(p: Float[ndarray, "units spaces"]) -> Float[ndarray, "units spaces"]:
