@@ -73,6 +73,21 @@ def test_other_conditions_stay_apart(swept: Path, actmax: Actmax) -> None:
     assert set(found.jobs["optimizer.lr"]) == {"0.001", "0.01"}
 
 
+def test_units_of_several_jobs_are_set_against_each_other(actmax: Actmax, tmp_path: Path) -> None:
+    same = ("subject=tiny", "subject.dtype=float64", "steps=30", "seeds='0:6'", *QUICK, "nulls.displacements=50")
+    ran = actmax("-m", *same, "sweep=s", "unit.index=90,91,92")
+    assert ran.code == 0, ran.err
+    together = actmax(*same, "unit.index=[90,91,92]", "hydra.run.dir=one")
+    assert together.code == 0, together.err
+    swept, one = (pd.read_parquet(tmp_path / place / "units.parquet") for place in ("outputs/s", "one"))
+    columns = ["convergence", "convergence_reason", "own", "verdict"]
+    pd.testing.assert_frame_equal(swept[columns], one[columns])
+    assert (swept["own"] == "ok").all()
+    assert (swept["own_p_tokens"] - one["own_p_tokens"]).abs().max() < 1e-9
+    alone = pd.concat([pd.read_parquet(job / "units.parquet") for job in (tmp_path / "outputs/s").glob("tiny_*")])
+    assert set(alone["own"]) == {"not available: one unit"}  # which one job cannot know
+
+
 def test_a_subject_that_is_not_here_is_said(swept: Path) -> None:
     for file in swept.glob("*/config.yaml"):
         text = file.read_text().replace("source: random", "source: hub").replace("id: null", "id: no/such")

@@ -10,16 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax import reproducibility
 from actmax.decoding import Decoder
 from actmax.reproducibility import (
     InitRetention,
+    Measures,
     NullSettings,
+    Own,
     Pool,
     Restarts,
     UniqueTokens,
+    _nulls,
     against,
     displace,
+    judge,
     measure,
     random_pool,
     repeated,
@@ -141,7 +144,7 @@ class TestDisplacement:
         monkeypatch.setattr(Decoder, "__call__", spy)
         displace(decoder, initial, final, draws=20, seed=0)
         start, *moved = seen
-        lengths = (torch.cat([some.reshape(-1, 12, 16) for some in moved]) - start).norm(dim=-1)
+        lengths = (torch.cat([some.reshape(-1, 12, 16) for some in moved]) - start.flatten(0, 1)).norm(dim=-1)
         assert lengths.shape == (20, 12)
         assert torch.allclose(lengths, (final - initial).norm(dim=-1).flatten().expand(20, 12), rtol=1e-4)
 
@@ -154,7 +157,7 @@ class TestDisplacement:
     def test_does_not_depend_on_how_draws_are_grouped(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
         initial, final = noise(0, 3, 4, 16), noise(1, 3, 4, 16)
         whole = displace(decoder, initial, final, draws=30, seed=0)
-        monkeypatch.setattr(reproducibility, "BLOCK", 300 * 12 * 7)
+        monkeypatch.setattr(_nulls, "BLOCK", 300 * 12 * 7)
         parts = displace(decoder, initial, final, draws=30, seed=0)
         assert (whole.retention == parts.retention).all()
         assert (whole.unique == parts.unique).all()
@@ -180,6 +183,11 @@ class TestDisplacement:
         assert measures.retention.p == pytest.approx(2 / 101)
 
 
+def said(measures: Measures) -> str:
+    (decision,) = judge([measures], Own("not available: one unit"))
+    return verdict(measures, decision)
+
+
 class TestMeasure:
     def test_counts(self, decoder: Decoder, pool: Pool) -> None:
         vectors = decoder.directions[torch.tensor([[3, 3], [7, 3], [9, 7]])]
@@ -190,13 +198,14 @@ class TestMeasure:
         assert measures.cosine_mean == pytest.approx(1, abs=1e-6)
         assert measures.cosine.side == "above"
         assert measures.unique.side == "below"
-        assert "Beyond chance" in verdict(measures)
+        assert "Beyond chance" in said(measures)
 
     def test_noise_is_a_null_result_in_words(self, decoder: Decoder, pool: Pool) -> None:
         initial = noise(20, 10, 5, 16)
-        text = verdict(measure(restarts(initial, initial + noise(21, 10, 5, 16)), decoder, pool, settings=SETTINGS))
+        text = said(measure(restarts(initial, initial + noise(21, 10, 5, 16)), decoder, pool, settings=SETTINGS))
         assert "Null result" in text
         assert "Beyond chance" not in text
+        assert "Agreement of restarts: not above chance." in text
 
     def test_uniqueness_and_cosine_of_noise_are_calibrated(self, decoder: Decoder, pool: Pool) -> None:
         measured = [
@@ -215,7 +224,19 @@ class TestMeasure:
 
     def test_frozen_restarts_are_said(self, decoder: Decoder, pool: Pool) -> None:
         held = replace(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), frozen=torch.tensor([True, False]))
-        assert "1 went non-finite" in verdict(measure(held, decoder, pool, settings=SETTINGS))
+        assert "1 went non-finite" in said(measure(held, decoder, pool, settings=SETTINGS))
+
+    def test_agreement_is_said_with_its_null(self, decoder: Decoder, pool: Pool) -> None:
+        initial = noise(0, 6, 2, 16)
+        same = measure(restarts(initial, initial + 50 * decoder.directions[:2]), decoder, pool, settings=SETTINGS)
+        text = said(same)
+        assert "Agreement of restarts: converges in tokens. Two restarts share 100.0% of their tokens" in text
+        assert "not available: one unit" in text
+        alone = measure(restarts(initial[:1], 2 * initial[:1]), decoder, pool, settings=SETTINGS)
+        assert "Agreement of restarts: not available, one restart has no pairs." in said(alone)
+        flat = same.flat()
+        assert flat["jaccard"] == 1
+        assert flat["null_jaccard_p"] == pytest.approx(1 / 101)
 
 
 def test_repeated_ranks_by_count() -> None:

@@ -18,6 +18,7 @@ from actmax.__main__ import explain
 from actmax.errors import InputError
 from actmax.optimizee import scaled
 from actmax.record import Record
+from actmax.reproducibility import VERDICTS
 from actmax.subject import load
 from cli import QUICK, Actmax, start
 
@@ -39,7 +40,7 @@ def final(job: Path) -> torch.Tensor:
 
 class TestRecord:
     def test_of_one_unit(self, actmax: Actmax) -> None:
-        ran = actmax(*TINY, "experiment=reproducibility", "steps=12")
+        ran = actmax(*TINY, "experiment=reproducibility", "steps=12", "nulls.displacements=50")
         assert ran.code == 0, ran.err
         assert ran.job.parent == ran.folder / "outputs" / "reproducibility"
         tokens = pd.read_parquet(ran.job / "tokens.parquet")
@@ -56,6 +57,11 @@ class TestRecord:
         assert units.loc[0, "null_retention_p"] == summary["null_retention_p"]
         assert len(pd.read_parquet(ran.job / "restarts.parquet")) == 10
         assert len(pd.read_parquet(ran.job / "candidates.parquet")) == 250
+        curve = pd.read_parquet(ran.job / "rarefaction.parquet")
+        assert list(curve["restarts"]) == list(range(1, 11))
+        assert curve["unique"].iloc[-1] == pytest.approx(summary["tokens_unique"])
+        assert summary["convergence"] in VERDICTS
+        assert {"jaccard", "null_jaccard_p", "displacement_cosine_assigned", "own"} <= set(units.columns)
         trajectory = pd.read_parquet(ran.job / "trajectory.parquet")
         assert sorted(trajectory["step"].unique()) == list(range(13))
         ends = trajectory[trajectory["step"] == 12]["activation"].mean()
@@ -79,6 +85,7 @@ class TestRecord:
         summary = json.loads((batch / "summary.json").read_text())
         assert summary["units"] == 4
         assert set(summary["init_retention"]) == {"mean", "min", "max"}
+        assert {row["verdict"] for row in summary["convergence"]} == set(VERDICTS)
         swept = actmax("-m", *TINY, *exact, "unit.layer=1,2", "unit.index=3,4", "hydra.sweep.dir=sweep")
         assert swept.code == 0, swept.err
         jobs = sorted((swept.folder / "sweep").glob("tiny_*"))

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 
 from actmax import results
@@ -25,7 +26,18 @@ from actmax.architecture import Unit
 from actmax.decoding import Decoder
 from actmax.errors import InputError
 from actmax.record import Record, Status, Table, now
-from actmax.reproducibility import NullSettings, Restarts, measure, verdict
+from actmax.reproducibility import (
+    PRIMARY,
+    VERDICTS,
+    Null,
+    NullSettings,
+    Own,
+    Restarts,
+    decide,
+    judge,
+    measure,
+    own_agreement,
+)
 from actmax.subject import shared
 from actmax.weights import cache_folder
 
@@ -36,8 +48,11 @@ HEADLINE = {
     "unique_share": "null_unique_share",
     "init_retention": "null_retention_mean",
     "cosine_mean": "null_cosine_mean",
+    "jaccard": "null_jaccard_mean",
+    "displacement_cosine_assigned": "null_displacement_cosine_assigned_mean",
 }
 """A unit's headline numbers, each with the mean of its null."""
+ENDS = ("activation_initial", "activation_final")
 STATES = ("complete", "failed", "interrupted", "running", "died")
 
 
@@ -62,6 +77,24 @@ class Job:
     def tables(self) -> list[Table]:
         """The kinds of tables that it has."""
         return [name for name in get_args(Table) if self.record.path(f"{name}.parquet").exists()]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A restart as its record holds it."""
+
+    initial: Float[torch.Tensor, "tokens d_model"]
+    """Its embedding before the first step."""
+    final: Float[torch.Tensor, "tokens d_model"]
+    """After the last."""
+    ids: Int[torch.Tensor, " tokens"]
+    """What it decodes to."""
+    activation_initial: float
+    """Before."""
+    activation_final: float
+    """After."""
+    frozen: bool
+    """Whether it went non-finite on the way."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +297,41 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
     if not parts:
         return pd.DataFrame(), notes
     units = pd.concat(parts, ignore_index=True).drop(columns="job")
-    return units.assign(**_shares(units)), notes
+    units = units.assign(**_shares(units))
+    groups = [_judged(pd.DataFrame(group), jobs) for _, group in units.groupby("condition", sort=True)]
+    return pd.concat(groups, ignore_index=True), notes
+
+
+def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """The units of one condition with their verdicts, each against all the others, whichever job they were in."""
+    if len(units) < 2:
+        return units
+    rows = units.to_dict("records")
+    found = [_unit([row[key] for key in UNIT]) for row in rows]
+    same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
+    settings = NullSettings(**same[0].config["nulls"])
+    own = _own([_ended(unit, same) for unit in found], settings)
+    tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
+    decided = decide(tokens, embeddings, own)
+    changed = [results.rejudged(row, decision) for row, decision in zip(rows, decided, strict=True)]
+    return units.assign(**pd.DataFrame(changed, index=units.index))
+
+
+def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
+    """The units set against each other over the seeds that all of them have."""
+    seeds = sorted(set.intersection(*(set(one) for one in ended)))
+    if len(ended) > results.OWN_UNITS or len(seeds) < 2:
+        reason = f"{len(ended)} units" if len(seeds) > 1 else "the units share fewer than two seeds"
+        return Own(f"not available: {reason}", units=len(ended), seeds=len(seeds))
+    ids = torch.stack([torch.stack([one[seed].ids for seed in seeds]) for one in ended])
+    moves = torch.stack([torch.stack([one[seed].final - one[seed].initial for seed in seeds]) for one in ended])
+    return own_agreement(ids, moves, seed=settings.seed)
+
+
+def _null(row: Mapping[Any, Any], name: str, settings: NullSettings) -> Null:
+    """A statistic beside its null, from a unit's row."""
+    mean, low, high, p = (row[f"null_{name}_{part}"] for part in ("mean", "low", "high", "p"))
+    return Null(row[name], mean, low, high, p, settings.displacements, "greater")
 
 
 def _own_units(job: Job) -> pd.DataFrame:
@@ -297,23 +364,38 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
     total = restarts.final.shape[:2].numel()
     pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
     measured = measure(restarts, decoder, pool, settings=settings, name=subject.token)
-    found = results.unit_row(unit, measured, verdict(measured))
+    (decision,) = judge([measured], Own("not available: one unit"))
+    found = results.unit_row(unit, measured, decision)
     row = {"job": None, "condition": condition, **found, "jobs": float(len(jobs))}
     return pd.DataFrame([row]).astype({"layer": "Int64"})
 
 
 def _restarts(unit: Unit, jobs: Sequence[Job]) -> Restarts:
     """A unit's restarts from several records, ordered by seed."""
-    found: dict[int, tuple[torch.Tensor, torch.Tensor, float, float, bool]] = {}
+    found = _ended(unit, jobs)
+    rows = [found[seed] for seed in sorted(found)]
+    before, after = (torch.tensor([getattr(row, name) for row in rows], dtype=torch.float64) for name in ENDS)
+    frozen = torch.tensor([row.frozen for row in rows])
+    initial, final = torch.stack([row.initial for row in rows]), torch.stack([row.final for row in rows])
+    return Restarts(initial, final, before, after, frozen)
+
+
+def _ended(unit: Unit, jobs: Sequence[Job]) -> dict[int, Ended]:
+    """A unit's restarts by seed; a seed that several jobs ran counts once."""
+    found: dict[int, Ended] = {}
     for job in jobs:
-        saved = _embeddings(job)
-        for number, row in enumerate(job.record.table("restarts").to_dict("records")):
-            if _unit([row[key] for key in UNIT]) == unit:
-                ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
-                found.setdefault(int(row["seed"]), (saved["initial"][number], saved["final"][number], *ends))
-    initial, final, before, after, frozen = zip(*(found[seed] for seed in sorted(found)), strict=True)
-    ends = torch.tensor([before, after], dtype=torch.float64)
-    return Restarts(torch.stack(initial), torch.stack(final), ends[0], ends[1], torch.tensor(frozen))
+        restarts = job.record.table("restarts").to_dict("records")
+        own = [number for number, row in enumerate(restarts) if _unit([row[key] for key in UNIT]) == unit]
+        if not own:
+            continue
+        saved, tokens = _embeddings(job), job.record.table("tokens")["token_id"].to_numpy()
+        ids = torch.from_numpy(tokens.reshape(len(restarts), -1).copy())
+        for number in own:
+            row = restarts[number]
+            ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
+            ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends)
+            found.setdefault(int(row["seed"]), ended)
+    return found
 
 
 def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -326,6 +408,8 @@ def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     means = pd.DataFrame(groups[numbers].mean())
     for name in ("unique", "retention"):
         means[f"{name}_differs"] = groups[f"null_{name}_p"].agg(lambda p: int((p <= 0.05).sum()))
+    for label in VERDICTS:
+        means[label] = groups["convergence"].agg(lambda said, label=label: int((said == label).sum()))
     return pd.concat([pd.DataFrame(counts), means], axis=1).reset_index()
 
 
@@ -340,7 +424,7 @@ def _summary(
     states = jobs["state"].tolist() if len(jobs) else []
     unfinished = pd.DataFrame(jobs[jobs["state"] != "complete"]) if len(jobs) else jobs
     overall = _aggregate(units, ["condition"])
-    keep = [*UNIT, "condition", "restarts", "activation_final_mean", *HEADLINE, *HEADLINE.values(), "verdict"]
+    keep = [*UNIT, "condition", "restarts", "activation_final_mean", *HEADLINE, *HEADLINE.values(), "convergence"]
     return {
         "sweep": folder.resolve().name,
         "collected": now(),

@@ -37,6 +37,7 @@ Table = Literal[
     "tokens",
     "candidates",
     "units",
+    "rarefaction",
     "comparison",
     "rates",
     "effects",

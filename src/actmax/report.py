@@ -17,6 +17,7 @@ from rich.table import Table
 from actmax.collection import Collected, collect
 from actmax.errors import InputError
 from actmax.record import Record
+from actmax.reproducibility import VERDICTS
 
 UNITS_SHOWN = 20
 """Rows of the table of units on a terminal."""
@@ -64,6 +65,10 @@ def show_sweep(found: Collected, console: Console | None = None) -> None:
     console = console or _console()
     if len(found.layers):
         console.print(layer_table(found.layers))
+    for row in found.summary["overall"]:
+        said = "; ".join(f"{row[label]} {label}" for label in VERDICTS if row[label])
+        judged = f"[bold]Verdict.[/bold] Of {row['units']} units ({row['restarts']} restarts): {said or 'none judged'}"
+        console.print(judged + (f", condition {row['condition'][:8]}" if len(found.summary["overall"]) > 1 else ""))
     counts = {state: number for state, number in found.summary["jobs"].items() if number and state != "total"}
     said = ", ".join(f"{number} {state}" for state, number in counts.items())
     console.print(f"[bold]Jobs.[/bold] {found.summary['jobs']['total']}: {said}", highlight=False)
@@ -78,7 +83,11 @@ def layer_table(layers: pd.DataFrame) -> Table:
     """A row per site and layer: means over units, each beside its null's."""
     several = len(set(layers["condition"])) > 1
     table = Table(title="Means over units, by layer; in brackets the null's mean", box=box.SIMPLE_HEAD)
-    names = ("site", "layer", "units", "restarts", "activation", "unique tokens", "kept from the start", "cosine")
+    table.caption = (
+        "unique: different tokens; kept: positions that decode as their initial noise; shared: tokens that two\n"
+        "restarts have in common; moves: cosine of two restarts' displacements, positions matched"
+    )
+    names = ("site", "layer", "units", "restarts", "activation", "unique", "kept", "shared", "moves")
     for name in (("condition",) if several else ()) + names:
         table.add_column(name, justify="left" if name in ("site", "condition") else "right")
     for row in layers.head(ROWS_SHOWN).to_dict("records"):
@@ -90,11 +99,12 @@ def layer_table(layers: pd.DataFrame) -> Table:
             f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}",
             f"{row['unique_share']:.0%} ({row['null_unique_share']:.0%})",
             f"{row['init_retention']:.0%} ({row['null_retention_mean']:.0%})",
-            f"{row['cosine_mean']:.4f} ({row['null_cosine_mean']:.4f})",
+            f"{row['jaccard']:.1%} ({row['null_jaccard_mean']:.1%})",
+            f"{row['displacement_cosine_assigned']:.3f} ({row['null_displacement_cosine_assigned_mean']:.3f})",
         ]
         table.add_row(*([str(row["condition"])[:8]] if several else []), *cells)
     if len(layers) > ROWS_SHOWN:
-        table.caption = f"the first {ROWS_SHOWN} of {len(layers)} rows; layers.parquet has them all"
+        table.caption += f"\nthe first {ROWS_SHOWN} of {len(layers)} rows; layers.parquet has them all"
     return table
 
 

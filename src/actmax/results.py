@@ -20,10 +20,13 @@ from actmax.comparison import Simulation
 from actmax.decoding import Decoder
 from actmax.maximization import Maximization, by_unit
 from actmax.record import Record
-from actmax.reproducibility import Measures, NullSettings, Pool, Restarts
+from actmax.reproducibility import AGREEMENT, Measures, NullSettings, Own, Pool, Restarts, Verdict, own_agreement
 from actmax.subject import Subject
 
 log = logging.getLogger(__name__)
+
+OWN_UNITS = 256
+"""Units above which they are not set against each other: similarities of all their restarts are held at once."""
 
 
 def by_unit_restarts(module: Maximization, *, interrupted: bool) -> dict[Unit, tuple[list[int], Restarts]]:
@@ -86,10 +89,35 @@ def measure_units(
         reproducibility.measure(restarts, decoder, pool, settings=settings, name=subject.token)
         for _, restarts in tqdm(found.values(), desc="nulls", unit="unit", disable=silent)
     ]
-    verdicts = [reproducibility.verdict(one) for one in measured]
-    rows = [unit_row(*row) for row in zip(found, measured, verdicts, strict=True)]
+    decided = reproducibility.judge(measured, own_of([one for _, one in found.values()], decoder, settings))
+    rows = [unit_row(*row) for row in zip(found, measured, decided, strict=True)]
     record.write_table("units", pd.DataFrame(rows).astype({"layer": "Int64"}))
-    return summarize(measured, verdicts)
+    record.write_table("rarefaction", pd.concat(map(rarefaction_rows, found, measured), ignore_index=True))
+    return summarize(measured, decided)
+
+
+def own_of(restarts: Sequence[Restarts], decoder: Decoder, settings: NullSettings) -> Own:
+    """Whether units that share their seeds agree more with themselves than with each other.
+
+    Args:
+        restarts: of each unit, from the same seeds in the same order.
+        decoder: of the subject.
+        settings: of the nulls.
+    """
+    if len(restarts) > OWN_UNITS:
+        return Own(f"not available: {len(restarts)} units, and above {OWN_UNITS} it takes too much memory")
+    ids = torch.stack([decoder(one.final).best for one in restarts])
+    return own_agreement(ids, torch.stack([one.final - one.initial for one in restarts]), seed=settings.seed)
+
+
+def rarefaction_rows(unit: Unit, measures: Measures) -> pd.DataFrame:
+    """A row per number of restarts: expected unique tokens, beside the same under random displacements."""
+    curve = measures.agreement.rarefaction
+    columns = {name: getattr(curve, name) for name in ("unique", "null_mean", "null_low", "null_high")}
+    table = pd.DataFrame({"restarts": range(1, len(curve.unique) + 1), **columns})
+    for place, (name, value) in enumerate({"site": unit.site, "layer": unit.layer, "index": unit.index}.items()):
+        table.insert(place, name, value)
+    return table.astype({"layer": "Int64"})
 
 
 def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
@@ -179,28 +207,56 @@ def unit_tables(
     return frame(tokens, positions), frame(candidates, positions * top_k), frame(per_restart, 1)
 
 
-def unit_row(unit: Unit, measures: Measures, verdict: str) -> dict[str, Any]:
+def unit_row(unit: Unit, measures: Measures, decision: Verdict) -> dict[str, Any]:
     """A unit's row of `units.parquet`: its address, every headline number with its null, its verdict."""
     numbers = measures.flat()
-    numbers["tokens_repeated"] = json.dumps(numbers["tokens_repeated"], ensure_ascii=False)  # pyright: ignore
-    return {"site": unit.site, "layer": unit.layer, "index": unit.index, **numbers, "verdict": verdict}
+    numbers["tokens_repeated"] = json.dumps(numbers["tokens_repeated"], ensure_ascii=False)
+    address = {"site": unit.site, "layer": unit.layer, "index": unit.index}
+    return {**address, **numbers, **convergence(decision), "verdict": reproducibility.verdict(measures, decision)}
 
 
-def summarize(measured: Sequence[Measures], verdicts: Sequence[str]) -> dict[str, Any]:
-    """The headline numbers, flat for one unit; for several their mean, least and largest, and how many p are small."""
+def convergence(decision: Verdict) -> dict[str, Any]:
+    """The declared verdict in columns."""
+    return {
+        "convergence": decision.label,
+        "convergence_reason": decision.reason,
+        "convergence_p_tokens": decision.p_tokens,
+        "convergence_p_embeddings": decision.p_embeddings,
+        "own_p_tokens": decision.own_tokens,
+        "own_p_embeddings": decision.own_embeddings,
+        "own": decision.own,
+    }
+
+
+def rejudged(row: Mapping[Any, Any], decision: Verdict) -> dict[str, Any]:
+    """What a new verdict changes in a unit's row, its sentence included."""
+    old = f"{AGREEMENT}: {row['convergence']}."
+    said = str(row["verdict"]).replace(old, f"{AGREEMENT}: {decision.label}.")
+    return {**convergence(decision), "verdict": said.replace(str(row["convergence_reason"]), decision.reason)}
+
+
+def summarize(measured: Sequence[Measures], decided: Sequence[Verdict]) -> dict[str, Any]:
+    """The headline numbers, flat for one unit; for several their mean and range, and the shares of verdicts."""
     if len(measured) == 1:
-        return {"units": 1, **measured[0].flat(), "verdict": verdicts[0]}
-    table = pd.DataFrame([one.flat() for one in measured]).drop(columns="tokens_repeated")
-    columns = table.astype(float).items()
+        said = {**convergence(decided[0]), "verdict": reproducibility.verdict(measured[0], decided[0])}
+        return {"units": 1, **measured[0].flat(), **said}
+    table = pd.DataFrame([one.flat() for one in measured])
+    columns = table.select_dtypes("number").astype(float).items()
     spread: dict[str, Any] = {str(name): {"mean": c.mean(), "min": c.min(), "max": c.max()} for name, c in columns}
-    kept = table["null_retention_p"].le(0.05).sum()
-    repeats = table["null_unique_p"].le(0.05).sum()
-    verdict = (
-        f"{len(measured)} units: {repeats} differ from decoded noise in their number of unique tokens at p ≤ 0.05, and "
-        f"{kept} in how much of the initial noise they keep; by chance alone about {0.05 * len(measured):.1f} would "
-        "(p uncorrected, at most that many since p is discrete)."
-    )
-    return {"units": len(measured), **spread, "verdict": verdict}
+    shares = reproducibility.shares(decided)
+    return {"units": len(measured), **spread, "convergence": shares.to_dict("records"), "verdict": said_of(shares)}
+
+
+def said_of(shares: pd.DataFrame) -> str:
+    """The shares of verdicts over units in one sentence."""
+    judged = int(shares["units"].max())
+    if judged == 0:
+        return "No unit could be judged: one restart has no pairs, and a null needs 39 draws."
+    parts = [
+        f"{row['count']} {row['verdict']} ({row['share']:.0%}, 95 %: {row['low']:.0%} to {row['high']:.0%})"
+        for row in shares.to_dict("records")
+    ]
+    return f"Of {judged} units: {'; '.join(parts)}. With nothing there, up to 5 % would be above chance."
 
 
 def write_simulation(record: Record, found: Simulation) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""How often the same answer comes back, and how often it would by chance: counts, agreement, nulls, verdicts.
+
+`measure` gives the headline numbers of one unit, `agree` how far its restarts agree in three spaces, `own_agreement`
+whether a unit's restarts agree more with each other than with those of other units, `decide` the declared verdict.
+Every number stands beside its null.
+"""
+
+from actmax.reproducibility._agreement import Agreement, agree
+from actmax.reproducibility._coverage import Incidence, coverage, rarefaction, richness
+from actmax.reproducibility._estimates import Estimate, jackknife
+from actmax.reproducibility._measures import (
+    AGREEMENT,
+    InitRetention,
+    Measures,
+    NullSettings,
+    UniqueTokens,
+    judge,
+    measure,
+    repeated,
+    verdict,
+)
+from actmax.reproducibility._nulls import (
+    POOL_VERSION,
+    Displaced,
+    Null,
+    Pool,
+    Restarts,
+    against,
+    displace,
+    random_pool,
+    uniform_unique,
+)
+from actmax.reproducibility._own import Own, OwnTest, own_agreement
+from actmax.reproducibility._pairs import (
+    EMBEDDINGS,
+    TOKENS,
+    Alternative,
+    Statistic,
+    assigned_cosines,
+    cosines,
+    entropy,
+    jaccards,
+    position_agreements,
+)
+from actmax.reproducibility._verdicts import PRIMARY, VERDICTS, Verdict, decide, shares
+
+__all__ = [
+    "AGREEMENT",
+    "EMBEDDINGS",
+    "POOL_VERSION",
+    "PRIMARY",
+    "TOKENS",
+    "VERDICTS",
+    "Agreement",
+    "Alternative",
+    "Displaced",
+    "Estimate",
+    "Incidence",
+    "InitRetention",
+    "Measures",
+    "Null",
+    "NullSettings",
+    "Own",
+    "OwnTest",
+    "Pool",
+    "Restarts",
+    "Statistic",
+    "UniqueTokens",
+    "Verdict",
+    "against",
+    "agree",
+    "assigned_cosines",
+    "cosines",
+    "coverage",
+    "decide",
+    "displace",
+    "entropy",
+    "jaccards",
+    "jackknife",
+    "judge",
+    "measure",
+    "own_agreement",
+    "position_agreements",
+    "random_pool",
+    "rarefaction",
+    "repeated",
+    "richness",
+    "shares",
+    "uniform_unique",
+    "verdict",
+]

@@ -1,0 +1,271 @@
+"""Nulls: what a statistic is where nothing was found, and an observed value beside it.
+
+A p counts draws: k = (number of draws at least as extreme + 1) / (draws + 1) (Davison & Hinkley 1997, section 4.2.3;
+North, Curtis & Sham 2002, Am J Hum Genet 71:439), so that it is never 0. Two-sided it is 2 min(k_low, k_high), where
+both sides mean something; one-sided it is k of the side that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from actmax.decoding import BLOCK, Decoder
+from actmax.reproducibility._coverage import incidence_counts, rarefactions
+from actmax.reproducibility._estimates import LEVEL, ROUNDING
+from actmax.reproducibility._pairs import Alternative, embedding_values, token_values
+
+POOL_VERSION = 1
+"""Of how a pool's vectors are drawn and decoded: a cached pool of another version is not read."""
+
+
+@dataclass(frozen=True)
+class Null:
+    """A statistic beside what it would be if nothing had been found."""
+
+    observed: float
+    """The statistic itself."""
+    mean: float
+    """Mean of the null."""
+    low: float
+    """2.5 % quantile of the null: the smallest value that at least 2.5 % of it reach."""
+    high: float
+    """97.5 % quantile of the null."""
+    p: float
+    """p of the observed value, on the side of `alternative`; NaN where the statistic does not exist."""
+    draws: int
+    """How many draws the null has; 0 where it is exact."""
+    alternative: Alternative = "two-sided"
+    """`two-sided`, `greater` or `less`: on which side the observed value was looked for."""
+
+    @property
+    def side(self) -> str:
+        """`below`, `within` or `above`: where the observed value lies to the null's 95 % interval."""
+        if self.observed < self.low:
+            return "below"
+        return "above" if self.observed > self.high else "within"
+
+
+def against(observed: float | int, draws: NDArray[np.float64], *, alternative: Alternative = "two-sided") -> Null:
+    """Sets an observed value beside draws of its null.
+
+    Draws that differ from the observed value by rounding count as equal to it, and so as at least as extreme.
+
+    Args:
+        observed: the statistic.
+        draws: the same statistic where nothing was found, one per draw.
+        alternative: the side that p counts; the interval has both sides always.
+    """
+    size = len(draws)
+    if not np.isfinite(observed):
+        return Null(float(observed), nan, nan, nan, nan, size, alternative)
+    slack = ROUNDING * max(1.0, abs(observed))
+    as_low, as_high = (np.sum(draws <= observed + slack) + 1), (np.sum(draws >= observed - slack) + 1)
+    counted = {"less": as_low, "greater": as_high, "two-sided": 2 * min(as_low, as_high)}[alternative]
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    p = min(1.0, float(counted / (size + 1)))
+    return Null(float(observed), float(np.mean(draws)), float(low), float(high), p, size, alternative)
+
+
+def uniform_unique(observed: int, drawn: int, vocabulary: int) -> Null:
+    """The exact null of the number of unique tokens among tokens drawn uniformly: the occupancy distribution.
+
+    After m draws with u unique, the next is new with probability (V - u) / V (Feller 1968, volume 1, section IV.2).
+    """
+    mass = np.zeros(drawn + 1)
+    mass[0] = 1.0
+    new = 1 - np.arange(drawn + 1) / vocabulary
+    for _ in range(drawn):
+        mass[1:] = mass[1:] * (1 - new[1:]) + mass[:-1] * new[:-1]
+        mass[0] = 0.0
+    below = np.cumsum(mass)
+    low, high = (int(np.searchsorted(below, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    tails = below[observed], mass[observed:].sum()
+    mean = vocabulary * -np.expm1(drawn * np.log1p(-1 / vocabulary))
+    return Null(float(observed), float(mean), float(low), float(high), min(1.0, 2 * float(min(tails))), 0)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Decoded random directions: what the decoder makes of vectors in which nothing was found."""
+
+    ids: Int[Tensor, " size"]
+    """The nearest token of each."""
+    cosines: Float[Tensor, " size"]
+    """Its cosine."""
+
+    def samples(self, size: int, *, draws: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Unique tokens and mean cosine of samples of `size` vectors, each drawn without replacement.
+
+        Returns:
+            Two arrays of length `draws`.
+        """
+        if size > len(self.ids):
+            raise ValueError(f"a sample of {size} cannot be drawn from a pool of {len(self.ids)}")
+        generator = np.random.default_rng(seed)
+        ids, cosines = self.ids.numpy(), self.cosines.double().numpy()
+        picks = (generator.choice(len(ids), size, replace=False, shuffle=False) for _ in range(draws))
+        pairs = [(len(np.unique(ids[pick])), cosines[pick].mean()) for pick in picks]
+        unique, cosine = np.asarray(pairs, dtype=np.float64).T
+        return unique, cosine
+
+
+def random_pool(
+    decoder: Decoder,
+    *,
+    size: int,
+    seed: int,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pool:
+    """Decodes `size` random directions (isotropic: a Gaussian vector's direction is uniform on the sphere), once.
+
+    Args:
+        decoder: of the subject.
+        size: how many vectors.
+        seed: of the vectors.
+        cache: a file to keep them in; its name must name the weights, the size and the seed.
+        progress: called with (done, size).
+    """
+    if cache is None:
+        return _decode_pool(decoder, size, seed, progress)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cache}.lock"):
+        found = _read_pool(cache, size)
+        if found is not None:
+            return found
+        pool = _decode_pool(decoder, size, seed, progress)
+        partial = cache.with_suffix(".part")
+        with partial.open("wb") as stream:
+            np.savez(stream, ids=pool.ids.numpy(), cosines=pool.cosines.numpy())
+        partial.replace(cache)
+    return pool
+
+
+def _read_pool(cache: Path, size: int) -> Pool | None:
+    """The cached pool, or None where there is none or it is damaged (then it is made anew)."""
+    try:
+        with cache.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
+            pool = Pool(torch.from_numpy(held["ids"]), torch.from_numpy(held["cosines"]))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return pool if len(pool.ids) == len(pool.cosines) == size else None
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    """A stream of its own: a null that shared its seed with a restart would draw that restart's noise again."""
+    state = np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1, np.uint64)
+    return torch.Generator("cpu").manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def _decode_pool(decoder: Decoder, size: int, seed: int, progress: Callable[[int, int], None] | None) -> Pool:
+    generator = _generator(seed, "pool")
+    ids, cosines, done = [], [], 0
+    while done < size:
+        vectors = torch.randn(min(2048, size - done), decoder.d_model, generator=generator)
+        decoded = decoder(vectors)
+        ids.append(decoded.best)
+        cosines.append(decoded.best_cosine)
+        done += len(vectors)
+        if progress is not None:
+            progress(done, size)
+    return Pool(torch.cat(ids), torch.cat(cosines))
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """The restarts of one unit, before and after."""
+
+    initial: Float[Tensor, "restarts tokens d_model"]
+    """Embeddings before the first step."""
+    final: Float[Tensor, "restarts tokens d_model"]
+    """Embeddings after the last."""
+    activation_initial: Float[Tensor, " restarts"]
+    """Activations before."""
+    activation_final: Float[Tensor, " restarts"]
+    """Activations after."""
+    frozen: Bool[Tensor, " restarts"]
+    """Which went non-finite on the way."""
+
+
+@dataclass(frozen=True)
+class Displaced:
+    """What decoding gives when the initial noise is moved in random directions, as far as the optimizer moved it."""
+
+    retention: NDArray[np.float64]
+    """Share of positions that keep the token of their initial noise, one per draw."""
+    cosine: NDArray[np.float64]
+    """Mean best cosine, one per draw."""
+    unique: NDArray[np.float64]
+    """Unique tokens, one per draw."""
+    agreement: dict[str, NDArray[np.float64]]
+    """Every statistic of agreement (`TOKENS`, `EMBEDDINGS`), one per draw."""
+    rarefaction: Float[NDArray[np.float64], "draws restarts"]
+    """Expected unique tokens in h restarts, one curve per draw."""
+
+
+def displace(
+    decoder: Decoder,
+    initial: Float[Tensor, "restarts tokens d_model"],
+    final: Float[Tensor, "restarts tokens d_model"],
+    *,
+    draws: int,
+    seed: int,
+) -> Displaced:
+    """Draws from the null of random displacements: each position keeps the length of its own move, not the direction.
+
+    Null hypothesis: the direction of every position's move is uniform on the sphere and independent of all others. The
+    restarts keep their initial noise, so what agrees because of the start is in the null too.
+
+    Args:
+        decoder: of the subject.
+        initial: where the restarts of one unit started.
+        final: where they ended.
+        draws: how many.
+        seed: of the directions.
+    """
+    start = initial.detach().float().cpu()
+    length = (final.detach().float().cpu() - start).norm(dim=-1, keepdim=True)
+    kept = decoder(start).best
+    groups = []
+    for steps in _steps(
+        length.expand_as(start), together=BLOCK // (decoder.vocabulary * kept.numel()), draws=draws, seed=seed
+    ):
+        moved = start + steps
+        decoded = decoder(moved)
+        groups.append((decoded.best, decoded.best_cosine.double().mean((1, 2)), embedding_values(steps, moved)))
+    ids, cosine, embeddings = zip(*groups, strict=True)
+    in_embeddings = {name: np.concatenate([one[name] for one in embeddings]) for name in embeddings[0]}
+    return _displaced(kept, torch.cat(ids), torch.cat(cosine), in_embeddings)
+
+
+def _steps(length: Tensor, *, together: int, draws: int, seed: int) -> Iterator[Tensor]:
+    """Random displacements of these lengths, some draws at a time; how many makes no difference to a draw."""
+    generator = _generator(seed, "displacement")
+    shape = length.shape[0] * length.shape[1], length.shape[2]
+    for start in range(0, draws, max(1, together)):
+        group = range(min(max(1, together), draws - start))
+        noise = torch.stack([torch.randn(shape, generator=generator) for _ in group])
+        yield length * normalize(noise, dim=-1).reshape(-1, *length.shape)
+
+
+def _displaced(kept: Tensor, ids: Tensor, cosine: Tensor, embeddings: dict[str, NDArray[np.float64]]) -> Displaced:
+    counts = incidence_counts(ids)
+    return Displaced(
+        retention=(ids == kept).double().mean((1, 2)).numpy(),
+        cosine=cosine.numpy(),
+        unique=counts.sum(axis=1).astype(np.float64),
+        agreement=token_values(ids) | embeddings,
+        rarefaction=rarefactions(counts),
+    )
