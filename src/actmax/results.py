@@ -249,7 +249,7 @@ def summarize(measured: Sequence[Measures], decided: Sequence[Verdict]) -> dict[
 
 def said_of(shares: pd.DataFrame) -> str:
     """The shares of verdicts over units in one sentence."""
-    judged = int(shares["units"].max())
+    judged = max(shares["units"].tolist())
     if judged == 0:
         return "No unit could be judged: one restart has no pairs, and a null needs 39 draws."
     parts = [
