@@ -297,7 +297,7 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
     if not parts:
         return pd.DataFrame(), notes
     units = pd.concat(parts, ignore_index=True).drop(columns="job")
-    units = units.assign(**_shares(units))
+    units = _with(units, _shares(units))
     groups = [_judged(pd.DataFrame(group), jobs) for _, group in units.groupby("condition", sort=True)]
     return pd.concat(groups, ignore_index=True), notes
 
@@ -314,7 +314,7 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
     decided = decide(tokens, embeddings, own)
     changed = [results.rejudged(row, decision) for row, decision in zip(rows, decided, strict=True)]
-    return units.assign(**pd.DataFrame(changed, index=units.index))
+    return _with(units, pd.DataFrame(changed, index=units.index).to_dict("series"))
 
 
 def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
@@ -336,9 +336,14 @@ def _null(row: Mapping[Any, Any], name: str, settings: NullSettings) -> Null:
 
 def _own_units(job: Job) -> pd.DataFrame:
     table = job.record.table("units")
-    table.insert(0, "condition", job.summary["condition"])
-    table.insert(0, "job", job.name)
-    return table.assign(jobs=1.0)
+    return _with(table, {"job": job.name, "condition": job.summary["condition"], "jobs": 1.0}, first=True)
+
+
+def _with(table: pd.DataFrame, columns: Mapping[str, Any], *, first: bool = False) -> pd.DataFrame:
+    """A table with columns put in or replaced, all at once: one by one is slow in a wide table."""
+    new = pd.DataFrame(dict(columns), index=table.index)
+    old = table.drop(columns=list(columns), errors="ignore")
+    return pd.concat([new, old] if first else [old, new], axis=1)
 
 
 def _unit(address: Sequence[Any]) -> Unit:
