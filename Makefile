@@ -16,7 +16,7 @@ demo: setup ## Report A's experiment on a real model; about 4 minutes on 2 cores
 	$(BIN)/actmax experiment=reproducibility subject=smollm2
 
 test: setup lint ## the fast checks
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --cov --cov-report=term-missing:skip-covered
 
 test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment
 	$(BIN)/python -m pytest -m slow --cov --cov-append --cov-report=term
