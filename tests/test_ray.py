@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cli import QUICK, Actmax, planted, states
+from cli import QUICK, planted, states
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 pytest.importorskip("ray")
@@ -45,7 +45,7 @@ def most_at_once(spans: list[tuple[str, str, str]]) -> int:
     return max(sum(start <= at < end for _, start, end in spans) for _, at, _ in spans)
 
 
-def test_a_sweep_of_which_one_job_raises_and_one_is_killed(tmp_path: Path, actmax: Actmax) -> None:
+def test_a_sweep_of_which_one_job_raises_and_one_is_killed(tmp_path: Path) -> None:
     sweep = (*SWEEP, *planted(tmp_path / "plants"))
     (tmp_path / "plants/2").write_text("raise")
     (tmp_path / "plants/5").write_text("kill")
@@ -71,8 +71,8 @@ def test_a_sweep_of_which_one_job_raises_and_one_is_killed(tmp_path: Path, actma
     for gpu in ("0", "1"):
         assert most_at_once([one for one in spans if one[0] == gpu]) == 1
 
-    undisturbed = actmax(*sweep, "sweep=whole")  # by serial, in this process
-    assert undisturbed.code == 0, undisturbed.err
+    undisturbed = actmax_command(tmp_path, *sweep, "sweep=whole", *GPUS)
+    assert undisturbed.returncode == 0, undisturbed.stdout + undisturbed.stderr
     for name in TABLES:
         pair = [pd.read_parquet(tmp_path / "outputs" / one / f"{name}.parquet") for one in ("s", "whole")]
         pd.testing.assert_frame_equal(*pair, check_exact=True)

@@ -439,16 +439,18 @@ def design(cfg: DictConfig) -> Design:
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """What identifies a job's work in its config: everything that can change its result."""
-    content: Any = OmegaConf.to_container(cfg, resolve=True)
     if cfg.task.name == "simulation":
-        return {"task": content["task"], "simulation": content["simulation"]}
-    content.pop("simulation")
+        return {key: _plain(cfg[key]) for key in ("task", "simulation")}
+    content = {str(key): _plain(cfg[key]) for key in cfg if key not in ("hydra", "simulation")}
     content = {**content, "seeds": seeds(cfg)}
-    content.pop("hydra", None)
     content["unit"] = [[unit.site, unit.layer, unit.index] for unit in units(cfg)]
     for key in NOT_IDENTITY:
         _remove(content, key.split("."))
     return content
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def request(cfg: DictConfig) -> str:
@@ -499,13 +501,12 @@ def job_folder(cfg: DictConfig) -> str:
 
     It is asked for before the folder is made, so a config that is wrong in itself leaves nothing behind.
     """
-    task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    check(task)
-    place = {"path": task.subject.path, "wheel": task.subject.wheel}
-    digest = job_hash({"config": identity(task), **place})[:10]
-    if task.task.name == "simulation":
-        return f"simulation_{task.simulation.distribution}_{digest}"
-    parts = [task.subject.name, task.unit.site, _short(task.unit.layer), _short(task.unit.index), digest]
+    check(cfg)
+    place = {"path": cfg.subject.path, "wheel": cfg.subject.wheel}
+    digest = job_hash({"config": identity(cfg), **place})[:10]
+    if cfg.task.name == "simulation":
+        return f"simulation_{cfg.simulation.distribution}_{digest}"
+    parts = [cfg.subject.name, cfg.unit.site, _short(cfg.unit.layer), _short(cfg.unit.index), digest]
     return "_".join(part for part in parts if part)
 
 

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ class MaximizationWork(Work):
         self.cfg, self.record, self.subject = cfg, record, _subject(cfg)
         self.rows = [Row(unit, seed) for unit in config.units(cfg) for seed in config.seeds(cfg)]
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, str | None]:
         """The job, and whose weights."""
         subject = self.subject
@@ -402,6 +403,11 @@ def _axes(cfg: DictConfig) -> dict[str, Any]:
     return {"site": cfg.unit.site, **{key: one[0] if len(one) == 1 else one for key, one in axes.items()}}
 
 
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
 def _setting(identity: dict[str, str | None], device: torch.device, seconds: dict[str, float]) -> dict[str, Any]:
     """Under which job, where, how long and with what a result came about."""
     name = platform.processor() or platform.machine()
@@ -418,7 +424,7 @@ def _setting(identity: dict[str, str | None], device: torch.device, seconds: dic
             "process": os.getpid(),
         },
         "seconds": {**seconds, "total": sum(seconds.values())},
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "versions": _versions(),
     }
 
 

@@ -161,10 +161,9 @@ class Sweeper(BasicSweeper):
         HydraConfig.instance().set_config(cfg)
         try:
             record = Record(Path(cfg.hydra.sweep.dir) / str(cfg.hydra.sweep.subdir))
-            task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-            config.check(task)
-            config.check_subject(task)
-            return Planned(tuple(overrides), record, _standing(record, task), cfg)
+            config.check(cfg)
+            config.check_subject(cfg)
+            return Planned(tuple(overrides), record, _standing(record, cfg), cfg)
         except InputError as error:
             allowed = f"{error.allowed} (in the job {' '.join(overrides)}; nothing was started)"
             raise InputError(error.key, error.value, allowed, error.way_out) from error

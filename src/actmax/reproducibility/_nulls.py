@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import nan
 from pathlib import Path
 from zipfile import BadZipFile
@@ -96,7 +97,7 @@ def uniform_unique(observed: int, drawn: int, vocabulary: int) -> Null:
     return Null(float(observed), float(mean), float(low), float(high), min(1.0, 2 * float(min(tails))), 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two pools are the same if they are one object: their samples are kept
 class Pool:
     """Decoded random directions: what the decoder makes of vectors in which nothing was found."""
 
@@ -113,12 +114,18 @@ class Pool:
         """
         if size > len(self.ids):
             raise ValueError(f"a sample of {size} cannot be drawn from a pool of {len(self.ids)}")
-        generator = np.random.default_rng(seed)
-        ids, cosines = self.ids.numpy(), self.cosines.double().numpy()
-        picks = (generator.choice(len(ids), size, replace=False, shuffle=False) for _ in range(draws))
-        pairs = [(len(np.unique(ids[pick])), cosines[pick].mean()) for pick in picks]
-        unique, cosine = np.asarray(pairs, dtype=np.float64).T
-        return unique, cosine
+        return _samples(self, size, draws, seed)
+
+
+@lru_cache(maxsize=8)
+def _samples(pool: Pool, size: int, draws: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Kept, for units and jobs of one size draw the same."""
+    generator = np.random.default_rng(seed)
+    ids, cosines = pool.ids.numpy(), pool.cosines.double().numpy()
+    picks = (generator.choice(len(ids), size, replace=False, shuffle=False) for _ in range(draws))
+    pairs = [(len(np.unique(ids[pick])), cosines[pick].mean()) for pick in picks]
+    unique, cosine = np.asarray(pairs, dtype=np.float64).T
+    return unique, cosine
 
 
 def random_pool(
@@ -155,6 +162,15 @@ def random_pool(
 
 def _read_pool(cache: Path, size: int) -> Pool | None:
     """The cached pool, or None where there is none or it is damaged (then it is made anew)."""
+    try:
+        return _held_pool(cache, size, cache.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=4)
+def _held_pool(cache: Path, size: int, changed: int) -> Pool | None:  # noqa: ARG001
+    """The same object for the same file, as long as it does not change."""
     try:
         with cache.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
             pool = Pool(torch.from_numpy(held["ids"]), torch.from_numpy(held["cosines"]))
