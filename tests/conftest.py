@@ -39,11 +39,10 @@ def _cache(request: pytest.FixtureRequest, session_cache: Path, monkeypatch: pyt
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Tiny tensors gain nothing from threads, and lose much to their waiting where other work runs beside the tests."""
     threads = torch.get_num_threads()
-    if request.node.get_closest_marker("slow") is None:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 

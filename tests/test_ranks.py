@@ -84,6 +84,7 @@ class TestTwoRanks:
         # which job it is does not depend on the devices
         assert "Verdict" in actmax(*job, *diary, "hydra.run.dir=two").out
 
+    @pytest.mark.slow
     def test_that_average_their_gradients_would_be_found_out(self, actmax: Actmax, tmp_path: Path) -> None:
         job = (*EXACT, "seeds='0:2'")
         averaging = "+callbacks.averaging._target_=cli.Averaging"

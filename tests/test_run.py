@@ -78,6 +78,7 @@ class TestRecord:
         assert torch.equal(load_file(job / "embeddings.safetensors")["initial"][0], expected)
         assert torch.equal(scaled(matrix, 5)(7), expected)
 
+    @pytest.mark.slow
     def test_of_several_units_in_one_batch_equals_a_sweep_over_them(self, actmax: Actmax) -> None:
         exact = ("subject.dtype=float64", "seeds='0:2'")
         batch = actmax(*TINY, *exact, "unit.layer=[1,2]", "unit.index='3:5'").job

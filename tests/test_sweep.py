@@ -51,6 +51,7 @@ class TestSerial:
         assert set(jobs["seeds"]) == {"0", "1"}
         assert "steps" not in jobs.columns  # it does not differ
 
+    @pytest.mark.slow
     def test_restarts_of_several_jobs_are_measured_as_those_of_one(self, actmax: Actmax, tmp_path: Path) -> None:
         actmax(*GRID)
         actmax(*TINY, "seeds=[0,1]", "unit.layer=[4,8]", "unit.index=[90,91]", "hydra.run.dir=one")
@@ -105,6 +106,7 @@ class TestSerial:
         assert "1 died before" in again.out
         assert states([first]) == ["complete"]
 
+    @pytest.mark.slow
     def test_experiments_sweep_by_themselves(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax(*TINY[:2], "experiment=layers", "steps=2", "seeds=0", *QUICK)
         assert ran.code == 0, ran.err
@@ -162,6 +164,7 @@ class TestStopped:
         _, err = process.communicate(timeout=120)
         return process.returncode, err
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
     def test_loses_nothing(self, actmax: Actmax, tmp_path: Path, sent: signal.Signals, code: int) -> None:
         returned, err = self.stop_in_second_job(tmp_path, sent)
