@@ -142,9 +142,13 @@ class MaximizationWork(Work):
         self.cfg, self.record, self.subject = cfg, record, _subject(cfg)
         self.rows = [Row(unit, seed) for unit in config.units(cfg) for seed in config.seeds(cfg)]
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, str | None]:
         """The job, and whose weights."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, str | None]:
         subject = self.subject
         work = {
             "config": config.identity(self.cfg),
