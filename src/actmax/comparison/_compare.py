@@ -102,6 +102,11 @@ def compare(
     samples = check_samples(activations, labels, pairs)
     # A copy: the caller may reuse the array, and `probabilities` reads it later.
     samples = replace(samples, values=samples.values.copy())
+    return Comparison(_table(_columns(samples, alpha, hedges=hedges, by=by)), alpha, samples)
+
+
+def _columns(samples: Samples, alpha: float, *, hedges: bool, by: bool) -> Columns:
+    """All columns of all units: statistics block by block, then the p-values, which need the whole call."""
     with np.errstate(all="ignore"):
         parts = [_statistics(block, samples.pairs) for block in samples.blocks()]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -110,8 +115,7 @@ def compare(
         tails = _tails(columns, n_0, n_1)
     for name in P_COLUMNS:
         columns |= p_columns(name, tails[name], by=by)
-    columns |= {"n_0": np.full(len(columns["auc"]), n_0), "n_1": np.full(len(columns["auc"]), n_1)}
-    return Comparison(_table(columns), alpha, samples)
+    return columns | {"n_0": np.full(len(columns["auc"]), n_0), "n_1": np.full(len(columns["auc"]), n_1)}
 
 
 def _statistics(block: Block, pairs: Int[ndarray, "pairs 2"] | None) -> Columns:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy import stats
 
@@ -92,10 +92,18 @@ def before_after(
         part = compare(values[:, chosen], labels, pairs=pairs, alpha=alpha).table
         parts.append(part.set_axis(np.flatnonzero(chosen), axis=0))
     table = pd.concat([part for part in parts if len(part)]).sort_index()
-    change = values[restarts:] - values[:restarts]
+    lead = _changes(values[restarts:] - values[:restarts], is_target, alpha)
+    return BeforeAfter(pd.concat([lead, table], axis=1), restarts, alpha)
+
+
+def _changes(
+    change: Float[ndarray, "restarts width"], is_target: Bool[ndarray, " width"], alpha: float
+) -> pd.DataFrame:
+    """The mean change of each coordinate with its interval."""
+    restarts, width = change.shape
     mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(restarts)
     half = stats.t.ppf(1 - alpha / 2, restarts - 1) * error
-    lead = pd.DataFrame(
+    return pd.DataFrame(
         {
             "coordinate": np.arange(width),
             "is_target": is_target,
@@ -105,7 +113,6 @@ def before_after(
             "descriptive": " ".join(DESCRIPTIVE),
         }
     )
-    return BeforeAfter(pd.concat([lead, table], axis=1), restarts, alpha)
 
 
 def _separation(target: Mapping[Any, Any]) -> str:

@@ -114,12 +114,29 @@ def own_agreement(
         ([1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], True)
     """
     units, seeds = ids.shape[:2]
-    draws = max(LEAST, DRAWS_PER_UNIT * units) if draws is None else draws
-    if draws < LEAST_PER_UNIT * units:
-        raise ValueError(f"{draws} relabellings of {units} units are too few: at least {LEAST_PER_UNIT} per unit")
+    draws = _enough(draws, units)
     if units < 2 or seeds < 2:
         reason = "one unit" if units < 2 else "one seed"
         return Own(f"not available: {reason}", units=units, seeds=seeds)
+    return _relabelled(ids, displacement, draws, seed)
+
+
+def _enough(draws: int | None, units: int) -> int:
+    """How many relabellings: as many as asked for, or the default."""
+    draws = max(LEAST, DRAWS_PER_UNIT * units) if draws is None else draws
+    if draws < LEAST_PER_UNIT * units:
+        raise ValueError(f"{draws} relabellings of {units} units are too few: at least {LEAST_PER_UNIT} per unit")
+    return draws
+
+
+def _relabelled(
+    ids: Int[Tensor, "units seeds tokens"],
+    displacement: Float[Tensor, "units seeds tokens d_model"],
+    draws: int,
+    seed: int,
+) -> Own:
+    """Both spaces under the same relabellings."""
+    units, seeds = ids.shape[:2]
     shape = (units, seeds, units, seeds)
     similarities = jaccards(ids.flatten(0, 1)), assigned_cosines(displacement.flatten(0, 1))
     spaces = [_Space(similarity.numpy().reshape(shape)) for similarity in similarities]
