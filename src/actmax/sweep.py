@@ -182,19 +182,22 @@ class Sweeper(BasicSweeper):
         """Collects, shows, and says what failed."""
         from actmax import collection, report  # pandas and torch; a wrong config is answered without them
 
+        trouble = ""
         try:
             collected = collection.collect(folder)
             if self.config.report:
                 report.show_sweep(collected)
+        except InputError:
+            trouble = f"There is no record in {folder} to collect."
         except Exception as error:  # the records are whole, whatever the collection makes of them
-            log.exception("collecting failed; the records are whole: actmax-report %s tries again", folder)
-            raise JobError(f"collecting {folder} failed ({type(error).__name__}: {error})") from error
+            log.exception("collecting failed")
+            trouble = f"Collecting failed ({type(error).__name__}: {error}); actmax-report {folder} tries again."
         if failed:
             report.show_failures([(one.job.record.folder, one.state, one.message, one.job.command) for one in failed])
-            raise JobError(
-                f"{len(failed)} of {count} jobs are not complete. The same command again runs these alone; "
-                f"what is there was collected in {folder}."
-            )
+            said = f"{len(failed)} of {count} jobs are not complete. The same command again runs these alone."
+            raise JobError(f"{said} {trouble or f'What is there was collected in {folder}.'}")
+        if trouble:
+            raise JobError(trouble)
 
 
 def _standing(record: Record, task: DictConfig) -> str:
