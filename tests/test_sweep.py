@@ -15,9 +15,11 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from actmax.record import Record
+from actmax.subject import load
 from cli import QUICK, Actmax, planted, start, states
 
 TINY = ("subject=tiny", "subject.dtype=float64", "steps=12", "sweep=s", *QUICK)
+TINY_MODEL = {"model_type": "gpt2", "n_layer": 3, "n_embd": 24, "n_head": 4, "n_positions": 32}
 GRID = ("-m", *TINY, "seeds=0,1", "unit.layer=4,8", "unit.index=90,91")
 TABLES = ("tokens", "restarts", "candidates", "trajectory", "units", "layers")
 
@@ -87,6 +89,29 @@ class TestSerial:
         assert all(after[name] > before[name] for name in before)
         assert sweep_json(tmp_path / "outputs/s")["jobs"]["total"] == 2  # the old ones are no jobs of the sweep
 
+    def test_report_false_collects_and_shows_nothing(self, actmax: Actmax, tmp_path: Path) -> None:
+        ran = actmax("-m", *TINY, "seeds=0,1", "report=false")
+        assert ran.code == 0, ran.err
+        assert "Means over units" not in ran.out
+        assert sweep_json(tmp_path / "outputs/s")["jobs"]["complete"] == 2
+        assert "Means over units" in actmax("-m", *TINY, "seeds=0,1").out
+
+    def test_other_weights_in_the_same_folder_are_another_job(self, actmax: Actmax, tmp_path: Path) -> None:
+        for seed in (0, 1):
+            subject = load(name="tiny", source="random", architecture=TINY_MODEL, seed=seed)
+            subject.model.save_pretrained(tmp_path / f"model{seed}")
+            subject.tokenizer.save_pretrained(tmp_path / f"model{seed}")
+        sweep = ("-m", *TINY, f"subject.path={tmp_path / 'model0'}", "unit.layer=1", "unit.index=5", "seeds=0,1")
+        assert actmax(*sweep).code == 0
+        assert "2 complete already" in actmax(*sweep).out
+        weights = "model.safetensors"
+        (tmp_path / "model0" / weights).write_bytes((tmp_path / "model1" / weights).read_bytes())
+        ran = actmax(*sweep)
+        assert "complete already" not in ran.out
+        assert ran.code == 1
+        assert ran.out.count("it holds the record of another job") == 2
+        assert actmax(*sweep, "force=true").code == 0
+
     def test_a_job_asked_for_twice_runs_once(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax("-m", *TINY, "seeds=0,'0:1'")
         assert ran.code == 0, ran.err
@@ -144,6 +169,14 @@ class TestFailure:
         assert "unit.layer=10" in ran.err
         assert "0 to 9" in ran.err
         assert not (tmp_path / "outputs").exists()
+
+    def test_of_every_job_before_its_record_is_named_too(self, actmax: Actmax) -> None:
+        ran = actmax("-m", *TINY, "decode.top_k=300,301")
+        assert ran.code == 1
+        assert "decode.top_k=300" in ran.out
+        assert "decode.top_k=301" in ran.out
+        assert "2 of 2 jobs are not complete" in ran.err
+        assert "There is no record" in ran.err
 
     def test_of_the_input_in_a_job_alone_is_named(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax("-m", *TINY, "decode.top_k=3,300")

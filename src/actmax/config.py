@@ -16,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from actmax.architecture import SITES, Unit, geometry, read_geometry
 from actmax.errors import InputError
 from actmax.record import job_hash
-from actmax.weights import locate
+from actmax.weights import fingerprint, locate
 
 if TYPE_CHECKING:
     from actmax.comparison import Design  # scipy and statsmodels: seconds
@@ -458,7 +458,7 @@ def request(cfg: DictConfig) -> str:
 
     Equal requests are the same job; that one job may have several (the same weights in two folders).
     """
-    files = {} if cfg.task.name == "simulation" else {"weights": _weights(cfg), "init": init_hash(cfg)}
+    files = {} if cfg.task.name == "simulation" else {"weights": fingerprint(**_place(cfg)), "init": init_hash(cfg)}
     return job_hash({"config": identity(cfg), **files})
 
 
@@ -481,12 +481,6 @@ def init_hash(cfg: DictConfig) -> str | None:
 
 def _place(cfg: DictConfig) -> dict[str, Any]:
     return {key: cfg.subject[key] for key in ("source", "id", "revision", "path", "wheel")}
-
-
-def _weights(cfg: DictConfig) -> str | None:
-    if cfg.subject.source == "random" and cfg.subject.path is None:
-        return None
-    return locate(**_place(cfg)).fingerprint
 
 
 def _remove(content: dict[str, Any], path: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from actmax.architecture import Geometry, geometry, read_geometry
 from actmax.errors import InputError
-from actmax.weights import locate
+from actmax.weights import fingerprint, locate
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -474,9 +474,10 @@ def _bars_on_terminals_only() -> Iterator[None]:
 
 def shared(**spec: Any) -> Subject:
     """The subject that `load` gives, the last one kept: jobs of one process share it, for nothing changes it."""
-    return _shared(json.dumps(spec, sort_keys=True))
+    return _shared(json.dumps(spec, sort_keys=True), fingerprint(**spec))
 
 
 @lru_cache(maxsize=1)
-def _shared(spec: str) -> Subject:
+def _shared(spec: str, content: str | None) -> Subject:  # noqa: ARG001
+    """Kept as long as the files stay what they are."""
     return load(**json.loads(spec))

@@ -103,6 +103,21 @@ def cache_folder() -> Path:
     return Path(named) if named else user_cache_path("actmax")
 
 
+def fingerprint(
+    *,
+    source: str,
+    id: str | None = None,  # noqa: A002
+    revision: str | None = None,
+    path: str | None = None,
+    wheel: str | None = None,
+    **_: object,
+) -> str | None:
+    """Names what the weights of a subject are, without loading them; None for random ones, which the config names."""
+    if source == "random" and path is None:
+        return None
+    return locate(source=source, id=id, revision=revision, path=path, wheel=wheel).fingerprint
+
+
 def locate(*, source: str, id: str | None, revision: str | None, path: str | None, wheel: str | None) -> Weights:  # noqa: A002
     """Finds the weights of a subject, fetching them once if they are not here yet.
 
