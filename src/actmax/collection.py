@@ -21,10 +21,13 @@ import yaml
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
 
-from actmax import results
+from actmax import gap, results
 from actmax.architecture import Unit
 from actmax.decoding import Decoder
 from actmax.errors import InputError
+from actmax.gap import GapSettings
+from actmax.ladder import ladder
+from actmax.maximization import Objective
 from actmax.record import Record, Status, Table, now
 from actmax.reproducibility import (
     PRIMARY,
@@ -52,6 +55,8 @@ HEADLINE = {
     "displacement_cosine_assigned": "null_displacement_cosine_assigned_mean",
 }
 """A unit's headline numbers, each with the mean of its null."""
+GAPS = ("random_activation_mean", "activation_snapped_mean", "z_final", "z_snapped", "z_retokenised")
+"""Of the decode gap: means over units say where the gain dies."""
 ENDS = ("activation_initial", "activation_final")
 STATES = ("complete", "failed", "interrupted", "running", "died")
 
@@ -109,6 +114,8 @@ class Collected:
     """A row per condition and unit, its restarts from all jobs together, each number beside its null."""
     layers: pd.DataFrame
     """A row per condition, site and layer: means over units."""
+    ladder: pd.DataFrame
+    """A row per prior and site, where there are several priors; else empty."""
     left_out: tuple[tuple[str, str], ...]
     """Records that could not be read, with the reason."""
     notes: tuple[str, ...]
@@ -129,17 +136,32 @@ def collect(folder: Path) -> Collected:
     complete = [job for job in jobs if job.state == "complete"]
     target = Record(folder)
     for name in get_args(Table):
-        if name not in ("units", "jobs", "layers"):
+        if name not in ("units", "jobs", "layers", "ladder"):
             _concatenate(target, name, [job for job in complete if name in job.tables])
     table, (units, notes) = _job_table(jobs), _units(complete)
     layers = _aggregate(units, ["condition", "site", "layer"])
+    rungs = _ladder(units, complete)
     target.write_table("jobs", table)
     if len(units):
         target.write_table("units", units)
         target.write_table("layers", layers)
-    summary = _summary(folder, table, units, layers, left_out, notes)
+    if len(rungs):
+        target.write_table("ladder", rungs)
+    summary = {**_summary(folder, table, units, layers, left_out, notes), "ladder": _rows(rungs, list(rungs.columns))}
     target.write_json("sweep.json", summary)
-    return Collected(folder, table, units, layers, tuple(left_out), tuple(notes), summary)
+    return Collected(folder, table, units, layers, rungs, tuple(left_out), tuple(notes), summary)
+
+
+def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """The priors side by side, where there are several."""
+    if not len(units) or units["prior"].nunique() < 2:
+        return pd.DataFrame()
+    seconds: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        if "units" in job.tables:
+            key = str(job.summary["condition"]), str(job.config["unit"]["site"])
+            seconds[key] = seconds.get(key, 0.0) + job.summary["seconds"]["fit"]
+    return ladder(units, seconds)
 
 
 def _jobs(folder: Path) -> tuple[list[Job], list[tuple[str, str]]]:
@@ -336,7 +358,9 @@ def _null(row: Mapping[Any, Any], name: str, settings: NullSettings) -> Null:
 
 def _own_units(job: Job) -> pd.DataFrame:
     table = job.record.table("units")
-    return _with(table, {"job": job.name, "condition": job.summary["condition"], "jobs": 1.0}, first=True)
+    summary = job.summary
+    named = {"job": job.name, "condition": summary["condition"], "prior": summary["prior"], "jobs": 1.0}
+    return _with(table, named, first=True)
 
 
 def _with(table: pd.DataFrame, columns: Mapping[str, Any], *, first: bool = False) -> pd.DataFrame:
@@ -370,8 +394,11 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
     pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
     measured = measure(restarts, decoder, pool, settings=settings, name=subject.token)
     (decision,) = judge([measured], Own("not available: one unit"))
-    found = results.unit_row(unit, measured, decision)
-    row = {"job": None, "condition": condition, **found, "jobs": float(len(jobs))}
+    ended = {unit: (restarts, decoder(restarts.final).best)}
+    gaps = gap.measure(subject, Objective(**config["objective"]), ended, settings=GapSettings(**config["gap"]))
+    found = results.unit_row(unit, measured, decision, gaps[unit])
+    named = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
+    row = {**named, **found, "jobs": float(len(jobs))}
     return pd.DataFrame([row]).astype({"layer": "Int64"})
 
 
@@ -407,7 +434,7 @@ def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Means over units, and in how many the retention and the repeats differ from their null."""
     if not len(units):
         return units
-    numbers = ["activation_initial_mean", "activation_final_mean", *HEADLINE, *HEADLINE.values()]
+    numbers = ["activation_initial_mean", "activation_final_mean", *GAPS, *HEADLINE, *HEADLINE.values()]
     groups = units.groupby(by, sort=True, dropna=False)
     counts = groups.agg(units=("index", "size"), restarts=("restarts", "sum"))
     means = pd.DataFrame(groups[numbers].mean())
@@ -428,8 +455,8 @@ def _summary(
 ) -> dict[str, Any]:
     states = jobs["state"].tolist() if len(jobs) else []
     unfinished = pd.DataFrame(jobs[jobs["state"] != "complete"]) if len(jobs) else jobs
-    overall = _aggregate(units, ["condition"])
-    keep = [*UNIT, "condition", "restarts", "activation_final_mean", *HEADLINE, *HEADLINE.values(), "convergence"]
+    overall = _aggregate(units, ["condition", "prior"])
+    keep = [*UNIT, "condition", "prior", "restarts", "activation_final_mean", *GAPS, "gap", *HEADLINE, *HEADLINE.values(), "convergence"]
     return {
         "sweep": folder.resolve().name,
         "collected": now(),

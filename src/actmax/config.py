@@ -156,6 +156,22 @@ class NullConfig:
 
 
 @dataclass
+class GapConfig:
+    """How large the null of random text is."""
+
+    draws: int = 500
+    seed: int = 0
+
+
+@dataclass
+class RoundingConfig:
+    """How many restarts of each unit are run again to see what arithmetic does, and how."""
+
+    restarts: int = 0
+    kernel: str = "other"
+
+
+@dataclass
 class LoggerConfig:
     """Where running measures go."""
 
@@ -216,6 +232,8 @@ class Config:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     nulls: NullConfig = field(default_factory=NullConfig)
+    gap: GapConfig = field(default_factory=GapConfig)
+    rounding: RoundingConfig = field(default_factory=RoundingConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     seeds: Any = MISSING
@@ -241,6 +259,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "objective.reduction": ("mean", "last", "max"),
     "objective.sign": ("maximize", "minimize"),
     "optimizer.name": ("adam", "adamw", "sgd"),
+    "rounding.kernel": ("other", "same"),
     "logger.name": ("csv", "wandb", "none"),
     "launch.name": ("serial", "gpus", "cluster", "slurm"),
     **{f"prior.{term}.scale": ("relative", "absolute") for term in PRIOR_TERMS},
@@ -256,6 +275,8 @@ AT_LEAST: dict[str, int] = {
     "nulls.pool": 1000,
     "nulls.draws": 20,
     "nulls.displacements": 20,
+    "gap.draws": 20,
+    "rounding.restarts": 0,
     "launch.jobs_per_gpu": 1,
     "launch.gpus": 0,
     "launch.minutes": 1,
@@ -375,6 +396,16 @@ def prior_terms(cfg: DictConfig) -> dict[str, dict[str, Any]]:
 def parameterizations(cfg: DictConfig) -> list[str]:
     """The parameterizations in use; `check` allows one at most."""
     return [name for name in PARAMETERIZATIONS if cfg.prior[name].use]
+
+
+def prior_label(cfg: DictConfig) -> str:
+    """What a person calls the priors of a job: `none`, `l2`, `simplex+fluency`, `l2 0.5`."""
+    weights = {name: (one["weight"], one["scale"]) for name, one in prior_terms(cfg).items()}
+    terms = [
+        name if weight == (1, "relative") else f"{name} {weight[0]:g}" + " absolute" * (weight[1] == "absolute")
+        for name, weight in weights.items()
+    ]
+    return "+".join([*parameterizations(cfg), *terms]) or "none"
 
 
 def _check_prior(cfg: DictConfig) -> None:

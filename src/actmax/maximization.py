@@ -272,14 +272,7 @@ class Maximization(LightningModule):
         return self.subject.run(embeddings, self._places(chunk) + whole)
 
     def _reduced(self, captured: Mapping[Place, Tensor], chunk: slice, dtype: torch.dtype) -> Tensor:
-        units, places = [row.unit for row in self.rows[chunk]], self._places(chunk)
-        if len(set(places)) == 1:
-            target = captured[places[0]]
-            index = torch.tensor([unit.index for unit in units], device=target.device)
-            values = target.gather(2, index[:, None, None].expand(-1, target.shape[1], 1))[..., 0]
-        else:
-            values = torch.stack([captured[place][row, :, units[row].index] for row, place in enumerate(places)])
-        return self.objective.activation(values.to(dtype))
+        return own_activations(captured, [row.unit for row in self.rows[chunk]], self.objective, dtype)
 
     @torch.no_grad()
     def prior_values(
@@ -345,6 +338,20 @@ class Maximization(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the job and the subject; the weights themselves stay out."""
         checkpoint["actmax"] = self.identity
+
+
+def own_activations(
+    captured: Mapping[Place, Tensor], units: Sequence[Unit], objective: Objective, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, " rows"]:
+    """The activation of each row's own unit, reduced over positions, from what `Subject.run` captured."""
+    places = [(unit.site, unit.layer) for unit in units]
+    if len(set(places)) == 1:
+        target = captured[places[0]]
+        index = torch.tensor([unit.index for unit in units], device=target.device)
+        values = target.gather(2, index[:, None, None].expand(-1, target.shape[1], 1))[..., 0]
+    else:
+        values = torch.stack([captured[place][row, :, units[row].index] for row, place in enumerate(places)])
+    return objective.activation(values.to(dtype))
 
 
 def by_unit(rows: Sequence[Row]) -> dict[Unit, list[int]]:

@@ -25,7 +25,7 @@ from actmax.errors import BusyError, InputError
 if TYPE_CHECKING:
     import pandas as pd  # half a second, and this module is read before the config is checked
 
-VERSION = 1
+VERSION = 2
 """Of the record's layout; a reader refuses another."""
 
 State = Literal["running", "complete", "interrupted", "failed"]
@@ -38,6 +38,9 @@ Table = Literal[
     "candidates",
     "units",
     "rarefaction",
+    "gaps",
+    "rounding",
+    "ladder",
     "comparison",
     "rates",
     "effects",

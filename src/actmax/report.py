@@ -38,6 +38,10 @@ def show(record: Record, console: Console | None = None) -> None:
     else:
         console.print(unit_table(record.table("units")))
     console.print(f"[bold]Verdict.[/bold] {escape(str(summary['verdict']))}", highlight=False)
+    for key, title in (("decode_gap", "Decode gap"), ("rounding", "Rounding")):
+        if key in summary:
+            said = summary[key]["statement"] if key == "rounding" else summary[key]
+            console.print(f"[bold]{title}.[/bold] {escape(said)}", highlight=False)
     compared = summary.get("comparison", {})
     if isinstance(compared, dict):
         for unit, statement in compared.items():
@@ -60,15 +64,34 @@ def line(record: Record) -> str:
     )
 
 
+def draw(record: Record) -> None:
+    """Writes a job's figures."""
+    from actmax import figures  # matplotlib takes half a second
+
+    if record.path("gaps.parquet").exists():
+        figures.save(record, "decode_gap", lambda: figures.decode_gap(record.table("gaps")))
+
+
+def draw_sweep(found: Collected) -> None:
+    """Writes a sweep's figures."""
+    from actmax import figures
+
+    if len(found.ladder):
+        figures.save(Record(found.folder), "pareto", lambda: figures.pareto(found.ladder))
+
+
 def show_sweep(found: Collected, console: Console | None = None) -> None:
     """Prints what a folder of records says: a row per layer, what is missing, where the tables lie."""
     console = console or _console()
-    if len(found.layers):
+    if len(found.ladder):
+        console.print(ladder_table(found.ladder))
+    elif len(found.layers):
         console.print(layer_table(found.layers))
     for row in found.summary["overall"]:
         said = "; ".join(f"{row[label]} {label}" for label in VERDICTS if row[label])
-        judged = f"[bold]Verdict.[/bold] Of {row['units']} units ({row['restarts']} restarts): {said or 'none judged'}"
-        console.print(judged + (f", condition {row['condition'][:8]}" if len(found.summary["overall"]) > 1 else ""))
+        which = f", {_condition(row)}" if len(found.summary["overall"]) > 1 else ""
+        judged = f"Of {row['units']} units ({row['restarts']} restarts): {said or 'none judged'}"
+        console.print(f"[bold]Verdict[/bold]{which}. {judged}", highlight=False)
     counts = {state: number for state, number in found.summary["jobs"].items() if number and state != "total"}
     said = ", ".join(f"{number} {state}" for state, number in counts.items())
     console.print(f"[bold]Jobs.[/bold] {found.summary['jobs']['total']}: {said}", highlight=False)
@@ -108,6 +131,35 @@ def layer_table(layers: pd.DataFrame) -> Table:
     return table
 
 
+def _condition(row: dict[str, Any]) -> str:
+    return f"prior {row['prior']} ({row['condition'][:8]})"
+
+
+def ladder_table(rungs: pd.DataFrame) -> Table:
+    """A row per site and prior: what it bought, and what it cost."""
+    table = Table(title="Priors at equal steps: means over units; in brackets the null's mean", box=box.SIMPLE_HEAD)
+    table.caption = (
+        "z: activation against random tokens, of the optimum and once snapped to its tokens\n"
+        "(± standard error over units); nats: cross-entropy per snapped token; shared, moves:\n"
+        "agreement of restarts in tokens and in embedding space; * on the Pareto front of\n"
+        "z snapped and shared tokens"
+    )
+    for name in ("site", "prior", "seconds", "z optimum", "z snapped", "nats", "shared", "moves"):
+        table.add_column(name, justify="left" if name in ("site", "prior") else "right")
+    for row in rungs.to_dict("records"):
+        table.add_row(
+            str(row["site"]),
+            str(row["prior"]) + ("*" if row["pareto_tokens"] else ""),
+            f"{row['seconds']:.0f}",
+            f"{row['z_final']:.3g}",
+            f"{row['z_snapped']:.2f} ±{row['z_snapped_se']:.2f}",
+            f"{row['cross_entropy_mean']:.1f} ({row['null_cross_entropy_mean']:.1f})",
+            f"{row['jaccard']:.1%} ({row['null_jaccard_mean']:.1%})",
+            f"{row['displacement_cosine_assigned']:.3f} ({row['null_displacement_cosine_assigned_mean']:.3f})",
+        )
+    return table
+
+
 def show_failures(failures: Sequence[tuple[Path, str, str, str]], console: Console | None = None) -> None:
     """Prints the jobs of a sweep that are not complete: folder, state, error, and the command that runs one alone."""
     console = console or _console()
@@ -129,9 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = parser.parse_args(arguments).folder
     try:
         if Record(folder).status() is not None:
+            draw(Record(folder))
             show(Record(folder))
         else:
-            show_sweep(collect(folder))
+            found = collect(folder)
+            draw_sweep(found)
+            show_sweep(found)
     except InputError as error:
         print(f"actmax-report: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

@@ -14,17 +14,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from actmax import reproducibility
+from actmax import gap, reproducibility
 from actmax.architecture import Unit
 from actmax.comparison import Simulation
 from actmax.decoding import Decoder
-from actmax.maximization import Maximization, by_unit
+from actmax.gap import NO_GAIN, RETOKENISE, SNAP, STAGES, SURVIVES, Gap, GapSettings
+from actmax.maximization import Maximization, Objective, by_unit
 from actmax.record import Record
-from actmax.reproducibility import AGREEMENT, Measures, NullSettings, Own, Pool, Restarts, Verdict, own_agreement
+from actmax.reproducibility import AGREEMENT, Ends, Measures, NullSettings, Own, Pool, Restarts, Verdict, own_agreement
 from actmax.subject import Subject
 
 log = logging.getLogger(__name__)
 
+SPREAD = ("tokens_equal", "displacement_cosine", "activation_difference")
+"""How alike two restarts ended."""
 OWN_UNITS = 256
 """Units above which they are not set against each other: similarities of all their restarts are held at once."""
 
@@ -69,16 +72,20 @@ def measure_units(
     subject: Subject,
     found: Mapping[Unit, tuple[list[int], Restarts]],
     *,
+    objective: Objective,
     settings: NullSettings,
+    gap_settings: GapSettings,
     cache: Path,
 ) -> dict[str, Any]:
-    """Sets every unit beside its nulls: writes `units.parquet` and returns the summary's headline numbers.
+    """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
 
     Args:
         record: of the job.
         subject: whose tokens they are.
         found: the restarts of each unit.
+        objective: that they were optimized for.
         settings: of the nulls.
+        gap_settings: of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
     """
     decoder = Decoder(subject.embedding_matrix)
@@ -90,10 +97,14 @@ def measure_units(
         for _, restarts in tqdm(found.values(), desc="nulls", unit="unit", disable=silent)
     ]
     decided = reproducibility.judge(measured, own_of([one for _, one in found.values()], decoder, settings))
-    rows = [unit_row(*row) for row in zip(found, measured, decided, strict=True)]
+    ended = {unit: (restarts, decoder(restarts.final).best) for unit, (_, restarts) in found.items()}
+    gaps = gap.measure(subject, objective, ended, settings=gap_settings)
+    rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
     record.write_table("units", pd.DataFrame(rows).astype({"layer": "Int64"}))
     record.write_table("rarefaction", pd.concat(map(rarefaction_rows, found, measured), ignore_index=True))
-    return summarize(measured, decided)
+    by_restart = [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()]
+    record.write_table("gaps", pd.concat(by_restart, ignore_index=True))
+    return summarize(measured, decided, list(gaps.values()))
 
 
 def own_of(restarts: Sequence[Restarts], decoder: Decoder, settings: NullSettings) -> Own:
@@ -118,6 +129,68 @@ def rarefaction_rows(unit: Unit, measures: Measures) -> pd.DataFrame:
     for place, (name, value) in enumerate({"site": unit.site, "layer": unit.layer, "index": unit.index}.items()):
         table.insert(place, name, value)
     return table.astype({"layer": "Int64"})
+
+
+def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
+    """A row per restart: its activation on the way to text, beside random text."""
+    address = {"site": unit.site, "layer": pd.array([unit.layer], dtype="Int64")[0], "index": unit.index}
+    columns = {
+        "seed": list(seeds),
+        "text": list(one.texts),
+        "retokenised_same": list(one.same),
+        "retokenised_tokens": list(one.lengths),
+        **{f"activation_{stage}": getattr(one, stage) for stage in STAGES},
+        "random_activation_mean": one.random.activation.mean(),
+        "random_activation_sd": one.random.activation.std(ddof=1),
+        "cross_entropy": one.cross_entropy,
+        "random_cross_entropy_mean": one.random.cross_entropy.mean(),
+    }
+    table = pd.DataFrame({**dict.fromkeys(address), **columns})
+    return table.assign(**address).astype({"layer": "Int64"})
+
+
+def write_rounding(
+    record: Record,
+    subject: Subject,
+    found: Mapping[Unit, tuple[list[int], Restarts]],
+    again: Mapping[Unit, tuple[list[int], Restarts]],
+    *,
+    kernel: str,
+) -> dict[str, Any]:
+    """Writes `rounding.parquet`, a row per unit, and returns its means over units with a statement.
+
+    Args:
+        record: of the job.
+        subject: whose tokens they are.
+        found: the restarts of each unit.
+        again: the first seeds of each unit once more.
+        kernel: the attention kernel of the second run.
+    """
+    decoder = Decoder(subject.embedding_matrix)
+
+    def ends(restarts: Restarts) -> Ends:
+        return Ends(decoder(restarts.final).best, restarts)
+
+    rows = [
+        {"site": unit.site, "layer": unit.layer, "index": unit.index, "kernel": kernel, "restarts": len(second.final)}
+        | reproducibility.rounding(ends(found[unit][1]), ends(second)).flat()
+        for unit, (_, second) in again.items()
+    ]
+    table = pd.DataFrame(rows).astype({"layer": "Int64"})
+    record.write_table("rounding", table)
+    means = table.drop(columns=["site", "layer", "index", "kernel"]).mean().to_dict()
+    return {"kernel": kernel, **means, "statement": rounding_of(means, kernel)}
+
+
+def rounding_of(means: Mapping[Any, float], kernel: str) -> str:
+    """The rounding spread in words."""
+    same, other = ({name: means[f"{kind}_{name}"] for name in SPREAD} for kind in ("same_seed", "different_seeds"))
+    return (
+        f"The same seeds again, {means['restarts']:.0f} of each unit, attention kernel {kernel}: "
+        f"{same['tokens_equal']:.0%} of the tokens equal (different seeds: {other['tokens_equal']:.1%}), displacement "
+        f"cosine {same['displacement_cosine']:.3f} ({other['displacement_cosine']:.3f}), activations "
+        f"{same['activation_difference']:.2%} apart ({other['activation_difference']:.2%})."
+    )
 
 
 def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
@@ -207,12 +280,13 @@ def unit_tables(
     return frame(tokens, positions), frame(candidates, positions * top_k), frame(per_restart, 1)
 
 
-def unit_row(unit: Unit, measures: Measures, decision: Verdict) -> dict[str, Any]:
+def unit_row(unit: Unit, measures: Measures, decision: Verdict, one: Gap) -> dict[str, Any]:
     """A unit's row of `units.parquet`: its address, every headline number with its null, its verdict."""
     numbers = measures.flat()
     numbers["tokens_repeated"] = json.dumps(numbers["tokens_repeated"], ensure_ascii=False)
     address = {"site": unit.site, "layer": unit.layer, "index": unit.index}
-    return {**address, **numbers, **convergence(decision), "verdict": reproducibility.verdict(measures, decision)}
+    said = {"verdict": reproducibility.verdict(measures, decision), "decode_gap": one.statement}
+    return {**address, **numbers, **one.flat(), **convergence(decision), **said}
 
 
 def convergence(decision: Verdict) -> dict[str, Any]:
@@ -235,16 +309,31 @@ def rejudged(row: Mapping[Any, Any], decision: Verdict) -> dict[str, Any]:
     return {**convergence(decision), "verdict": said.replace(str(row["convergence_reason"]), decision.reason)}
 
 
-def summarize(measured: Sequence[Measures], decided: Sequence[Verdict]) -> dict[str, Any]:
+def summarize(measured: Sequence[Measures], decided: Sequence[Verdict], gaps: Sequence[Gap]) -> dict[str, Any]:
     """The headline numbers, flat for one unit; for several their mean and range, and the shares of verdicts."""
     if len(measured) == 1:
-        said = {**convergence(decided[0]), "verdict": reproducibility.verdict(measured[0], decided[0])}
-        return {"units": 1, **measured[0].flat(), **said}
-    table = pd.DataFrame([one.flat() for one in measured])
+        said = {"verdict": reproducibility.verdict(measured[0], decided[0]), "decode_gap": gaps[0].statement}
+        return {"units": 1, **measured[0].flat(), **gaps[0].flat(), **convergence(decided[0]), **said}
+    table = pd.DataFrame([measures.flat() | one.flat() for measures, one in zip(measured, gaps, strict=True)])
     columns = table.select_dtypes("number").astype(float).items()
     spread: dict[str, Any] = {str(name): {"mean": c.mean(), "min": c.min(), "max": c.max()} for name, c in columns}
     shares = reproducibility.shares(decided)
-    return {"units": len(measured), **spread, "convergence": shares.to_dict("records"), "verdict": said_of(shares)}
+    said = {"convergence": shares.to_dict("records"), "verdict": said_of(shares), "decode_gap": gaps_of(table)}
+    return {"units": len(measured), **spread, **said}
+
+
+def gaps_of(units: pd.DataFrame) -> str:
+    """Where the gain dies, over units, in one line; columns as in `units.parquet`."""
+    counts = units["gap"].value_counts()
+    endings = {
+        SNAP: "the gain dies at the snap",
+        RETOKENISE: "the gain dies at the tokenizer",
+        SURVIVES: "the gain survives",
+        NO_GAIN: "the optimum itself is no better than random tokens",
+    }
+    said = "; ".join(f"in {counts[key]} {text}" for key, text in endings.items() if key in counts)
+    z = ", ".join(f"{stage} {units[f'z_{stage}'].mean():.3g}" for stage in STAGES)
+    return f"Of {len(units)} units: {said}. Mean z against random tokens: {z}."
 
 
 def said_of(shares: pd.DataFrame) -> str:

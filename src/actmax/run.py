@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -32,16 +32,18 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf
 
 from actmax import comparison, config, optimizee, ranks, report, results
+from actmax.architecture import Unit
 from actmax.callbacks import Checkpoint, JobCallback, Progress, Stop
 from actmax.decoding import Vocabulary
 from actmax.errors import InputError
+from actmax.gap import GapSettings
 from actmax.job import Work, run_job
 from actmax.maximization import Maximization, Objective, Row
 from actmax.optimizee import Parameterization
 from actmax.priors import PRIORS
 from actmax.ranks import Rank, Together
 from actmax.record import Record, job_hash
-from actmax.reproducibility import NullSettings
+from actmax.reproducibility import NullSettings, Restarts
 from actmax.subject import Subject, shared
 from actmax.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.weights import cache_folder
@@ -71,6 +73,7 @@ def run(cfg: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         log.info("%s", report.line(record))
     elif cfg.report:
+        report.draw(record)
         report.show(record)
 
 
@@ -174,7 +177,7 @@ class MaximizationWork(Work):
         for key, value in counts.items():
             if value > vocabulary:
                 raise InputError(key, value, f"must be at most {vocabulary}, the size of the vocabulary")
-        self.module, self.callbacks = self._module(slice(None)), self._callbacks()
+        self.module, self.callbacks = self._module(self.rows), self._callbacks()
 
     def tracker(self) -> Tracker:
         """The one that the config names."""
@@ -199,19 +202,48 @@ class MaximizationWork(Work):
             raise KeyboardInterrupt
         said |= results.prior_summary(self.module, found)
         clock = time.perf_counter()
-        settings = NullSettings(cfg.nulls.pool, cfg.nulls.draws, cfg.nulls.displacements, cfg.nulls.seed)
-        pools = cache_folder() / "nulls"
-        headline = results.measure_units(self.record, self.subject, found, settings=settings, cache=pools)
+        headline = results.measure_units(
+            self.record,
+            self.subject,
+            found,
+            objective=self.module.objective,
+            settings=NullSettings(**cfg.nulls),
+            gap_settings=GapSettings(**cfg.gap),
+            cache=cache_folder() / "nulls",
+        )
         seconds["nulls"] = time.perf_counter() - clock
+        if cfg.rounding.restarts:
+            clock = time.perf_counter()
+            said["rounding"] = self._rounding(found)
+            seconds["rounding"] = time.perf_counter() - clock
         named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
-        return {**headline, **said, "subject": named, "condition": self.condition, **self._setting(seconds)}
+        named = {"subject": named, "condition": self.condition, "prior": config.prior_label(cfg)}
+        return {**headline, **said, **named, **self._setting(seconds)}
+
+    def _rounding(self, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
+        """Runs the first seeds of every unit again, with another kernel or in another batch, and compares."""
+        count = self.cfg.rounding.restarts
+        chosen = {unit: seeds[:count] for unit, (seeds, _) in found.items()}
+        rows = [Row(unit, seed) for unit, seeds in chosen.items() for seed in seeds]
+        kernel = self.subject.attention
+        if self.cfg.rounding.kernel == "other":
+            kernel = "sdpa" if kernel == "eager" else "eager"
+        log.info("Running %d restarts again, attention kernel %s, %d rows at once.", len(rows), kernel, len(rows))
+        stop, again = Stop(), self._module(rows)
+        with _graceful_interrupt(stop), self.subject.attending(kernel):
+            self._trainer([Progress(), stop], [], 1).fit(again)
+            if stop.requested:
+                raise KeyboardInterrupt
+            again.to(self.subject.device)
+            second = results.by_unit_restarts(again, interrupted=False)
+        return results.write_rounding(self.record, self.subject, found, second, kernel=kernel)
 
     def _setting(self, seconds: dict[str, float]) -> dict[str, Any]:
         setting = _setting(self.identity, self.subject.device, seconds)
         return {**setting, "device": {**setting["device"], "count": self.cfg.trainer.devices}}
 
-    def _module(self, share: slice) -> Maximization:
-        cfg, matrix, rows = self.cfg, self.subject.embedding_matrix, self.rows[share]
+    def _module(self, rows: list[Row]) -> Maximization:
+        cfg, matrix = self.cfg, self.subject.embedding_matrix
         starts = {"scaled": optimizee.scaled, "randn": optimizee.randn, "tokens": optimizee.from_tokens}
         if cfg.init.name == "file":
             start = optimizee.from_record(Path(cfg.init.path), cfg.init.tensor, cfg.tokens, matrix.shape[1])
@@ -267,7 +299,7 @@ class MaximizationWork(Work):
         stop, devices = Stop(), self.cfg.trainer.devices
         with _graceful_interrupt(stop):
             if devices == 1:
-                trainer = self._trainer([stop], tracker.loggers, 1)
+                trainer = self._trainer([*self.callbacks, stop], tracker.loggers, 1)
                 finished = self._run(trainer, self.module, checkpoint)
             else:
                 log.info("Splitting %d restarts over %d devices.", len(self.rows), devices)
@@ -295,14 +327,14 @@ class MaximizationWork(Work):
         if checkpoint is not None:
             checkpoint = ranks.shared_checkpoint(checkpoint, rank, share, self.callbacks)
         devices = [rank.number] if _on_cuda(self.cfg.trainer.accelerator) else 1
-        trainer = self._trainer([stop, together], loggers, devices)
-        finished = self._run(trainer, self._module(share), checkpoint)
+        trainer = self._trainer([*self.callbacks, stop, together], loggers, devices)
+        finished = self._run(trainer, self._module(self.rows[share]), checkpoint)
         if rank.number == 0:
             self.module.trainer = trainer  # which knows the steps
         together.collect(trainer, self.module if rank.number == 0 else None)
         return finished
 
-    def _trainer(self, last: list[Callback], loggers: list[Logger], devices: int | list[int]) -> Trainer:
+    def _trainer(self, callbacks: list[Callback], loggers: list[Logger], devices: int | list[int]) -> Trainer:
         settings = self.cfg.trainer
         return Trainer(
             accelerator=settings.accelerator,
@@ -312,7 +344,7 @@ class MaximizationWork(Work):
             profiler=settings.profiler,
             max_steps=self.cfg.steps,
             max_epochs=-1,  # steps alone decide: a checkpoint may stand at what Lightning takes for an epoch's end
-            callbacks=[*self.callbacks, *last],
+            callbacks=callbacks,
             logger=loggers,
             default_root_dir=self.record.folder,
             log_every_n_steps=1,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actmax.architecture import Geometry, geometry, read_geometry
@@ -205,6 +205,26 @@ class Subject:
         text: str = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         return str(self.tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What a token sequence spells."""
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text, nothing added around them."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @cached_property
+    def plain_tokens(self) -> Int[Tensor, " tokens"]:
+        """The ids of all tokens that are text: no special ones, and none that the tokenizer does not know."""
+        known = min(len(self.tokenizer), len(self.embedding_matrix))
+        added = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        special = added | set(self.tokenizer.all_special_ids)
+        return torch.tensor([number for number in range(known) if number not in special])
+
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
+        """The token embeddings."""
+        return self.embedding_matrix[ids.to(self.device)]
+
     def run(
         self, embeddings: Float[Tensor, "rows tokens d_model"], places: Sequence[Place]
     ) -> dict[Place, Float[Tensor, "rows tokens width"]]:
@@ -242,6 +262,21 @@ class Subject:
         """
         head: Any = self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
         return head(hidden.to(self.dtype))
+
+    @contextmanager
+    def attending(self, kernel: str) -> Iterator[None]:
+        """Runs with another attention kernel for a while.
+
+        Raises:
+            ValueError: transformers has no such kernel for this model.
+        """
+        model: Any = self.model
+        before = self.attention
+        try:
+            model.set_attn_implementation(kernel)
+            yield
+        finally:
+            model.set_attn_implementation(before)
 
     @property
     def _family(self) -> Family:

@@ -186,6 +186,7 @@ class Sweeper(BasicSweeper):
         try:
             collected = collection.collect(folder)
             if self.config.report:
+                report.draw_sweep(collected)
                 report.show_sweep(collected)
         except InputError:
             trouble = f"There is no record in {folder} to collect."

@@ -28,6 +28,7 @@ from actmax.reproducibility._nulls import (
     against,
     displace,
     random_pool,
+    stream,
     uniform_unique,
 )
 from actmax.reproducibility._own import Own, OwnTest, own_agreement
@@ -42,6 +43,7 @@ from actmax.reproducibility._pairs import (
     jaccards,
     position_agreements,
 )
+from actmax.reproducibility._rounding import Ends, Rounding, rounding
 from actmax.reproducibility._verdicts import PRIMARY, VERDICTS, Verdict, decide, shares
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Agreement",
     "Alternative",
     "Displaced",
+    "Ends",
     "Estimate",
     "Incidence",
     "InitRetention",
@@ -64,6 +67,7 @@ __all__ = [
     "OwnTest",
     "Pool",
     "Restarts",
+    "Rounding",
     "Statistic",
     "UniqueTokens",
     "Verdict",
@@ -85,7 +89,9 @@ __all__ = [
     "rarefaction",
     "repeated",
     "richness",
+    "rounding",
     "shares",
+    "stream",
     "uniform_unique",
     "verdict",
 ]

@@ -179,14 +179,14 @@ def _held_pool(cache: Path, size: int, changed: int) -> Pool | None:  # noqa: AR
     return pool if len(pool.ids) == len(pool.cosines) == size else None
 
 
-def _generator(seed: int, purpose: str) -> torch.Generator:
-    """A stream of its own: a null that shared its seed with a restart would draw that restart's noise again."""
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """A stream of random numbers of its own: a null that shared its seed with a restart would draw that restart's noise again."""
     state = np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1, np.uint64)
     return torch.Generator("cpu").manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def _decode_pool(decoder: Decoder, size: int, seed: int, progress: Callable[[int, int], None] | None) -> Pool:
-    generator = _generator(seed, "pool")
+    generator = stream(seed, "pool")
     ids, cosines, done = [], [], 0
     while done < size:
         vectors = torch.randn(min(2048, size - done), decoder.d_model, generator=generator)
@@ -268,7 +268,7 @@ def displace(
 
 def _steps(length: Tensor, *, together: int, draws: int, seed: int) -> Iterator[Tensor]:
     """Random displacements of these lengths, some draws at a time; how many makes no difference to a draw."""
-    generator = _generator(seed, "displacement")
+    generator = stream(seed, "displacement")
     shape = length.shape[0] * length.shape[1], length.shape[2]
     for start in range(0, draws, max(1, together)):
         group = range(min(max(1, together), draws - start))

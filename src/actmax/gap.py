@@ -1,0 +1,305 @@
+"""The decode gap: what is left of an optimum's activation once it has become text, beside random text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import nan
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from actmax.architecture import Unit
+from actmax.decoding import BLOCK
+from actmax.maximization import LAST, Objective, own_activations
+from actmax.reproducibility import Null, Restarts, against, stream
+from actmax.subject import Subject
+
+ROWS = 256
+"""Token sequences per forward pass, at most."""
+PREDICTIONS = 1_000
+"""Draws of a mean over as many random sequences as there are restarts."""
+SNAP, RETOKENISE, SURVIVES, NO_GAIN = "at the snap", "at the tokenizer", "survives", "no gain"
+STAGES = ("initial", "final", "snapped", "retokenised")
+"""An optimum's way to text."""
+
+
+@dataclass(frozen=True)
+class GapSettings:
+    """How large the null of random text is, and its seed."""
+
+    draws: int = 500
+    """Random token sequences."""
+    seed: int = 0
+    """Of them."""
+
+
+@dataclass(frozen=True)
+class RandomText:
+    """What one unit does on token sequences in which nothing was sought."""
+
+    activation: Float[ndarray, " draws"]
+    """Of each sequence, reduced over positions like the target."""
+    cross_entropy: Float[ndarray, " draws"]
+    """The subject's, nats per token; NaN for one token, which has nothing before it."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The decode gap of one unit; the restart is the replicate."""
+
+    initial: Float[ndarray, " restarts"]
+    """Activation of the initial noise."""
+    final: Float[ndarray, " restarts"]
+    """Of the optimum."""
+    snapped: Float[ndarray, " restarts"]
+    """Of its decoded tokens."""
+    retokenised: Float[ndarray, " restarts"]
+    """Of the text that those tokens spell, tokenised again; NaN where that is no token at all."""
+    texts: tuple[str, ...]
+    """That text."""
+    same: tuple[bool, ...]
+    """Whether it gives the same tokens again."""
+    lengths: tuple[int, ...]
+    """How many tokens it gives."""
+    cross_entropy: Float[ndarray, " restarts"]
+    """The subject's cross-entropy of the snapped tokens, nats per token."""
+    random: RandomText
+    """The same of random token sequences."""
+
+    def z(self, stage: str) -> float:
+        """Mean over restarts at a stage of `STAGES`, in standard deviations of one random sequence."""
+        deviation = float(self.random.activation.std(ddof=1))
+        return (_mean(getattr(self, stage)) - self._base) / deviation if deviation > 0 else nan
+
+    def kept(self, stage: str) -> float:
+        """The share of the optimum's gain over random text that is left at a stage; NaN where there was no gain."""
+        gain = _mean(self.final) - self._base
+        return (_mean(getattr(self, stage)) - self._base) / gain if self.gained else nan
+
+    @property
+    def gained(self) -> bool:
+        """Whether the optimum differs from random text at all (two-sided, p ≤ 0.05)."""
+        return self.null("final").p <= 0.05
+
+    def null(self, name: str) -> Null:
+        """A mean over restarts beside the mean of as many random token sequences.
+
+        Null hypothesis: the restarts' sequences are exchangeable with token sequences drawn uniformly. The null is
+        the predictive distribution of such a mean under Rubin's Bayesian bootstrap of the random sequences (1981,
+        Ann. Statist. 9:130), so that it also knows how few they were. Two-sided.
+
+        Args:
+            name: of a stage, or `cross_entropy`.
+        """
+        values = getattr(self, name)
+        drawn = self.random.cross_entropy if name == "cross_entropy" else self.random.activation
+        count = int(np.isfinite(values).sum())
+        if count == 0 or not np.isfinite(drawn).all():
+            return Null(nan, nan, nan, nan, nan, len(drawn))
+        return against(_mean(values), predictive(len(drawn), count) @ drawn)
+
+    @property
+    def dies(self) -> str:
+        """Where the gain dies: the first stage that leaves less than half of it."""
+        if not self.gained:
+            return NO_GAIN
+        if self.kept("snapped") < 0.5:
+            return SNAP
+        return SURVIVES if self.kept("retokenised") >= 0.5 else RETOKENISE
+
+    @property
+    def _base(self) -> float:
+        return float(self.random.activation.mean())
+
+    def flat(self) -> dict[str, Any]:
+        """One level of names: `activation_snapped_mean`, `null_snapped_mean`, `_low`, `_high`, `_p`, and so on."""
+        numbers: dict[str, Any] = {
+            "random_activation_mean": self._base,
+            "random_activation_sd": float(self.random.activation.std(ddof=1)),
+        }
+        for stage in ("snapped", "retokenised"):
+            numbers |= {f"activation_{stage}_mean": _mean(getattr(self, stage)), f"kept_{stage}": self.kept(stage)}
+            numbers |= _parts(stage, self.null(stage))
+        numbers |= {f"z_{stage}": self.z(stage) for stage in STAGES}
+        numbers |= {"retokenised_same": float(np.mean(self.same)), "cross_entropy_mean": _mean(self.cross_entropy)}
+        return numbers | _parts("cross_entropy", self.null("cross_entropy")) | {"gap": self.dies}
+
+    @property
+    def statement(self) -> str:
+        """Where the gain dies, in one line."""
+        null = self.null("snapped")
+        base, deviation = self._base, float(self.random.activation.std(ddof=1))
+        stages = (
+            f"activation {_mean(self.final):.4g} at the optimum, {_mean(self.snapped):.3g} once snapped to its tokens, "
+            f"{_mean(self.retokenised):.3g} as their text tokenised again; random tokens give {base:.3g} ± "
+            f"{deviation:.2g} (mean of {len(self.snapped)}, 95 %: {null.low:.3g} to {null.high:.3g}; snapped: z = "
+            f"{self.z('snapped'):.2g}, p = {null.p:.2g})."
+        )
+        kept = {stage: f"{self.kept(stage):.1%}" for stage in ("snapped", "retokenised")}
+        ending = {
+            NO_GAIN: "The optimum itself is no better than random tokens.",
+            SNAP: f"The gain dies at the snap: {kept['snapped']} of it is left.",
+            RETOKENISE: f"The gain dies at the tokenizer: {kept['retokenised']} of it is left.",
+            SURVIVES: f"The gain survives: {kept['retokenised']} of it is left.",
+        }
+        entropy = self.null("cross_entropy")
+        if np.isnan(entropy.observed):
+            return f"{stages} {ending[self.dies]}"
+        said = f"{entropy.observed:.3g} nats per token (random tokens: {entropy.mean:.3g}, 95 %: {entropy.low:.3g} to"
+        return f"{stages} {ending[self.dies]} Cross-entropy of the snapped tokens: {said} {entropy.high:.3g})."
+
+
+def _mean(values: Float[ndarray, " restarts"]) -> float:
+    """Over what there is: a text of no tokens has no activation."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else nan
+
+
+def _parts(name: str, null: Null) -> dict[str, float]:
+    return {f"null_{name}_{part}": getattr(null, part) for part in ("mean", "low", "high", "p")}
+
+
+@lru_cache(maxsize=8)
+def predictive(draws: int, count: int) -> Float[ndarray, "predictions draws"]:
+    """Weights that make means of `count` new values from `draws` old ones, by the Bayesian bootstrap."""
+    generator = np.random.default_rng([draws, count])
+    chances = generator.dirichlet(np.ones(draws), size=PREDICTIONS)
+    return generator.multinomial(count, chances) / count
+
+
+@torch.no_grad()
+def measure(
+    subject: Subject,
+    objective: Objective,
+    found: Mapping[Unit, tuple[Restarts, Int[Tensor, "restarts tokens"]]],
+    *,
+    settings: GapSettings,
+) -> dict[Unit, Gap]:
+    """The decode gap of each unit.
+
+    Args:
+        subject: which the restarts were optimized against.
+        objective: that they were optimized for; its reduction counts.
+        found: the restarts of each unit, and the tokens that they decode to.
+        settings: of the null.
+    """
+    units = [unit for unit, (_, ids) in found.items() for _ in ids]
+    ids = torch.cat([ids for _, ids in found.values()])
+    texts = [subject.text(row) for row in ids.tolist()]
+    again = [subject.tokens(text) for text in texts]
+    snapped = activations(subject, objective, ids.tolist(), units)
+    retokenised = activations(subject, objective, again, units)
+    entropy = cross_entropies(subject, ids)
+    random = _random_text(subject, objective, list(found), ids.shape[1], settings)
+    gaps, start = {}, 0
+    for unit, (restarts, own) in found.items():
+        rows = slice(start, start + len(own))
+        start = rows.stop
+        gaps[unit] = Gap(
+            initial=restarts.activation_initial.double().numpy(),
+            final=restarts.activation_final.double().numpy(),
+            snapped=snapped[rows],
+            retokenised=retokenised[rows],
+            texts=tuple(texts[rows]),
+            same=tuple(one == two for one, two in zip(again[rows], own.tolist(), strict=True)),
+            lengths=tuple(len(one) for one in again[rows]),
+            cross_entropy=entropy[rows],
+            random=random[unit],
+        )
+    return gaps
+
+
+def _random_text(
+    subject: Subject, objective: Objective, units: Sequence[Unit], tokens: int, settings: GapSettings
+) -> dict[Unit, RandomText]:
+    ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
+    entropy = _random_entropies(subject, tokens, settings)
+    found = by_unit_activations(subject, objective, ids, units)
+    return {unit: RandomText(found[:, number], entropy) for number, unit in enumerate(units)}
+
+
+@lru_cache(maxsize=2)
+def _random_entropies(subject: Subject, tokens: int, settings: GapSettings) -> Float[ndarray, " draws"]:
+    """No unit's business, so that the jobs of a sweep share it."""
+    return cross_entropies(subject, random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed))
+
+
+def random_tokens(subject: Subject, tokens: int, *, draws: int, seed: int) -> Int[Tensor, "draws tokens"]:
+    """Token sequences drawn uniformly from the subject's plain tokens (none that is special or has no text)."""
+    plain = subject.plain_tokens
+    return plain[torch.randint(len(plain), (draws, tokens), generator=stream(seed, "random tokens"))]
+
+
+@torch.no_grad()
+def activations(
+    subject: Subject, objective: Objective, sequences: Sequence[Sequence[int]], units: Sequence[Unit]
+) -> Float[ndarray, " sequences"]:
+    """The activation of each token sequence's own unit, reduced over its positions; NaN for an empty sequence.
+
+    Args:
+        subject: the language model.
+        objective: whose reduction counts.
+        sequences: token ids, of any lengths.
+        units: one per sequence.
+    """
+    found = np.full(len(sequences), nan)
+    for length in sorted({len(one) for one in sequences} - {0}):
+        rows = [number for number, one in enumerate(sequences) if len(one) == length]
+        for some in _split(rows, ROWS):
+            own = [units[row] for row in some]
+            ids = torch.tensor([list(sequences[row]) for row in some])
+            captured = subject.run(subject.embed(ids), [(unit.site, unit.layer) for unit in own])
+            found[some] = _numbers(own_activations(captured, own, objective))
+    return found
+
+
+@torch.no_grad()
+def by_unit_activations(
+    subject: Subject, objective: Objective, ids: Int[Tensor, "rows tokens"], units: Sequence[Unit]
+) -> Float[ndarray, "rows units"]:
+    """The activation of every unit at every token sequence, reduced over positions."""
+    places = [(unit.site, unit.layer) for unit in units]
+
+    def act(some: Tensor) -> ndarray:
+        captured = subject.run(subject.embed(some), places)
+        columns = [captured[place][..., unit.index] for place, unit in zip(places, units, strict=True)]
+        return np.stack([_numbers(objective.activation(column)) for column in columns], axis=1)
+
+    return _in_blocks(act, ids, ROWS)
+
+
+@torch.no_grad()
+def cross_entropies(subject: Subject, ids: Int[Tensor, "rows tokens"]) -> Float[ndarray, " rows"]:
+    """The subject's own cross-entropy of token sequences, nats per token but the first; NaN for one token.
+
+    mean over t ≥ 1 of -log p(token t | tokens before t), the whole model running.
+    """
+    if ids.shape[1] < 2:
+        return np.full(len(ids), nan)
+
+    def entropy(some: Tensor) -> ndarray:
+        hidden = subject.run(subject.embed(some), [LAST])[LAST][:, :-1]
+        scores = subject.logits(hidden).to(torch.promote_types(torch.float32, subject.dtype)).log_softmax(2)
+        own = scores.gather(2, some[:, 1:, None].to(scores.device)).squeeze(2)
+        return _numbers(-own.mean(1))
+
+    rows = BLOCK // (ids.shape[1] * len(subject.embedding_matrix))
+    return _in_blocks(entropy, ids, max(1, min(ROWS, rows)))
+
+
+def _in_blocks(act: Callable[[Tensor], ndarray], ids: Tensor, rows: int) -> ndarray:
+    return np.concatenate([act(some) for some in ids.split(rows)])
+
+
+def _split(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _numbers(values: Tensor) -> ndarray:
+    return values.double().cpu().numpy()
