@@ -12,6 +12,7 @@ from torch import Tensor
 
 from actmax.decoding import Decoder
 from actmax.reproducibility import (
+    Ends,
     InitRetention,
     Measures,
     NullSettings,
@@ -26,6 +27,7 @@ from actmax.reproducibility import (
     measure,
     random_pool,
     repeated,
+    rounding,
     uniform_unique,
     verdict,
 )
@@ -268,3 +270,38 @@ class TestMetrics:
         metric.update(torch.tensor([[1, 2]]), torch.tensor([[1, 9]]))
         metric.update(torch.tensor([[3, 4], [5, 6]]), torch.tensor([[3, 4], [0, 0]]))
         assert metric.compute() == pytest.approx(3 / 6)
+
+
+class TestRounding:
+    def test_against_a_loop(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        initial, final = (torch.randn(4, 3, 6, generator=generator) for _ in range(2))
+        ids = torch.randint(4, (4, 3), generator=generator)
+        ends = torch.tensor([1.0, 2.0, -1.0, 4.0])
+        first = Ends(ids, Restarts(initial, final, ends, ends, torch.zeros(4, dtype=torch.bool)))
+        nudged = final + 0.1 * torch.randn(4, 3, 6, generator=generator)
+        again = Ends(
+            ids[:2] + torch.tensor([[1, 0, 0], [0, 0, 0]]),
+            Restarts(initial[:2], nudged[:2], *[ends[:2] * 1.1] * 2, torch.zeros(2) > 0),
+        )
+        found = rounding(first, again).flat()
+        assert found["same_seed_tokens_equal"] == pytest.approx((2 / 3 + 1) / 2)
+        assert found["same_seed_activation_difference"] == pytest.approx(0.1 / 1.05)
+        cosines, equal = [], []
+        for i in range(4):
+            for j in range(i):
+                equal.append(sum(int(ids[i, t]) == int(ids[j, t]) for t in range(3)) / 3)
+                moves = [[final[row, t] - initial[row, t] for t in range(3)] for row in (i, j)]
+                each = [float(a @ b / a.norm() / b.norm()) for a, b in zip(*moves, strict=True)]
+                cosines.append(sum(each) / 3)
+        assert found["different_seeds_tokens_equal"] == pytest.approx(sum(equal) / 6)
+        assert found["different_seeds_displacement_cosine"] == pytest.approx(sum(cosines) / 6, abs=1e-6)
+
+    def test_one_restart_has_no_other_seed(self) -> None:
+        one = Ends(
+            torch.ones(1, 2, dtype=torch.long),
+            Restarts(torch.zeros(1, 2, 3), torch.ones(1, 2, 3), *[torch.ones(1)] * 2, torch.zeros(1) > 0),
+        )
+        found = rounding(one, one).flat()
+        assert found["same_seed_tokens_equal"] == 1
+        assert math.isnan(found["different_seeds_tokens_equal"])

@@ -23,6 +23,7 @@ from actmax.subject import load
 from cli import QUICK, Actmax, start
 
 TINY = ("subject=tiny", "steps=12", *QUICK)
+FLOAT64 = (*TINY, "subject.dtype=float64")
 TOKEN_COLUMNS = (
     "site layer index seed position token_id token cosine init_token_id init_token init_cosine "
     "activation_initial activation_final"
@@ -146,6 +147,39 @@ class TestRecord:
         refused = actmax(*TINY, "seeds=[5]", "init=file", f"init.path={first}", "hydra.run.dir=third")
         assert refused.code == 2
         assert "seeds=5" in refused.err
+
+
+class TestRounding:
+    def test_the_same_seeds_again_with_another_kernel(self, actmax: Actmax) -> None:
+        ran = actmax(*FLOAT64, "seeds='0:4'", "unit.index='90:92'", "rounding.restarts=2")
+        assert ran.code == 0, ran.err
+        table = pd.read_parquet(ran.job / "rounding.parquet")
+        assert table["kernel"].tolist() == ["eager"] * 2
+        assert table["restarts"].tolist() == [2, 2]
+        assert (table["same_seed_tokens_equal"] == 1).all()  # float64
+        assert (table["same_seed_displacement_cosine"] > 1 - 1e-9).all()
+        assert (table["same_seed_activation_difference"] < 1e-9).all()
+        assert (table["different_seeds_displacement_cosine"] < 0.99).all()
+        assert "Rounding. The same seeds again, 2 of each unit, attention kernel eager: 100%" in ran.out
+        assert len(pd.read_parquet(ran.job / "trajectory.parquet")["seed"].unique()) == 4  # the first run's alone
+
+    def test_float32_rounds(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "seeds='0:3'", "rounding.restarts=3")
+        assert ran.code == 0, ran.err
+        summary = json.loads((ran.job / "summary.json").read_text())
+        assert summary["rounding"]["kernel"] != summary["subject"]["attention"]
+        assert 0 < summary["rounding"]["same_seed_activation_difference"] < 1e-3
+
+    def test_one_at_a_time_with_the_same_kernel(self, actmax: Actmax) -> None:
+        ran = actmax(*FLOAT64, "seeds='0:3'", "rounding.restarts=2", "rounding.kernel=same")
+        assert ran.code == 0, ran.err
+        assert "attention kernel sdpa, 1 at a time" in ran.out
+        assert json.loads((ran.job / "summary.json").read_text())["rounding"]["same_seed_tokens_equal"] == 1
+
+    def test_leaves_the_shared_subject_as_it_was(self, actmax: Actmax) -> None:
+        assert actmax(*FLOAT64, "seeds=0", "rounding.restarts=1").code == 0
+        ran = actmax(*FLOAT64, "seeds=1")
+        assert json.loads((ran.jobs[1] / "summary.json").read_text())["subject"]["attention"] == "sdpa"
 
 
 class TestAgain:

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
+from actmax.config import conf_folder
 from actmax.record import Record
 from actmax.subject import load
+from actmax.sweep import Composer
 from cli import QUICK, Actmax, planted, start, states
 
 TINY = ("subject=tiny", "subject.dtype=float64", "steps=12", "sweep=s", *QUICK)
@@ -34,6 +37,43 @@ def started(folder: Path) -> dict[str, str]:
 
 def sweep_json(folder: Path) -> dict:
     return json.loads((folder / "sweep.json").read_text())
+
+
+class TestComposer:
+    """A job's config, composed from another's, is what Hydra itself composes."""
+
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            ["subject=tiny", "steps=7"],
+            ["steps=7", "subject=tiny", "prior=[l2,fluency]", "prior.l2.weight=0.5"],
+            ["seeds='0:5'", "unit.index=[3,5]", "++optimizer.options.eps=1e-3", "+callbacks.mine={a: 1}"],
+            ["experiment=reproducibility", "unit=neuron", "unit.layer=3", "~callbacks.measures"],
+            ["++decode.top_k=3", "hydra.job.name=other", "sweep='a, b'"],
+            ["steps=8", "steps=9"],
+        ],
+        ids=" ".join,
+    )
+    def test_composes_as_hydra_does(self, overrides: list[str]) -> None:
+        from hydra import initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.types import RunMode
+
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            master = loader.load_configuration("config", ["subject=tiny", "hydra.job.chdir=true"], RunMode.MULTIRUN)
+            compose = Composer(loader, master)
+            # once for the groups, once from what is known by then
+            mine = [compose([*overrides, last]) for last in ("tokens=4", "tokens=3")][1]
+            theirs = loader.load_sweep_config(master, [*overrides, "tokens=3"])
+            other = loader.load_sweep_config(master, [*overrides, "tokens=4"])
+        assert raw(mine) == raw(theirs)
+        assert raw(mine) != raw(other)
+        assert mine._get_flag("struct") is theirs._get_flag("struct") is True
+
+
+def raw(cfg: DictConfig) -> object:
+    return OmegaConf.to_container(cfg, resolve=False)
 
 
 class TestSerial:

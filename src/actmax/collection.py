@@ -154,7 +154,7 @@ def collect(folder: Path) -> Collected:
 
 def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     """The priors side by side, where there are several."""
-    if not len(units) or units["prior"].nunique() < 2:
+    if not len(units) or len(set(units["prior"])) < 2:
         return pd.DataFrame()
     seconds: dict[tuple[str, str], float] = {}
     for job in jobs:
@@ -456,7 +456,18 @@ def _summary(
     states = jobs["state"].tolist() if len(jobs) else []
     unfinished = pd.DataFrame(jobs[jobs["state"] != "complete"]) if len(jobs) else jobs
     overall = _aggregate(units, ["condition", "prior"])
-    keep = [*UNIT, "condition", "prior", "restarts", "activation_final_mean", *GAPS, "gap", *HEADLINE, *HEADLINE.values(), "convergence"]
+    keep = [
+        *UNIT,
+        "condition",
+        "prior",
+        "restarts",
+        "activation_final_mean",
+        *GAPS,
+        "gap",
+        *HEADLINE,
+        *HEADLINE.values(),
+        "convergence",
+    ]
     return {
         "sweep": folder.resolve().name,
         "collected": now(),

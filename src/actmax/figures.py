@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,14 +17,15 @@ from actmax.record import Record
 
 # Okabe & Ito (2008), without its yellow, which is too light on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "legend.frameon": False,
     "svg.hashsalt": "actmax",  # the same figure, the same file
+    "svg.fonttype": "none",  # text stays text, to be edited for a paper
     "savefig.dpi": 200,
 }
 WIDE, NARROW = 6.9, 3.3
@@ -51,7 +54,7 @@ def decode_gap(gaps: pd.DataFrame) -> Figure:
     """Where the gain dies: each restart in standard deviations of random token sequences, on its way to text.
 
     Args:
-        gaps: `gaps.parquet`.
+        gaps: `gaps.parquet`, of units that differ from one random sequence to the next.
     """
     figure = Figure(figsize=(NARROW, 2.6), layout="constrained")
     axes = figure.add_subplot()
@@ -62,9 +65,10 @@ def decode_gap(gaps: pd.DataFrame) -> Figure:
     axes.plot(range(len(STAGES)), values.T, color=COLOURS[0], lw=0.6, alpha=0.35)
     axes.plot(range(len(STAGES)), np.nanmean(values, axis=0), color=COLOURS[1], lw=1.5, marker="o", ms=4, label="mean")
     axes.set_yscale("symlog", linthresh=3)
+    axes.margins(y=0.15)
     axes.set_xticks(range(len(STAGES)), list(STAGES.values()))
     axes.set_ylabel("activation, z against random tokens")
-    axes.legend(loc="upper right")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -89,8 +93,9 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 
 def _rungs(axes: Axes, rows: pd.DataFrame, name: str, site: str, colour: str) -> None:
-    x, y = rows["z_snapped"], rows[f"{name}_above"]
-    errors = {"xerr": rows["z_snapped_se"], "yerr": rows[f"{name}_above_se"]}
-    axes.errorbar(x, y, **errors, fmt="o", ms=4, lw=0.8, color=colour, label=f"{site} (± se over units)")
+    x, y, dx, dy = (
+        rows[column].to_numpy() for column in ("z_snapped", f"{name}_above", "z_snapped_se", f"{name}_above_se")
+    )
+    axes.errorbar(x, y, xerr=dx, yerr=dy, fmt="o", ms=4, lw=0.8, color=colour, label=f"{site} (± se over units)")
     for prior, a, b in zip(rows["prior"], x, y, strict=True):
         axes.annotate(str(prior), (a, b), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour)

@@ -218,15 +218,23 @@ def measure(
 def _random_text(
     subject: Subject, objective: Objective, units: Sequence[Unit], tokens: int, settings: GapSettings
 ) -> dict[Unit, RandomText]:
-    ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
     entropy = _random_entropies(subject, tokens, settings)
-    found = by_unit_activations(subject, objective, ids, units)
+    found = _random_activations(subject, objective, tuple(units), tokens, settings)
     return {unit: RandomText(found[:, number], entropy) for number, unit in enumerate(units)}
+
+
+@lru_cache(maxsize=8)
+def _random_activations(
+    subject: Subject, objective: Objective, units: tuple[Unit, ...], tokens: int, settings: GapSettings
+) -> Float[ndarray, "draws units"]:
+    """No seed's business: jobs of a sweep over seeds share it."""
+    ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
+    return by_unit_activations(subject, objective, ids, units)
 
 
 @lru_cache(maxsize=2)
 def _random_entropies(subject: Subject, tokens: int, settings: GapSettings) -> Float[ndarray, " draws"]:
-    """No unit's business, so that the jobs of a sweep share it."""
+    """No unit's business either."""
     return cross_entropies(subject, random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from actmax.reproducibility import VERDICTS
@@ -45,25 +45,26 @@ def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.
         seconds: of the fits, by condition and site.
 
     Returns:
-        `prior site condition units restarts seconds`, the means of `MEANS`, `jaccard_above` and
+        `prior site condition seconds units restarts`, the means of `MEANS`, `jaccard_above` and
         `displacement_cosine_assigned_above` (over their null, with `_se` over units), `z_snapped_se`, a column per
         verdict, and `pareto_tokens` and `pareto_embeddings`: whether no other rung of the site is at least as good in
         both agreement above its null and z once snapped, and better in one. Units are the replicates of the errors.
     """
-    measured = units.assign(
-        **{f"{name}_above": units[name] - units[f"null_{name}_mean"] for name in SPACES.values()},
-    )
-    rows = []
-    for address, group in measured.groupby(["prior", "site", "condition"], sort=False):
-        prior, site, condition = (str(part) for part in tuple(address))
-        row = {"prior": prior, "site": site, "condition": condition, **_means(pd.DataFrame(group))}
-        rows.append({**row, "seconds": seconds.get((condition, site), np.nan)})
+    above = {f"{name}_above": units[name] - units[f"null_{name}_mean"] for name in SPACES.values()}
+    groups = units.assign(**above).groupby(["prior", "site", "condition"], sort=False)
+    rows = [
+        {"prior": prior, "site": site, "condition": condition, "seconds": seconds.get((condition, site), np.nan)}
+        | _means(pd.DataFrame(group))
+        for (prior, site, condition), group in groups  # pyright: ignore[reportGeneralTypeIssues]
+    ]
     table = pd.DataFrame(rows)
     table = table.sort_values(["site", "prior"], key=lambda column: column.map(_order), kind="stable")
     for space, name in SPACES.items():
-        table[f"pareto_{space}"] = np.concatenate(
-            [front(group["z_snapped"], group[f"{name}_above"]) for _, group in table.groupby("site", sort=False)]
-        )
+        fronts = [
+            front(group["z_snapped"].to_numpy(), group[f"{name}_above"].to_numpy())
+            for _, group in table.groupby("site", sort=False)
+        ]
+        table[f"pareto_{space}"] = np.concatenate(fronts)
     return table.reset_index(drop=True)
 
 
@@ -73,20 +74,21 @@ def _order(name: str) -> tuple[int, str]:
 
 def _means(group: pd.DataFrame) -> dict[str, Any]:
     above = [f"{name}_above" for name in SPACES.values()]
-    row: dict[str, Any] = {"units": len(group), "restarts": int(group["restarts"].sum())}
-    row |= {name: float(group[name].mean()) for name in (*MEANS, *above)}
-    row |= {f"{name}_se": float(group[name].sem()) for name in ("z_snapped", *above)}
-    return row | {label: int((group["convergence"] == label).sum()) for label in VERDICTS}
+    means, errors = group[[*MEANS, *above]].mean().to_dict(), group[["z_snapped", *above]].sem().to_dict()
+    verdicts = group["convergence"].value_counts().to_dict()
+    row: dict[str, Any] = {"units": len(group), "restarts": group["restarts"].sum()}
+    row |= means | {f"{name}_se": error for name, error in errors.items()}
+    return row | {label: verdicts.get(label, 0) for label in VERDICTS}
 
 
-def front(first: pd.Series, second: pd.Series) -> Bool[ndarray, " rows"]:
+def front(first: Float[ndarray, " rows"], second: Float[ndarray, " rows"]) -> Bool[ndarray, " rows"]:
     """Which points are on the Pareto front, both coordinates the more the better; a point with a NaN is not.
 
     Example:
-        >>> front(pd.Series([1.0, 2.0, 0.5]), pd.Series([2.0, 1.0, 1.0])).tolist()
+        >>> front(np.array([1.0, 2.0, 0.5]), np.array([2.0, 1.0, 1.0])).tolist()
         [True, True, False]
     """
-    points = np.stack([first.to_numpy(float), second.to_numpy(float)], axis=1)
-    good = np.isfinite(points).all(axis=1)
+    points = np.stack([first, second], axis=1)
+    good = np.asarray(np.isfinite(points).all(axis=1))
     covers = (points[:, None] >= points[None]).all(axis=2) & (points[:, None] > points[None]).any(axis=2)
     return good & ~(covers & good[:, None]).any(axis=0)

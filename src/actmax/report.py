@@ -68,8 +68,12 @@ def draw(record: Record) -> None:
     """Writes a job's figures."""
     from actmax import figures  # matplotlib takes half a second
 
-    if record.path("gaps.parquet").exists():
-        figures.save(record, "decode_gap", lambda: figures.decode_gap(record.table("gaps")))
+    if not record.path("gaps.parquet").exists():
+        return
+    gaps = record.table("gaps")
+    varied = pd.DataFrame(gaps[gaps["random_activation_sd"] > 0])  # else there is no unit to count in
+    if len(varied):
+        figures.save(record, "decode_gap", lambda: figures.decode_gap(varied))
 
 
 def draw_sweep(found: Collected) -> None:

@@ -221,15 +221,16 @@ class MaximizationWork(Work):
         return {**headline, **said, **named, **self._setting(seconds)}
 
     def _rounding(self, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
-        """Runs the first seeds of every unit again, with another kernel or in another batch, and compares."""
+        """Runs the first seeds of every unit again, with another kernel or one at a time, and compares."""
         count = self.cfg.rounding.restarts
         chosen = {unit: seeds[:count] for unit, (seeds, _) in found.items()}
         rows = [Row(unit, seed) for unit, seeds in chosen.items() for seed in seeds]
-        kernel = self.subject.attention
+        kernel, stop, again = self.subject.attention, Stop(), self._module(rows)
         if self.cfg.rounding.kernel == "other":
             kernel = "sdpa" if kernel == "eager" else "eager"
-        log.info("Running %d restarts again, attention kernel %s, %d rows at once.", len(rows), kernel, len(rows))
-        stop, again = Stop(), self._module(rows)
+        else:
+            again.max_rows = 1
+        log.info("Running %d restarts again, attention kernel %s, %d at a time.", len(rows), kernel, again.max_rows)
         with _graceful_interrupt(stop), self.subject.attending(kernel):
             self._trainer([Progress(), stop], [], 1).fit(again)
             if stop.requested:

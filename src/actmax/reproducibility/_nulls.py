@@ -180,7 +180,7 @@ def _held_pool(cache: Path, size: int, changed: int) -> Pool | None:  # noqa: AR
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """A stream of random numbers of its own: a null that shared its seed with a restart would draw that restart's noise again."""
+    """Random numbers of their own: a null that shared its seed with a restart would draw that restart's noise again."""
     state = np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1, np.uint64)
     return torch.Generator("cpu").manual_seed(int(state[0] >> np.uint64(1)))
 

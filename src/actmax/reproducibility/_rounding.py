@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import nan
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
