@@ -219,15 +219,15 @@ def _random_text(
     subject: Subject, objective: Objective, units: Sequence[Unit], tokens: int, settings: GapSettings
 ) -> dict[Unit, RandomText]:
     entropy = _random_entropies(subject, tokens, settings)
-    found = _random_activations(subject, objective, tuple(units), tokens, settings)
+    found = random_activations(subject, objective, tuple(units), tokens, settings)
     return {unit: RandomText(found[:, number], entropy) for number, unit in enumerate(units)}
 
 
 @lru_cache(maxsize=8)
-def _random_activations(
+def random_activations(
     subject: Subject, objective: Objective, units: tuple[Unit, ...], tokens: int, settings: GapSettings
 ) -> Float[ndarray, "draws units"]:
-    """No seed's business: jobs of a sweep over seeds share it."""
+    """Of every unit at random token sequences. No seed's business: jobs of a sweep over seeds share it."""
     ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
     return by_unit_activations(subject, objective, ids, units)
 
@@ -292,13 +292,28 @@ def cross_entropies(subject: Subject, ids: Int[Tensor, "rows tokens"]) -> Float[
         return np.full(len(ids), nan)
 
     def entropy(some: Tensor) -> ndarray:
-        hidden = subject.run(subject.embed(some), [LAST])[LAST][:, :-1]
-        scores = subject.logits(hidden).to(torch.promote_types(torch.float32, subject.dtype)).log_softmax(2)
-        own = scores.gather(2, some[:, 1:, None].to(scores.device)).squeeze(2)
-        return _numbers(-own.mean(1))
+        return _numbers(-own_scores(predictions(subject, subject.run(subject.embed(some), [LAST])[LAST]), some).mean(1))
 
-    rows = BLOCK // (ids.shape[1] * len(subject.embedding_matrix))
-    return _in_blocks(entropy, ids, max(1, min(ROWS, rows)))
+    return _in_blocks(entropy, ids, whole_rows(subject, ids.shape[1]))
+
+
+def predictions(
+    subject: Subject, hidden: Float[Tensor, "rows tokens d_model"]
+) -> Float[Tensor, "rows tokens-1 vocabulary"]:
+    """The subject's log p of every next token, from what leaves the final norm; never coarser than float32."""
+    return subject.logits(hidden[:, :-1]).to(torch.promote_types(torch.float32, subject.dtype)).log_softmax(2)
+
+
+def own_scores(
+    predicted: Float[Tensor, "rows tokens-1 vocabulary"], ids: Int[Tensor, "rows tokens"]
+) -> Float[Tensor, "rows tokens-1"]:
+    """Log p of the tokens that are there."""
+    return predicted.gather(2, ids[:, 1:, None].to(predicted.device)).squeeze(2)
+
+
+def whole_rows(subject: Subject, tokens: int) -> int:
+    """How many token sequences a forward pass may hold whose predictions are held too."""
+    return max(1, min(ROWS, BLOCK // (tokens * len(subject.embedding_matrix))))
 
 
 def _in_blocks(act: Callable[[Tensor], ndarray], ids: Tensor, rows: int) -> ndarray:

@@ -1,0 +1,25 @@
+"""Search over real tokens: what maximizes a unit among sequences that somebody could type.
+
+`search` runs many restarts in shared batches; `METHODS` are gcg, epo and, to set them beside, random draws.
+"""
+
+from actmax.search._alphabet import Alphabet
+from actmax.search._front import Point, front_of
+from actmax.search._methods import METHODS, SearchSettings
+from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
+from actmax.search._restarts import Found, search, spreads
+
+__all__ = [
+    "METHODS",
+    "Alphabet",
+    "Evaluate",
+    "Found",
+    "Oracle",
+    "Point",
+    "Scored",
+    "SearchSettings",
+    "Slopes",
+    "front_of",
+    "search",
+    "spreads",
+]

@@ -1,0 +1,189 @@
+"""Many restarts of a search, side by side in shared batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from actmax import gap
+from actmax.architecture import Unit
+from actmax.gap import GapSettings
+from actmax.maximization import Objective, Row
+from actmax.search._alphabet import Alphabet, Ids
+from actmax.search._front import Point, front_of
+from actmax.search._methods import METHODS, SearchSettings
+from actmax.search._moves import Moves
+from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
+from actmax.subject import Subject
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where one restart ended."""
+
+    row: Row
+    """Which restart."""
+    initial: Ids
+    """The first sequence that it drew."""
+    activation_initial: float
+    """Of that."""
+    ids: Ids
+    """The best sequence."""
+    activation: float
+    """Of that."""
+    passes: int
+    """Forward passes, a backward pass counted as one."""
+    whole_passes: int
+    """How many of them ran all blocks, not only those below the target."""
+    evaluated: Int[ndarray, " answers"]
+    """Forward passes up to each answer."""
+    trajectory: Float[ndarray, " answers"]
+    """The best activation up to then."""
+    front: tuple[Point, ...]
+    """The Pareto front of all that it evaluated, where fluency counted."""
+    weights: tuple[float, ...]
+    """λ of the population in activations per nat, where fluency counted."""
+
+
+class Restart:
+    """A restart at work: its questions, and what the answers came to.
+
+    Args:
+        row: unit and seed.
+        alphabet: its tokens.
+        settings: of the search.
+        tokens: the length of its first sequences.
+        sign: -1 where the activation is minimized.
+        spread: of the unit over random tokens: what λ counts in.
+    """
+
+    def __init__(
+        self, row: Row, alphabet: Alphabet, settings: SearchSettings, *, tokens: int, sign: float, spread: float
+    ) -> None:
+        self.row, self.sign, self.budget = row, sign, settings.passes
+        self.weights = tuple(weight * spread for weight in settings.weights) if settings.fluency else ()
+        moves = Moves(alphabet, row.seed, lengths=settings.lengths, start=tokens, sign=sign)
+        self._questions = METHODS[settings.method](moves, settings, self.weights)
+        self._seen: list[tuple[int, float]] = []
+        self._first: Point | None = None
+        self._best: Point | None = None
+        self._front: tuple[Point, ...] = ()
+        self.passes = self.whole_passes = 0
+        self.question = self._within(next(self._questions))
+
+    def answer(self, answer: Scored | list) -> None:
+        """Takes an answer and comes to the next question; None once the budget is spent."""
+        asked = self.question
+        if asked is None:
+            raise ValueError("there was no question")
+        self.passes += asked.passes
+        self.whole_passes += asked.passes if asked.fluency else 0
+        if isinstance(answer, Scored):
+            self._note(answer)
+        self.question = self._within(self._questions.send(answer))
+
+    def _within(self, asked: Evaluate | Slopes) -> Evaluate | Slopes | None:
+        """What the budget still pays of a question."""
+        left = self.budget - self.passes
+        if isinstance(asked, Slopes):
+            return asked if asked.passes < left else None  # a gradient is worth nothing without a candidate
+        return replace(asked, sequences=asked.sequences[:left]) if left > 0 else None
+
+    def _note(self, scored: Scored) -> None:
+        columns = zip(scored.sequences, scored.activation.tolist(), scored.cross_entropy.tolist(), strict=True)
+        points = [Point(*one) for one in columns]
+        self._first = self._first or points[0]
+        # a sequence whose activation is not finite is worth nothing
+        finite = [one for one in points if np.isfinite(one.activation)]
+        known = [self._best] if self._best is not None else []
+        self._best = max(known + finite, key=lambda one: self.sign * one.activation, default=self._first)
+        self._seen.append((self.passes, self._best.activation))
+        if self.weights:
+            self._front = front_of([*self._front, *finite], sign=self.sign)
+
+    @property
+    def found(self) -> Found:
+        """What there is so far."""
+        if self._first is None or self._best is None:
+            raise ValueError("nothing has been evaluated")
+        evaluated, trajectory = zip(*self._seen, strict=True)
+        return Found(
+            row=self.row,
+            initial=self._first.ids,
+            activation_initial=self._first.activation,
+            ids=self._best.ids,
+            activation=self._best.activation,
+            passes=self.passes,
+            whole_passes=self.whole_passes,
+            evaluated=np.array(evaluated),
+            trajectory=np.array(trajectory),
+            front=self._front,
+            weights=self.weights,
+        )
+
+
+def search(
+    subject: Subject,
+    objective: Objective,
+    rows: Sequence[Row],
+    settings: SearchSettings,
+    *,
+    tokens: int = 5,
+    spread: Mapping[Unit, float] | None = None,
+    max_rows: int | None = None,
+    progress: Callable[[int, int], bool] | None = None,
+) -> list[Found]:
+    """Searches from every row, in shared batches.
+
+    What a restart finds depends on its unit, its seed and the settings, beyond rounding on nothing else.
+
+    Args:
+        subject: the language model.
+        objective: what is sought.
+        rows: the restarts.
+        settings: of the search.
+        tokens: the length of the first sequences.
+        spread: what λ counts in for each unit; 1 where none is given. `spreads` gives it.
+        max_rows: sequences per forward pass.
+        progress: called after each round with passes done and to do, over all restarts; True stops.
+
+    Returns:
+        Where each row ended, in order.
+    """
+    alphabet = Alphabet(subject, only_text=settings.only_text)
+    oracle = Oracle(subject, objective, alphabet, top_k=settings.top_k, max_rows=max_rows)
+    spread = spread or {}
+    restarts = [
+        Restart(row, alphabet, settings, tokens=tokens, sign=oracle.sign, spread=spread.get(row.unit, 1.0))
+        for row in rows
+    ]
+    while any(one.question is not None for one in restarts):
+        _round(oracle, restarts)
+        if progress is not None and progress(sum(one.passes for one in restarts), settings.passes * len(rows)):
+            break
+    return [one.found for one in restarts]
+
+
+def _round(oracle: Oracle, restarts: Sequence[Restart]) -> None:
+    """Answers what all restarts ask now; gradients and evaluations each share batches."""
+    for kind, answers in ((Slopes, oracle.slopes), (Evaluate, oracle.evaluate)):
+        asking = [one for one in restarts if isinstance(one.question, kind)]
+        if asking:
+            asked = [(one.row.unit, one.question) for one in asking]
+            for one, answer in zip(asking, answers(asked), strict=True):  # pyright: ignore[reportArgumentType]
+                one.answer(answer)
+
+
+@torch.no_grad()
+def spreads(
+    subject: Subject, objective: Objective, units: Sequence[Unit], *, tokens: int, settings: GapSettings
+) -> dict[Unit, float]:
+    """The standard deviation of each unit over random token sequences; 1 where it does not vary."""
+    units = tuple(dict.fromkeys(units))
+    drawn = gap.random_activations(subject, objective, units, tokens, settings).std(axis=0, ddof=1)
+    return {unit: float(value) if value > 0 else 1.0 for unit, value in zip(units, drawn, strict=True)}
