@@ -47,7 +47,7 @@ class SearchSettings:
             raise InputError("search.method", self.method, f"must be one of {', '.join(METHODS)}")
         if self.fluency and self.lengths[0] < 2:
             raise InputError(
-                "tokens", self.lengths[0], "must be at least 2 with search=epo, for a token has no fluency"
+                "tokens", self.lengths[0], "must be at least 2 with search=epo: one has no fluency"
             )
 
     @property
