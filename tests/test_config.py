@@ -23,7 +23,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def test_every_group_of_the_design_that_is_built_has_a_case() -> None:
-    groups = "subject unit init prior optimizer trainer callbacks logger task experiment launch debug"
+    groups = "subject unit init prior optimizer search trainer callbacks logger task experiment launch debug"
     assert {case.split("/")[0] for case in CASES} >= set(groups.split())
 
 
@@ -85,6 +85,9 @@ def test_integers_refuses(value: object) -> None:
         ("init=file", "init.path"),
         ("launch.jobs_per_gpu=0", "launch.jobs_per_gpu"),
         ("launch.name=moon", "launch.name"),
+        ("search.method=beam", "search.method"),
+        ("search.passes=1", "search.passes"),
+        ("search.top_k=0", "search.top_k"),
     ],
 )
 def test_check_names_the_key(override: str, key: str) -> None:

@@ -210,6 +210,20 @@ class SimulationConfig:
 
 
 @dataclass
+class SearchConfig:
+    """How `task=search` searches; docs/search.md says what the keys mean, and how forward passes are counted."""
+
+    method: str = "gcg"
+    passes: int = 4000
+    candidates: int = 160
+    top_k: int = 256
+    patience: int = 5
+    generations: int = 30
+    weights: list[float] = field(default_factory=lambda: [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2])
+    only_text: bool = True
+
+
+@dataclass
 class TaskConfig:
     """Which kind of job this is."""
 
@@ -235,6 +249,7 @@ class Config:
     gap: GapConfig = field(default_factory=GapConfig)
     rounding: RoundingConfig = field(default_factory=RoundingConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     seeds: Any = MISSING
     tokens: int = MISSING
@@ -250,7 +265,7 @@ PRIOR_TERMS = ("l2", "norm", "manifold", "fluency", "smooth")
 PARAMETERIZATIONS = ("pca", "simplex")
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task.name": ("maximization", "simulation"),
+    "task.name": ("maximization", "search", "simulation"),
     "subject.source": ("hub", "wheel", "random"),
     "subject.dtype": ("float32", "float64", "bfloat16"),
     "unit.site": SITES,
@@ -260,6 +275,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "objective.sign": ("maximize", "minimize"),
     "optimizer.name": ("adam", "adamw", "sgd"),
     "rounding.kernel": ("other", "same"),
+    "search.method": ("gcg", "epo", "random"),
     "logger.name": ("csv", "wandb", "none"),
     "launch.name": ("serial", "gpus", "cluster", "slurm"),
     **{f"prior.{term}.scale": ("relative", "absolute") for term in PRIOR_TERMS},
@@ -277,6 +293,11 @@ AT_LEAST: dict[str, int] = {
     "nulls.displacements": 20,
     "gap.draws": 20,
     "rounding.restarts": 0,
+    "search.passes": 2,
+    "search.candidates": 1,
+    "search.top_k": 1,
+    "search.patience": 0,
+    "search.generations": 1,
     "launch.jobs_per_gpu": 1,
     "launch.gpus": 0,
     "launch.minutes": 1,
@@ -299,6 +320,8 @@ NOT_IDENTITY = (
     "launch",
 )
 """What may differ between two runs of the same job; the hash of the weights stands for where they lie."""
+NOT_OF_SEARCH = ("init", "prior", "optimizer", "steps", "callbacks", "rounding")
+"""What `task=search` has no use for."""
 
 
 def conf_folder() -> Path:
@@ -371,6 +394,19 @@ def check(cfg: DictConfig) -> None:
     if cfg.init.name == "file" and cfg.init.path is None:
         raise InputError("init.path", None, "must name a record's folder with init=file")
     _check_devices(cfg)
+    if cfg.task.name == "search":
+        _check_search(cfg)
+
+
+def _check_search(cfg: DictConfig) -> None:
+    weights = list(cfg.search.weights)
+    if not weights or not all(weight >= 0 and math.isfinite(weight) for weight in weights):
+        raise InputError("search.weights", weights, "must be numbers from 0, at least one")
+    if cfg.search.method == "epo" and cfg.tokens < 2:
+        raise InputError("tokens", cfg.tokens, "must be at least 2 with search=epo: one has no fluency")
+    if cfg.trainer.devices > 1:
+        way_out = "A job per seed, spread over the devices: -m 'seeds=range(0,8)' launch=gpus."
+        raise InputError("trainer.devices", cfg.trainer.devices, "must be 1 with task=search", way_out)
 
 
 def _check_devices(cfg: DictConfig) -> None:
@@ -472,7 +508,8 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     """What identifies a job's work in its config: everything that can change its result."""
     if cfg.task.name == "simulation":
         return {key: _plain(cfg[key]) for key in ("task", "simulation")}
-    content = {str(key): _plain(cfg[key]) for key in cfg if key not in ("hydra", "simulation")}
+    other = NOT_OF_SEARCH if cfg.task.name == "search" else ("search",)
+    content = {str(key): _plain(cfg[key]) for key in cfg if key not in ("hydra", "simulation", *other)}
     content = {**content, "seeds": seeds(cfg)}
     content["unit"] = [[unit.site, unit.layer, unit.index] for unit in units(cfg)]
     for key in NOT_IDENTITY:
@@ -531,7 +568,8 @@ def job_folder(cfg: DictConfig) -> str:
     digest = job_hash({"config": identity(cfg), **place})[:10]
     if cfg.task.name == "simulation":
         return f"simulation_{cfg.simulation.distribution}_{digest}"
-    parts = [cfg.subject.name, cfg.unit.site, _short(cfg.unit.layer), _short(cfg.unit.index), digest]
+    method = cfg.search.method if cfg.task.name == "search" else ""
+    parts = [method, cfg.subject.name, cfg.unit.site, _short(cfg.unit.layer), _short(cfg.unit.index), digest]
     return "_".join(part for part in parts if part)
 
 

@@ -40,6 +40,7 @@ Table = Literal[
     "rarefaction",
     "gaps",
     "rounding",
+    "front",
     "ladder",
     "comparison",
     "rates",

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -30,8 +31,9 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf
+from tqdm.auto import tqdm
 
-from actmax import comparison, config, optimizee, ranks, report, results
+from actmax import comparison, config, findings, optimizee, ranks, report, results
 from actmax.architecture import Unit
 from actmax.callbacks import Checkpoint, JobCallback, Progress, Stop
 from actmax.decoding import Vocabulary
@@ -44,6 +46,7 @@ from actmax.priors import PRIORS
 from actmax.ranks import Rank, Together
 from actmax.record import Record, job_hash
 from actmax.reproducibility import NullSettings, Restarts
+from actmax.search import Found, SearchSettings, search, spreads
 from actmax.subject import Subject, shared
 from actmax.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.weights import cache_folder
@@ -51,6 +54,9 @@ from actmax.weights import cache_folder
 log = logging.getLogger(__name__)
 
 PACKAGES = ("actmax", "torch", "transformers", "lightning", "hydra-core", "torchmetrics", "numpy", "scipy", "pandas")
+
+LINE_SECONDS = 10
+"""Between two lines about a search's progress where there is no terminal."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -128,8 +134,8 @@ def _subject(cfg: DictConfig) -> Subject:
     return shared(**spec)
 
 
-class MaximizationWork(Work):
-    """Report A: maximize units, decode, set beside the nulls.
+class SubjectWork(Work):
+    """What all tasks on a subject's units share.
 
     Args:
         cfg: the job's config.
@@ -166,6 +172,17 @@ class MaximizationWork(Work):
         """Everything but the unit and the seed; records of one condition may be put together."""
         return config.condition(self.cfg) + self.subject.weights_hash[:12]
 
+    def tracker(self) -> Tracker:
+        """The one that the config names."""
+        cfg = self.cfg
+        place = cfg.unit.site if cfg.unit.layer is None else f"{cfg.unit.site}.{cfg.unit.layer}"
+        name = f"{cfg.subject.name} {place}[{cfg.unit.index}] seeds {cfg.seeds}"
+        return tracker_of(cfg, self.record, name, [cfg.subject.name, cfg.unit.site], dict(self.identity))
+
+
+class MaximizationWork(SubjectWork):
+    """Report A: maximize units, decode, set beside the nulls."""
+
     def prepare(self) -> None:
         """Builds the LightningModule and its callbacks."""
         vocabulary, prior = len(self.subject.embedding_matrix), self.cfg.prior
@@ -178,13 +195,6 @@ class MaximizationWork(Work):
             if value > vocabulary:
                 raise InputError(key, value, f"must be at most {vocabulary}, the size of the vocabulary")
         self.module, self.callbacks = self._module(self.rows), self._callbacks()
-
-    def tracker(self) -> Tracker:
-        """The one that the config names."""
-        cfg = self.cfg
-        place = cfg.unit.site if cfg.unit.layer is None else f"{cfg.unit.site}.{cfg.unit.layer}"
-        name = f"{cfg.subject.name} {place}[{cfg.unit.index}] seeds {cfg.seeds}"
-        return tracker_of(cfg, self.record, name, [cfg.subject.name, cfg.unit.site], dict(self.identity))
 
     def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:
         """Fits, decodes, measures."""
@@ -371,6 +381,78 @@ def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | 
         MaximizationWork(OmegaConf.create(settings), rank.record).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
+class SearchWork(SubjectWork):
+    """Maximizes units over real tokens, and sets what it finds beside the same nulls."""
+
+    def prepare(self) -> None:
+        """Puts the subject where it is to run, and builds the settings."""
+        cfg, vocabulary = self.cfg, len(self.subject.embedding_matrix)
+        if cfg.decode.top_k > vocabulary:
+            allowed = f"must be at most {vocabulary}, the size of the vocabulary"
+            raise InputError("decode.top_k", cfg.decode.top_k, allowed)
+        content: Any = OmegaConf.to_container(cfg.search, resolve=True)
+        own = {**content, "weights": tuple(content["weights"]), "lengths": (cfg.tokens, cfg.tokens)}
+        self.settings = SearchSettings(**own)
+        self.objective = Objective(cfg.objective.reduction, cfg.objective.sign)
+        self.subject.to(_device(cfg.trainer.accelerator))
+
+    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:  # noqa: ARG002
+        """Searches and measures. There are no checkpoints: a search that was stopped keeps what it had."""
+        cfg, clock, stop = self.cfg, time.perf_counter(), Stop()
+        gap_settings = GapSettings(**cfg.gap)
+        with _graceful_interrupt(stop):
+            found = self._search(stop, gap_settings)
+        seconds = {"search": time.perf_counter() - clock}
+        findings.write_found(self.record, self.subject, found, top_k=cfg.decode.top_k)
+        if stop.requested:
+            log.warning("Stopped by hand: the best of each restart so far is kept in %s", self.record.folder)
+            raise KeyboardInterrupt
+        clock = time.perf_counter()
+        said = findings.summarize(
+            self.record,
+            self.subject,
+            found,
+            objective=self.objective,
+            settings=NullSettings(**cfg.nulls),
+            gap_settings=gap_settings,
+            cache=cache_folder() / "nulls",
+        )
+        seconds["nulls"] = time.perf_counter() - clock
+        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
+        named = {"subject": named, "condition": self.condition, "prior": config.prior_label(cfg)}
+        return {
+            **said,
+            "method": self.settings.method,
+            **named,
+            **_setting(self.identity, self.subject.device, seconds),
+        }
+
+    def _search(self, stop: Stop, gap_settings: GapSettings) -> list[Found]:
+        subject, tokens, units = self.subject, self.cfg.tokens, config.units(self.cfg)
+        spread = spreads(subject, self.objective, units, tokens=tokens, settings=gap_settings)
+        options = {"tokens": tokens, "spread": spread, "max_rows": self.cfg.max_rows}
+        silent, shown = not sys.stderr.isatty(), time.perf_counter()
+        with tqdm(desc="search", unit="pass", disable=silent) as bar:
+
+            def progress(done: int, total: int) -> bool:
+                nonlocal shown
+                bar.total, bar.n = total, done
+                bar.refresh()
+                if silent and time.perf_counter() - shown > LINE_SECONDS:
+                    shown = time.perf_counter()
+                    log.info("%d of %d forward passes", done, total)
+                return stop.requested
+
+            return search(subject, self.objective, self.rows, self.settings, progress=progress, **options)
+
+
+def _device(accelerator: str) -> str:
+    """Where a job without a Lightning trainer runs."""
+    if _on_cuda(accelerator):
+        return "cuda"
+    return "mps" if accelerator in ("gpu", "mps") else "cpu"
+
+
 class SimulationWork(Work):
     """Report B on simulated data: t-test against logistic regression where the truth is known.
 
@@ -407,7 +489,7 @@ class SimulationWork(Work):
         return {**headline, **_setting(self.identity, torch.device("cpu"), seconds)}
 
 
-TASKS = {"maximization": MaximizationWork, "simulation": SimulationWork}
+TASKS = {"maximization": MaximizationWork, "search": SearchWork, "simulation": SimulationWork}
 
 
 def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], identity: dict[str, Any]) -> Tracker:

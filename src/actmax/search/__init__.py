@@ -4,7 +4,7 @@
 """
 
 from actmax.search._alphabet import Alphabet
-from actmax.search._front import Point, front_of
+from actmax.search._front import Point, front_of, weight_of
 from actmax.search._methods import METHODS, SearchSettings
 from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
 from actmax.search._restarts import Found, search, spreads
@@ -22,4 +22,5 @@ __all__ = [
     "front_of",
     "search",
     "spreads",
+    "weight_of",
 ]

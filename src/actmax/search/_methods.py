@@ -46,9 +46,7 @@ class SearchSettings:
         if self.method not in METHODS:
             raise InputError("search.method", self.method, f"must be one of {', '.join(METHODS)}")
         if self.fluency and self.lengths[0] < 2:
-            raise InputError(
-                "tokens", self.lengths[0], "must be at least 2 with search=epo: one has no fluency"
-            )
+            raise InputError("tokens", self.lengths[0], "must be at least 2 with search=epo: one has no fluency")
 
     @property
     def fluency(self) -> bool:

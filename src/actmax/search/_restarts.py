@@ -48,6 +48,8 @@ class Found:
     """The Pareto front of all that it evaluated, where fluency counted."""
     weights: tuple[float, ...]
     """λ of the population in activations per nat, where fluency counted."""
+    sign: float
+    """-1 where the activation was minimized."""
 
 
 class Restart:
@@ -124,6 +126,7 @@ class Restart:
             trajectory=np.array(trajectory),
             front=self._front,
             weights=self.weights,
+            sign=self.sign,
         )
 
 

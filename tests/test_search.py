@@ -1,0 +1,318 @@
+"""Token search: the true maximum where everything can be tried, the front from its text alone, nobody else's business."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+
+from actmax import gap
+from actmax.architecture import Unit, geometry
+from actmax.errors import InputError
+from actmax.gap import GapSettings
+from actmax.maximization import Objective, Row
+from actmax.record import Record
+from actmax.search import (
+    Alphabet,
+    Evaluate,
+    Found,
+    Oracle,
+    Point,
+    SearchSettings,
+    Slopes,
+    front_of,
+    search,
+    spreads,
+    weight_of,
+)
+from actmax.subject import Subject
+from cli import QUICK, Actmax
+
+LETTERS = "abcdefghijklmnopqrstu"
+UNIT = Unit("resid_pre", 2, 5)
+MAX = Objective()
+BUDGET = 1200
+"""Forward passes per restart, of about 10,000 sequences."""
+SMALL = SearchSettings(passes=BUDGET, candidates=24, top_k=12, patience=2, generations=6, lengths=(3, 3))
+
+
+@pytest.fixture(scope="module")
+def toy() -> Subject:
+    """2 blocks x 16 dims and 26 tokens: 21 letters, two pairs of them, a twin of `u`, a token without text, an end."""
+    names = [*LETTERS, "ab", "cd", "v", "\ufffd"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("a", "b"), ("c", "d")]))
+    tokenizer.decoder = decoders.Fuse()
+    end = "<|end|>"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end)
+    sizes = {"n_layer": 3, "n_embd": 16, "n_head": 2, "n_positions": 8, "vocab_size": len(fast)}
+    ends = {"bos_token_id": len(names), "eos_token_id": len(names)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # a rugged landscape: with the usual 0.02 the subject is nearly linear, and any climb ends at the top
+        model = AutoModelForCausalLM.from_config(GPT2Config(**sizes, **ends, initializer_range=0.5))
+    model = model.to(torch.float64).requires_grad_(False).eval()
+    assert len(fast) == 26
+    embedding = model.get_input_embeddings().weight
+    embedding[names.index("v")] = embedding[names.index("u")]
+    return Subject("toy", "toy", None, model, fast, geometry(model.config.to_dict()))
+
+
+@pytest.fixture(scope="module")
+def everything(toy: Subject) -> dict[tuple[int, ...], float]:
+    """Every sequence of three tokens that is text, with its activation."""
+    alphabet = Alphabet(toy)
+    sequences = list(itertools.product(alphabet.ids.tolist(), repeat=3))
+    kept = [ids for ids, keep in zip(sequences, alphabet.keeps(sequences), strict=True) if keep]
+    return dict(zip(kept, gap.activations(toy, MAX, kept, [UNIT] * len(kept)).tolist(), strict=True))
+
+
+def rows(count: int, unit: Unit = UNIT, start: int = 0) -> list[Row]:
+    return [Row(unit, seed) for seed in range(start, start + count)]
+
+
+def run(toy: Subject, method: str, count: int, **others: object) -> list[Found]:
+    settings = replace(SMALL, method=method, **others)
+    return search(toy, MAX, rows(count), settings, tokens=3)
+
+
+class TestAlphabet:
+    def test_leaves_out_what_nobody_can_type(self, toy: Subject) -> None:
+        assert [toy.token(number) for number in Alphabet(toy).ids.tolist()] == [*LETTERS, "ab", "cd"]
+        assert Alphabet(toy, only_text=False).ids.tolist() == list(range(26))
+
+    def test_knows_sequences_that_their_text_does_not_give_back(self, toy: Subject) -> None:
+        sequences = [(0, 1, 2), (1, 0, 2), (21, 0, 4), (0, 21, 4)]  # a b c, b a c, ab a e, a ab e
+        assert Alphabet(toy).keeps(sequences) == [False, True, True, True]
+        assert Alphabet(toy, only_text=False).keeps(sequences) == [True] * 4
+
+    def test_of_bytes_is_ascii(self, subject: Subject) -> None:
+        assert len(Alphabet(subject).ids) == 128
+
+
+class TestOracle:
+    def test_evaluates_like_gap(self, toy: Subject) -> None:
+        oracle = Oracle(toy, MAX, Alphabet(toy), top_k=4, max_rows=2)
+        sequences = ((0, 2, 4), (1, 3), (5, 6, 7), (8, 9, 10))
+        (one, two) = oracle.evaluate([(UNIT, Evaluate(sequences, fluency=True)), (UNIT, Evaluate(sequences[:1]))])
+        assert np.allclose(one.activation, gap.activations(toy, MAX, sequences, [UNIT] * 4), atol=1e-12)
+        assert one.cross_entropy[1] == pytest.approx(gap.cross_entropies(toy, torch.tensor([sequences[1]]))[0])
+        assert two.activation[0] == pytest.approx(one.activation[0], abs=1e-12)
+
+    @pytest.mark.parametrize("weight", [0.0, 1.5])
+    def test_slopes_are_derivatives_to_one_hot_tokens(self, toy: Subject, weight: float) -> None:
+        ids = torch.tensor([[0, 5, 9]])
+        one_hot = torch.nn.functional.one_hot(ids, 26).double().requires_grad_()
+        out = toy.model(inputs_embeds=one_hot @ toy.embedding_matrix, output_hidden_states=True)
+        own = (out.logits[:, :-1].log_softmax(2) * one_hot[:, 1:]).sum(2).mean()
+        (out.hidden_states[2][0, :, 5].mean() + weight * own).backward()
+        slope = one_hot.grad[0, :, Alphabet(toy).ids]
+        ((found,),) = Oracle(toy, MAX, Alphabet(toy), top_k=26).slopes([(UNIT, Slopes(((0, 5, 9),), (weight,)))])
+        assert torch.equal(found, Alphabet(toy).ids[slope.argsort(dim=1, descending=True)])
+        if weight == 0:
+            ((alone,),) = Oracle(toy, MAX, Alphabet(toy), top_k=26).slopes([(UNIT, Slopes(((0, 5, 9),)))])
+            assert torch.equal(alone, found)
+
+
+class TestSearch:
+    def test_finds_the_true_maximum(self, toy: Subject, everything: dict[tuple[int, ...], float]) -> None:
+        """In at least 95 of 100 restarts, within a budget in which random draws mostly don't."""
+        assert len(everything) > 8 * BUDGET
+        top = max(everything.values())
+        shares = {}
+        for method in ("gcg", "epo", "random"):
+            found = run(toy, method, 100)
+            assert all(one.passes <= BUDGET for one in found)
+            shares[method] = np.mean([one.activation > top - 1e-9 for one in found])
+        assert shares["gcg"] >= 0.95
+        assert shares["epo"] >= 0.95
+        assert shares["random"] < 0.5
+
+    def test_finds_the_true_minimum(self, toy: Subject, everything: dict[tuple[int, ...], float]) -> None:
+        found = search(toy, Objective("mean", "minimize"), rows(5), SMALL, tokens=3)
+        lowest = min(everything.values())
+        assert sum(one.activation < lowest + 1e-9 for one in found) >= 4
+        assert all(np.diff(one.trajectory).max() <= 0 for one in found)
+
+    def test_says_what_it_found(self, toy: Subject, everything: dict[tuple[int, ...], float]) -> None:
+        for method in ("gcg", "epo"):
+            for one in run(toy, method, 3, passes=200):
+                assert one.activation == pytest.approx(everything[one.ids], abs=1e-9)
+                assert one.activation_initial == pytest.approx(everything[one.initial], abs=1e-9)
+                assert one.trajectory[-1] == one.activation
+                assert np.diff(one.trajectory).min() >= 0
+                assert np.diff(one.evaluated).min() > 0
+                assert one.passes <= 200
+
+    @pytest.mark.parametrize("method", ["gcg", "epo"])
+    def test_excluded_tokens_never_appear(
+        self, toy: Subject, everything: dict[tuple[int, ...], float], method: str
+    ) -> None:
+        assert all(one.ids in everything for one in run(toy, method, 20, passes=300))
+        free = run(toy, method, 20, passes=300, only_text=False)
+        assert any(one.ids not in everything for one in free)  # they would
+
+    @pytest.mark.parametrize("method", ["gcg", "epo"])
+    def test_of_a_restart_is_nobody_elses_business(self, toy: Subject, method: str) -> None:
+        settings, other = replace(SMALL, method=method, passes=300), Unit("mlp_out", 1, 3)
+        together = search(toy, MAX, [*rows(3), *rows(2, other)], settings, tokens=3, max_rows=7)
+        for row, beside in zip([*rows(3), *rows(2, other)], together, strict=True):
+            (alone,) = search(toy, MAX, [row], settings, tokens=3)
+            assert (alone.ids, alone.initial, alone.passes) == (beside.ids, beside.initial, beside.passes)
+            assert np.allclose(alone.trajectory, beside.trajectory, atol=1e-9)
+            assert [point.ids for point in alone.front] == [point.ids for point in beside.front]
+        assert len({one.initial for one in together}) == 3  # seeds differ, and a unit starts as another does
+
+    @pytest.mark.parametrize("method", ["gcg", "epo"])
+    def test_twice_is_the_same_and_leaves_no_trace(self, toy: Subject, method: str) -> None:
+        before = {name: value.clone() for name, value in toy.model.state_dict().items()}
+        one, two = (run(toy, method, 3, passes=200) for _ in range(2))
+        for first, second in zip(one, two, strict=True):
+            assert np.array_equal(first.trajectory, second.trajectory)
+            assert (first.ids, first.front) == (second.ids, second.front)
+        assert all(torch.equal(value, before[name]) for name, value in toy.model.state_dict().items())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in toy.model.modules())
+        assert not any(weight.requires_grad for weight in toy.model.parameters())
+
+    def test_inserts_and_deletes_where_lengths_may_vary(self, toy: Subject) -> None:
+        lengths = {len(one.ids) for one in run(toy, "gcg", 12, passes=300, lengths=(2, 5))}
+        assert len(lengths) > 1
+        assert lengths <= {2, 3, 4, 5}
+        assert {len(one.ids) for one in run(toy, "gcg", 12, passes=300)} == {3}
+
+    def test_stops_when_asked(self, toy: Subject) -> None:
+        said = []
+        found = search(
+            toy, MAX, rows(2), SMALL, tokens=3, progress=lambda done, total: said.append((done, total)) or True
+        )
+        assert said == [(48, 2 * BUDGET)]
+        assert [one.passes for one in found] == [24, 24]
+
+    def test_counts_a_backward_pass_and_the_whole_model(self, toy: Subject) -> None:
+        (one,) = run(toy, "gcg", 1, passes=50)
+        assert (one.passes, one.whole_passes) == (50, 0)
+        assert one.evaluated.tolist() == [24, 50]  # 24 candidates; a gradient and 24 more
+        (two,) = run(toy, "epo", 1, passes=60)
+        assert two.whole_passes == two.passes
+        assert two.evaluated[:2].tolist() == [24, 60]  # 8 gradients, then what is left
+
+
+class TestFront:
+    def test_keeps_what_nothing_beats(self) -> None:
+        points = [
+            Point((number,), *pair) for number, pair in enumerate([(1, 3.0), (2, 2.0), (3, 5), (0, 1), (3, 4), (2, 9)])
+        ]
+        assert [point.ids[0] for point in front_of(points)] == [3, 1, 4]
+        assert [point.ids[0] for point in front_of(points, sign=-1.0)] == [3]
+
+    def test_names_the_weight_at_which_a_point_is_best(self) -> None:
+        front = (Point((0,), 0.0, 0.0), Point((1,), 1.0, 4.0), Point((2,), 10.0, 5.0))
+        assert weight_of(front[2], front, [0.0, 1.0, 3.0]) == 0
+        assert weight_of(front[0], front, [0.0, 1.0, 3.0]) == 3
+        assert math.isnan(weight_of(front[1], front, [0.0, 1.0, 3.0]))
+
+    def test_rises_and_comes_back_from_its_text_alone(self, toy: Subject) -> None:
+        for one in run(toy, "epo", 4, passes=600):
+            assert len(one.front) > 2
+            numbers = np.array([[point.activation, point.cross_entropy] for point in one.front])
+            assert (np.diff(numbers, axis=0) > 0).all()
+            assert one.front[-1].activation == one.activation
+            for point in one.front:
+                ids = toy.tokens(toy.text(point.ids))
+                assert gap.activations(toy, MAX, [ids], [UNIT])[0] == pytest.approx(point.activation, abs=1e-9)
+                entropy = gap.cross_entropies(toy, torch.tensor([ids]))[0]
+                assert entropy == pytest.approx(point.cross_entropy, abs=1e-9)
+
+    def test_without_the_check_of_text_some_would_not(self, toy: Subject) -> None:
+        points = [point for one in run(toy, "epo", 20, passes=200, only_text=False) for point in one.front]
+        assert any(tuple(toy.tokens(toy.text(point.ids))) != point.ids for point in points)
+
+
+def test_spreads_are_of_random_tokens(toy: Subject) -> None:
+    found = spreads(toy, MAX, [UNIT], tokens=3, settings=GapSettings(draws=50))
+    ids = gap.random_tokens(toy, 3, draws=50, seed=0)
+    assert found[UNIT] == pytest.approx(gap.by_unit_activations(toy, MAX, ids, [UNIT])[:, 0].std(ddof=1))
+
+
+@pytest.mark.parametrize(("changed", "key"), [({"method": "beam"}, "search.method"), ({"lengths": (1, 3)}, "tokens")])
+def test_settings_refuse(changed: dict, key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        replace(SMALL, **{"method": "epo", **changed})
+    assert caught.value.key == key
+
+
+JOB = (
+    "task=search",
+    "subject=tiny",
+    "subject.dtype=float64",
+    "unit.layer=2",
+    "unit.index=[5,7]",
+    "seeds=[0,1,2]",
+    *QUICK,
+)
+QUICKLY = ("search.passes=150", "search.candidates=16", "search.top_k=8", "tokens=4")
+
+
+class TestCommand:
+    @pytest.mark.parametrize("method", ["gcg", "epo"])
+    def test_leaves_the_gradient_runs_record(self, actmax: Actmax, method: str) -> None:
+        ran = actmax(*JOB, *QUICKLY, f"search={method}")
+        assert ran.code == 0, ran.err
+        assert "Verdict" in ran.out
+        record = Record(ran.job)
+        tokens, restarts, units = (record.table(name) for name in ("tokens", "restarts", "units"))
+        assert (len(tokens), len(restarts), len(units)) == (2 * 3 * 4, 2 * 3, 2)
+        assert (restarts["forward_passes"] <= 150).all()
+        assert (restarts["activation_final"] >= restarts["activation_initial"]).all()
+        spelled = tokens.groupby(["index", "seed"], sort=False)["token"].agg("".join)
+        assert spelled.tolist() == restarts["text"].tolist()
+        assert np.allclose(record.table("gaps")["activation_retokenised"], restarts["activation_final"], atol=1e-9)
+        course = record.table("trajectory")
+        for (index, seed), one in course.groupby(["index", "seed"]):
+            own = restarts[(restarts["index"] == index) & (restarts["seed"] == seed)]
+            assert one["forward_passes"].is_monotonic_increasing
+            assert one["activation"].is_monotonic_increasing
+            assert one["activation"].iloc[-1] == own["activation_final"].iloc[0]
+        said = record.summary()
+        assert said["search"]["forward_passes"] == restarts["forward_passes"].sum()
+        assert said["method"] == method
+        assert record.path("front.parquet").exists() == (method == "epo")
+
+    def test_keeps_one_front_per_unit(self, actmax: Actmax) -> None:
+        record = Record(actmax(*JOB, *QUICKLY, "search=epo").job)
+        front = record.table("front")
+        assert front["index"].unique().tolist() == [5, 7]
+        for _, one in front.groupby("index"):
+            assert (np.diff(one["activation"]) > 0).all()
+            assert (np.diff(one["cross_entropy"]) > 0).all()
+            assert one["lambda"].iloc[-1] == 0
+            best = record.table("units").set_index("index").loc[one["index"].iloc[0]]
+            assert one["activation"].iloc[-1] >= best["activation_final_mean"]
+
+    def test_finds_a_complete_job_again_whatever_is_idle(self, actmax: Actmax) -> None:
+        first = actmax(*JOB, *QUICKLY)
+        assert actmax(*JOB, *QUICKLY, "prior=l2", "steps=7", "optimizer.lr=1").jobs == first.jobs
+        assert len(actmax(*JOB, *QUICKLY, "search.passes=151").jobs) == 2
+
+    @pytest.mark.parametrize(
+        ("overrides", "key"),
+        [
+            (["tokens=1", "search=epo"], "tokens"),
+            (["search.weights=[-1]"], "search.weights"),
+            (["search.candidates=0"], "search.candidates"),
+            (["trainer.devices=2"], "trainer.devices"),
+            (["decode.top_k=9999"], "decode.top_k"),
+        ],
+    )
+    def test_refuses_in_one_message(self, actmax: Actmax, overrides: list[str], key: str) -> None:
+        ran = actmax(*JOB, *overrides)
+        assert ran.code == 2
+        assert ran.err.startswith(f"actmax: {key}=")
+        assert "Traceback" not in ran.err
+        assert ran.jobs == []
