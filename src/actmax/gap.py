@@ -305,8 +305,8 @@ def predictions(
 
 
 def own_scores(
-    predicted: Float[Tensor, "rows tokens-1 vocabulary"], ids: Int[Tensor, "rows tokens"]
-) -> Float[Tensor, "rows tokens-1"]:
+    predicted: Float[Tensor, "rows nexts vocabulary"], ids: Int[Tensor, "rows tokens"]
+) -> Float[Tensor, "rows nexts"]:
     """Log p of the tokens that are there."""
     return predicted.gather(2, ids[:, 1:, None].to(predicted.device)).squeeze(2)
 

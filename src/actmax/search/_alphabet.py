@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -56,8 +57,12 @@ class Alphabet:
     def _same(self, sequences: Sequence[Ids]) -> list[bool]:
         if not sequences:
             return []
-        tokenizer = self.subject.tokenizer
-        texts = tokenizer.batch_decode([list(one) for one in sequences], clean_up_tokenization_spaces=False)
-        again = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        found = zip(texts, again, sequences, strict=True)
-        return [UNDECODABLE not in text and tuple(ids) == own for text, ids, own in found]
+        # the backend itself, one by one: for short texts what is wrapped around it, or threads, cost ten times as much
+        backend = self.subject.tokenizer.backend_tokenizer
+        backend.no_padding()  # another caller's padding would stay
+        backend.no_truncation()
+        return [self._comes_back(backend, ids) for ids in sequences]
+
+    def _comes_back(self, backend: Any, ids: Ids) -> bool:
+        text = backend.decode(list(ids), skip_special_tokens=False)
+        return UNDECODABLE not in text and tuple(backend.encode(text, add_special_tokens=False).ids) == ids

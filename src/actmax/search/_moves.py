@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -60,7 +61,11 @@ class Moves:
             tops: tokens to take at each position.
             count: how many, where there are as many.
         """
-        return self._new(lambda drafts: self._edited(parent, tops.tolist(), drafts), count, DRAWS)
+        edits = self._edits(parent, tops.tolist())
+        found: tuple[Ids, ...] = ()
+        while len(found) < count and (drafts := list(itertools.islice(edits, count))):
+            found += self._given_out(drafts, count - len(found))
+        return found
 
     def disturbed(self, parent: Ids, count: int) -> tuple[Ids, ...]:
         """Copies with about half of the positions drawn anew."""
@@ -76,15 +81,19 @@ class Moves:
         return self._new(draft, count, DRAWS) or self.fresh(count)
 
     def _new(self, draft: Callable[[int], Sequence[Ids]], count: int, draws: int) -> tuple[Ids, ...]:
-        found: dict[Ids, None] = {}
+        found: tuple[Ids, ...] = ()
         for _ in range(draws):
-            drafts = [one for one in dict.fromkeys(draft(count)) if one not in self._given and one not in found]
-            found |= dict.fromkeys(one for one, keep in zip(drafts, self.alphabet.keeps(drafts), strict=True) if keep)
-            if len(found) >= count:
+            found += self._given_out(draft(count), count - len(found))
+            if len(found) == count:
                 break
-        given = tuple(found)[:count]
-        self._given |= set(given)
-        return given
+        return found
+
+    def _given_out(self, drafts: Sequence[Ids], count: int) -> tuple[Ids, ...]:
+        """The first drafts that are text and new; they are not new again."""
+        drafts = [one for one in dict.fromkeys(drafts) if one not in self._given]
+        kept = [one for one, keep in zip(drafts, self.alphabet.keeps(drafts), strict=True) if keep][:count]
+        self._given |= set(kept)
+        return tuple(kept)
 
     def _random(self, count: int) -> list[Ids]:
         return [tuple(row) for row in self._tokens(count, self.start)]
@@ -93,12 +102,19 @@ class Moves:
         ids = self.alphabet.ids
         return ids[torch.randint(len(ids), (count, length), generator=self._generator)].tolist()
 
-    def _edited(self, parent: Ids, tops: list[list[int]], count: int) -> list[Ids]:
+    def _edits(self, parent: Ids, tops: list[list[int]]) -> Iterator[Ids]:
+        """All edits, each kind in random order, the kinds in turn."""
         shortest, longest = self.lengths
-        allowed = (True, len(parent) < longest, len(parent) > shortest)
-        edits = [edit for edit, may in zip((_swap, _insert, _delete), allowed, strict=True) if may]
-        numbers = [self._draw(below, count).tolist() for below in (len(edits), len(parent), len(tops[0]))]
-        return [edits[edit](parent, place, tops[place][rank]) for edit, place, rank in zip(*numbers, strict=True)]
+        ranks = len(tops[0])
+        kinds = [(_swap, ranks)]
+        kinds += [(_insert, ranks)] if len(parent) < longest else []
+        kinds += [(_delete, 1)] if len(parent) > shortest else []
+        orders = [torch.randperm(len(parent) * many, generator=self._generator).tolist() for _, many in kinds]
+        for numbers in itertools.zip_longest(*orders):
+            for (edit, many), number in zip(kinds, numbers, strict=True):
+                if number is not None:
+                    place, rank = divmod(number, many)
+                    yield edit(parent, place, tops[place][rank])
 
     def _draw(self, below: int, count: int) -> Tensor:
         return torch.randint(below, (count,), generator=self._generator)
