@@ -187,7 +187,7 @@ def coverages(counts: Int[ndarray, "draws restarts"]) -> Float[ndarray, " draws"
     if m < 2:
         return np.full(len(counts), nan)
     once, twice, total = counts[:, 0], counts[:, 1], counts @ np.arange(1, m + 1)
-    unseen = np.where(twice > 0, (m - 1) * once / (2 * np.maximum(twice, 1)), (m - 1) * (once - 1) / 2)
+    unseen = np.where(twice > 0, (m - 1) * once / (2 * np.maximum(twice, 1)), (m - 1) * np.maximum(once - 1, 0) / 2)
     return np.where(once > 0, 1 - once / total * unseen / (unseen + 1), 1.0)
 
 
