@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -61,8 +60,7 @@ class Alphabet:
         backend = self.subject.tokenizer.backend_tokenizer
         backend.no_padding()  # another caller's padding would stay
         backend.no_truncation()
-        return [self._comes_back(backend, ids) for ids in sequences]
-
-    def _comes_back(self, backend: Any, ids: Ids) -> bool:
-        text = backend.decode(list(ids), skip_special_tokens=False)
-        return UNDECODABLE not in text and tuple(backend.encode(text, add_special_tokens=False).ids) == ids
+        texts = [backend.decode(list(ids), skip_special_tokens=False) for ids in sequences]
+        again = [tuple(backend.encode(text, add_special_tokens=False).ids) for text in texts]
+        found = zip(texts, again, sequences, strict=True)
+        return [UNDECODABLE not in text and ids == own for text, ids, own in found]

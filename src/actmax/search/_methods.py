@@ -115,14 +115,13 @@ METHODS: dict[str, Callable[[Moves, SearchSettings, tuple[float, ...]], Question
 
 
 def _best(scored: Scored, sign: float) -> tuple[tuple[int, ...], float]:
-    number = int(np.argmax(sign * scored.activation))
+    number = int(scored.worth(sign).argmax())
     return scored.sequences[number], float(scored.activation[number])
 
 
 def _survivors(scored: Scored, weights: tuple[float, ...], sign: float) -> Scored:
     """The best sequence under each weight."""
-    scores = sign * scored.activation - np.array(weights)[:, None] * scored.cross_entropy
-    rows = scores.argmax(1)
+    rows = np.array([scored.worth(sign, weight).argmax() for weight in weights])
     return Scored(tuple(scored.sequences[row] for row in rows), scored.activation[rows], scored.cross_entropy[rows])
 
 

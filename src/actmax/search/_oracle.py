@@ -16,6 +16,7 @@ from actmax import gap
 from actmax.architecture import Unit
 from actmax.maximization import LAST, Objective, own_activations
 from actmax.search._alphabet import Alphabet, Ids
+from actmax.search._front import Point
 from actmax.subject import Place, Subject
 
 Answer = TypeVar("Answer")
@@ -66,6 +67,15 @@ class Scored:
     """Reduced over positions like the target."""
     cross_entropy: Float[ndarray, " sequences"]
     """Nats per token; NaN where it was not asked for."""
+
+    def worth(self, sign: float, weight: float = 0.0) -> Float[ndarray, " sequences"]:
+        """Sign · activation - weight · cross-entropy; where that is no number, a sequence is worth nothing."""
+        score = sign * self.activation - (weight * self.cross_entropy if weight > 0 else 0.0)
+        return np.where(np.isfinite(score), score, -np.inf)
+
+    def point(self, number: int) -> Point:
+        """One of them."""
+        return Point(self.sequences[number], float(self.activation[number]), float(self.cross_entropy[number]))
 
 
 class Oracle:

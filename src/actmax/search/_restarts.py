@@ -97,16 +97,16 @@ class Restart:
         return replace(asked, sequences=asked.sequences[:left]) if left > 0 else None
 
     def _note(self, scored: Scored) -> None:
-        columns = zip(scored.sequences, scored.activation.tolist(), scored.cross_entropy.tolist(), strict=True)
-        points = [Point(*one) for one in columns]
-        self._first = self._first or points[0]
-        # a sequence whose activation is not finite is worth nothing
-        finite = [one for one in points if np.isfinite(one.activation)]
-        known = [self._best] if self._best is not None else []
-        self._best = max(known + finite, key=lambda one: self.sign * one.activation, default=self._first)
+        worth = scored.worth(self.sign)
+        number = int(worth.argmax())
+        self._first = self._first or scored.point(0)
+        # written so that a best that is not a number gives way too
+        if self._best is None or not worth[number] <= self.sign * self._best.activation:
+            self._best = scored.point(number)
         self._seen.append((self.passes, self._best.activation))
         if self.weights:
-            self._front = front_of([*self._front, *finite], sign=self.sign)
+            points = [scored.point(row) for row in np.flatnonzero(np.isfinite(worth)).tolist()]
+            self._front = front_of([*self._front, *points], sign=self.sign)
 
     @property
     def found(self) -> Found:
