@@ -135,3 +135,20 @@ def test_what_cannot_change_the_result_leaves_the_folder(override: str) -> None:
 def test_what_can_change_the_result_names_another_folder(override: str) -> None:
     base = ["subject=tiny", "seeds=[0,1,2]"]
     assert config.job_folder(composed(*base, override)) != config.job_folder(composed(*base))
+
+
+@pytest.mark.parametrize("override", ["prior=l2", "steps=7", "optimizer.lr=1", "init=randn", "search=gcg"])
+def test_what_is_idle_in_a_search_leaves_its_folder(override: str) -> None:
+    base = ["task=search", "subject=tiny", "seeds=[0,1,2]"]
+    assert config.job_folder(composed(*base, override)) == config.job_folder(composed(*base))
+
+
+@pytest.mark.parametrize("override", ["search=epo", "search.passes=99", "search.only_text=false", "tokens=4"])
+def test_what_a_search_does_names_its_folder(override: str) -> None:
+    base = ["task=search", "subject=tiny", "seeds=[0,1,2]"]
+    assert config.job_folder(composed(*base, override)) != config.job_folder(composed(*base))
+
+
+def test_a_search_does_not_move_the_folder_of_a_gradient_run() -> None:
+    base = ["subject=tiny", "seeds=[0,1,2]"]
+    assert config.job_folder(composed(*base, "search=epo")) == config.job_folder(composed(*base))

@@ -214,7 +214,7 @@ class SearchConfig:
     """How `task=search` searches; docs/search.md says what the keys mean, and how forward passes are counted."""
 
     method: str = "gcg"
-    passes: int = 4000
+    passes: int = 2000
     candidates: int = 160
     top_k: int = 256
     patience: int = 5

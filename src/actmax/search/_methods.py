@@ -25,7 +25,7 @@ class SearchSettings:
 
     method: str = "gcg"
     """A name of `METHODS`."""
-    passes: int = 4000
+    passes: int = 2000
     """Forward passes per restart."""
     candidates: int = 160
     """Sequences to evaluate per step of a restart."""
