@@ -106,27 +106,16 @@ class Moves:
         """All edits, each kind in random order, the kinds in turn."""
         shortest, longest = self.lengths
         ranks = len(tops[0])
-        kinds = [(_swap, ranks)]
-        kinds += [(_insert, ranks)] if len(parent) < longest else []
-        kinds += [(_delete, 1)] if len(parent) > shortest else []
-        orders = [torch.randperm(len(parent) * many, generator=self._generator).tolist() for _, many in kinds]
+        # how many tokens a kind takes out, how many it puts in, and how many ways it has at a place
+        kinds = [(1, 1, ranks)]
+        kinds += [(0, 1, ranks)] if len(parent) < longest else []
+        kinds += [(1, 0, 1)] if len(parent) > shortest else []
+        orders = [torch.randperm(len(parent) * ways, generator=self._generator).tolist() for _, _, ways in kinds]
         for numbers in itertools.zip_longest(*orders):
-            for (edit, many), number in zip(kinds, numbers, strict=True):
+            for (out, into, ways), number in zip(kinds, numbers, strict=True):
                 if number is not None:
-                    place, rank = divmod(number, many)
-                    yield edit(parent, place, tops[place][rank])
+                    place, rank = divmod(number, ways)
+                    yield (*parent[:place], *tops[place][rank : rank + into], *parent[place + out :])
 
     def _draw(self, below: int, count: int) -> Tensor:
         return torch.randint(below, (count,), generator=self._generator)
-
-
-def _swap(parent: Ids, place: int, token: int) -> Ids:
-    return (*parent[:place], token, *parent[place + 1 :])
-
-
-def _insert(parent: Ids, place: int, token: int) -> Ids:
-    return (*parent[:place], token, *parent[place:])
-
-
-def _delete(parent: Ids, place: int, token: int) -> Ids:  # noqa: ARG001
-    return parent[:place] + parent[place + 1 :]

@@ -77,6 +77,13 @@ class Scored:
         """One of them."""
         return Point(self.sequences[number], float(self.activation[number]), float(self.cross_entropy[number]))
 
+    def front(self, sign: float) -> list[Point]:
+        """Those that no other of them beats, and perhaps ties."""
+        worth = np.where(np.isfinite(self.cross_entropy), self.worth(sign), -np.inf)
+        order = np.lexsort((-worth, self.cross_entropy))
+        before = np.maximum.accumulate(np.concatenate([[-np.inf], worth[order][:-1]]))
+        return [self.point(number) for number in order[worth[order] > before].tolist()]
+
 
 class Oracle:
     """Answers questions of many restarts in shared batches.

@@ -105,8 +105,7 @@ class Restart:
             self._best = scored.point(number)
         self._seen.append((self.passes, self._best.activation))
         if self.weights:
-            points = [scored.point(row) for row in np.flatnonzero(np.isfinite(worth)).tolist()]
-            self._front = front_of([*self._front, *points], sign=self.sign)
+            self._front = front_of([*self._front, *scored.front(self.sign)], sign=self.sign)
 
     @property
     def found(self) -> Found:
