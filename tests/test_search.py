@@ -38,9 +38,11 @@ from cli import QUICK, Actmax
 LETTERS = "abcdefghijklmnopqrstu"
 UNIT = Unit("resid_pre", 2, 5)
 MAX = Objective()
-BUDGET = 700
+BUDGET = 800
 """Forward passes per restart, of 12,075 sequences."""
-SMALL = SearchSettings(passes=BUDGET, candidates=24, top_k=12, patience=2, generations=6, lengths=(3, 3))
+SMALL = SearchSettings(
+    passes=BUDGET, candidates=24, top_k=12, patience=2, generations=6, weights=(0.0, 0.2, 0.8), lengths=(3, 3)
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ class TestSearch:
             return float(np.mean([one.activation > top - 1e-9 for one in found]))
 
         assert share("gcg", 100, passes=500) >= 0.95
-        assert share("epo", 100, candidates=48) >= 0.95
+        assert share("epo", 100) >= 0.95
         assert share("random", 40) < 0.5
 
     def test_finds_the_true_minimum(self, toy: Subject, everything: dict[tuple[int, ...], float]) -> None:
@@ -222,7 +224,7 @@ class TestSearch:
         assert one.evaluated.tolist() == [24, 50]  # 24 candidates; a gradient and 24 more
         (two,) = run(toy, "epo", 1, passes=60)
         assert two.whole_passes == two.passes
-        assert two.evaluated[:2].tolist() == [24, 60]  # 8 gradients, then what is left
+        assert two.evaluated.tolist() == [24, 54]  # 3 gradients and 24 more; not enough is left for another round
 
 
 class TestFront:

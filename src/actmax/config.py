@@ -215,7 +215,7 @@ class SearchConfig:
 
     method: str = "gcg"
     passes: int = 2000
-    candidates: int = 160
+    candidates: int = 64
     top_k: int = 256
     patience: int = 5
     generations: int = 30
@@ -435,7 +435,9 @@ def parameterizations(cfg: DictConfig) -> list[str]:
 
 
 def prior_label(cfg: DictConfig) -> str:
-    """What a person calls the priors of a job: `none`, `l2`, `simplex+fluency`, `l2 0.5`."""
+    """What a person calls the priors of a job: `none`, `l2`, `simplex+fluency`, `l2 0.5`; a search by its method."""
+    if cfg.task.name == "search":
+        return str(cfg.search.method)
     weights = {name: (one["weight"], one["scale"]) for name, one in prior_terms(cfg).items()}
     terms = [
         name if weight == (1, "relative") else f"{name} {weight[0]:g}" + " absolute" * (weight[1] == "absolute")
