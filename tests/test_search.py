@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
@@ -321,6 +322,12 @@ class TestCommand:
         assert record.path("front.parquet").exists() == (method == "epo")
         if method == "epo":
             check_front(record)
+
+    def test_sweeps_set_methods_side_by_side(self, actmax: Actmax) -> None:
+        ran = actmax("-m", *JOB, *QUICKLY, "unit.index=5", "search=gcg,random")
+        assert ran.code == 0, ran.err
+        rungs = json.loads((ran.folder / "outputs" / "search" / "sweep.json").read_text())["ladder"]
+        assert {rung["prior"] for rung in rungs} == {"gcg", "random"}
 
     @pytest.mark.parametrize(
         ("overrides", "key"),

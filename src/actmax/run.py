@@ -402,7 +402,7 @@ class SearchWork(SubjectWork):
         gap_settings = GapSettings(**cfg.gap)
         with _graceful_interrupt(stop):
             found = self._search(stop, gap_settings)
-        seconds = {"search": time.perf_counter() - clock}
+        seconds = {"fit": time.perf_counter() - clock}
         findings.write_found(self.record, self.subject, found, top_k=cfg.decode.top_k)
         if stop.requested:
             log.warning("Stopped by hand: the best of each restart so far is kept in %s", self.record.folder)
