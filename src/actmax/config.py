@@ -215,7 +215,7 @@ class SearchConfig:
 
     method: str = "gcg"
     passes: int = 2000
-    candidates: int = 64
+    candidates: int = 160
     top_k: int = 256
     patience: int = 5
     generations: int = 30

@@ -27,7 +27,7 @@ class SearchSettings:
     """A name of `METHODS`."""
     passes: int = 2000
     """Forward passes per restart."""
-    candidates: int = 64
+    candidates: int = 160
     """Sequences to evaluate per step of a restart."""
     top_k: int = 256
     """Tokens per position that a swap may take, by their slope."""
