@@ -97,7 +97,7 @@ def _itself(loader: Any) -> Any:
 class Composer:
     """Composes the configs of jobs: once by Hydra for every choice of groups, and from there by setting values.
 
-    Hydra applies values after everything else is composed, so the result is the same; it takes a fifth of the time.
+    Hydra applies values after everything else is composed, so the result is the same, in less than a tenth of the time.
 
     Args:
         loader: Hydra's.
