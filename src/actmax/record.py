@@ -43,6 +43,16 @@ Table = Literal[
     "effects",
     "correlations",
     "agreement",
+    "tuning",
+    "shares",
+    "replication",
+    "decoders",
+    "strata",
+    "words",
+    "balance",
+    "skipped",
+    "examples",
+    "heatmap",
 ]
 
 
