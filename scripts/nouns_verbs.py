@@ -1,8 +1,8 @@
 """Makes the built-in list of 100 nouns and 100 verbs, and prints its balance.
 
 The pools below were read by hand from the words of 4 to 9 letters that lemminflect (the NIH SPECIALIST lexicon) knows
-under one part of speech only, as their own base form. From them the script takes the 100 pairs of a noun and a verb that
-lie closest in sub-token count, length and frequency; the pairing serves the choice alone, and no test pairs the words.
+under one part of speech only, as their own base form. From them the script takes the 100 pairs of a noun and a verb
+that lie closest in sub-token count, length and frequency; the pairing serves the choice alone, and no test pairs them.
 Frequencies are wordfreq's (Zipf scale: log10 of occurrences in a billion words; data CC BY-SA 4.0), sub-tokens those of
 one tokenizer. Neither package is a dependency of actmax.
 

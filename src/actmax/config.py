@@ -14,10 +14,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from actmax.architecture import SITES, Unit, geometry, read_geometry
+from actmax.architecture import SITES, Geometry, Unit, geometry, read_geometry
 from actmax.errors import InputError
 from actmax.record import job_hash
-from actmax.tuning.words import BUILT_IN, Reading, check_reading
+from actmax.tuning.words import BUILT_IN, Reading, check_reading, names_file
 from actmax.weights import fingerprint, locate
 
 if TYPE_CHECKING:
@@ -428,7 +428,9 @@ def tuned_unit(text: str) -> Unit:
     """
     match = re.fullmatch(r"(\w+?)(?:\.(\d+))?\[(\d+)\]", text)
     if match is None:
-        raise InputError("tuning.unit", text, "must read SITE.LAYER[INDEX]", "Quote it: 'tuning.unit=\"mlp_pre.3[70]\"'.")
+        raise InputError(
+            "tuning.unit", text, "must read SITE.LAYER[INDEX]", "Quote it: 'tuning.unit=\"mlp_pre.3[70]\"'."
+        )
     site, layer, index = match.groups()
     return Unit(site, None if layer is None else int(layer), int(index))
 
@@ -457,15 +459,13 @@ def reading(cfg: DictConfig) -> Reading:
     """Which words a config asks for."""
     tuning = cfg.tuning
     groups = (tuning.group_0, tuning.group_1)
-    return Reading(
-        tuning.data, groups, tuning.pair, tuning.template, tuning.words, tuning.contexts, tuning.seed
-    )
+    return Reading(tuning.data, groups, tuning.pair, tuning.template, tuning.words, tuning.contexts, tuning.seed)
 
 
 def data_hash(cfg: DictConfig) -> str | None:
     """sha256 of the word files and the text that a tuning job reads."""
     named = [] if cfg.tuning.data == BUILT_IN else [Path(cfg.tuning.data)]
-    if cfg.tuning.text is not None and len(cfg.tuning.text) < 1000:
+    if cfg.tuning.text is not None and names_file(cfg.tuning.text):
         named.append(Path(cfg.tuning.text))
     whole = hashlib.sha256()
     for place in named:

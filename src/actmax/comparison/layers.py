@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Num
 from numpy import ndarray
+from scipy import stats
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
-from actmax.comparison.decoder import MEASURES, Decoding, _against, _measure
+from actmax.comparison.decoder import MEASURES, Decoding, _against
 from actmax.errors import InputError
 
 TOLERANCE = 1e-9
@@ -65,8 +66,8 @@ def make_folds(
 ) -> Folds:
     """Splits groups over folds, evenly in each label, and shuffles the labels within the folds.
 
-    Within a fold the shuffle keeps the fold's balance, so that the folds, which know the labels, stay valid for it. Pairs
-    are swapped or not, each by itself.
+    Within a fold the shuffle keeps the fold's balance, so that the folds, which know the labels, stay valid for it.
+    Pairs are swapped or not, each by itself.
 
     Args:
         labels: of the samples.
@@ -144,10 +145,10 @@ def decode_products(found: Products, folds: Folds, *, C: float | int = 1.0) -> D
 
     Null hypothesis: within folds the labels are exchangeable, that is, the units say nothing about the group.
     Assumptions: groups of samples are independent. Formula: minimize |w|²/2 + C Σ log(1 + exp(-m_i)) on standardised
-    units divided by the root of their number, so that a sample's mean square length is 1 and one C serves layers of any
-    width: `decode_labels` with C / units. p as there. The fit is Nesterov's accelerated gradient in the training samples'
-    principal coordinates, where the bound Σλ/4 of the Hessian is diagonal. References: Böhning & Lindsay 1988, Ann. Inst.
-    Statist. Math. 40:641; Nesterov 2004, Introductory Lectures on Convex Optimization, 2.2.
+    units divided by the root of their number, so that a sample's mean square length is 1 and one C serves layers of
+    any width: `decode_labels` with C / units. p as there. The fit is Nesterov's accelerated gradient in the training
+    samples' principal coordinates, where the bound on the Hessian is diagonal. References: Böhning & Lindsay 1988,
+    Ann. Inst. Statist. Math. 40:641; Nesterov 2004, Introductory Lectures on Convex Optimization, 2.2.
 
     Args:
         found: inner products of the samples.
@@ -164,9 +165,22 @@ def decode_products(found: Products, folds: Folds, *, C: float | int = 1.0) -> D
             z, into = _coordinates(whole[np.ix_(train, train)])
             weights, intercept = _fit(z, folds.labels[train], float(C))
             probabilities[~train] = expit(whole[np.ix_(~train, train)] @ (into @ weights) + intercept)
-    scores = [_measure(y, p) for y, p in zip(folds.labels.T, probabilities.T, strict=True)]
+    scores = _measures(folds.labels, probabilities)
     null = pd.DataFrame(scores[1:], columns=pd.Index(MEASURES))
-    return Decoding(probabilities[:, 0], folds.held_out, _against(scores[0], null), null, found.units)
+    accuracy, auc, loss = scores[0].tolist()
+    return Decoding(probabilities[:, 0], folds.held_out, _against((accuracy, auc, loss), null), null, found.units)
+
+
+def _measures(
+    y: Bool[ndarray, "samples draws"], p: Float[ndarray, "samples draws"]
+) -> Float[ndarray, "draws measures"]:
+    """Accuracy, AUC and log loss of every draw, as `decode_labels` takes them of one."""
+    n_1 = y.sum(0)
+    n_0 = len(y) - n_1
+    auc = ((stats.rankdata(p, axis=0) * y).sum(0) - n_1 * (n_1 + 1) / 2) / (n_0 * n_1)
+    tiny = np.finfo(np.float64).eps
+    loss = -np.log(np.clip(np.where(y, p, 1 - p), tiny, 1 - tiny)).mean(0)
+    return np.stack([((p > 0.5) == y).mean(0), auc, loss], axis=1)
 
 
 def _coordinates(
@@ -189,7 +203,7 @@ def _fit(
     scale = 1 / np.sqrt(ridge + C * (design**2).sum(0) / 4)
     design = design * scale
     penalty = (ridge * scale**2)[:, None]
-    slowest = np.sqrt((penalty[:-1].min() if len(penalty) > 1 else 1.0))
+    slowest = np.sqrt(penalty[:-1].min() if len(penalty) > 1 else 1.0)
     momentum = (1 - slowest) / (1 + slowest)
     point = ahead = np.zeros((design.shape[1], labels.shape[1]))
     for _ in range(ITERATIONS):

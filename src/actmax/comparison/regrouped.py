@@ -64,9 +64,7 @@ def regrouped_welch(
         return Regrouped(t, _p(t, df), np.where(np.isnan(t), np.nan, difference / pooled))
 
 
-def regrouped_paired(
-    differences: Num[ndarray, "pairs units"], signs: Float[ndarray, "pairs groupings"]
-) -> Regrouped:
+def regrouped_paired(differences: Num[ndarray, "pairs units"], signs: Float[ndarray, "pairs groupings"]) -> Regrouped:
     """The paired t-test of every unit under every choice and every swapping of pairs.
 
     Null hypothesis and formula are those of `compare`'s `paired_p`.
@@ -111,5 +109,7 @@ def _cleaned(ss: Float[ndarray, "units groupings"]) -> Float[ndarray, "units gro
     return np.where(ss > FLAT, ss, 0.0)
 
 
-def _p(t: Float[ndarray, "units groupings"], df: Float[ndarray, "units groupings"]) -> Float[ndarray, "units groupings"]:
+def _p(
+    t: Float[ndarray, "units groupings"], df: Float[ndarray, "units groupings"]
+) -> Float[ndarray, "units groupings"]:
     return t_two_sided(t.ravel(), df.ravel()).p.reshape(t.shape)

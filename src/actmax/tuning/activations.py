@@ -131,14 +131,15 @@ class Reader(LightningModule):
         """Brings the subject, which Lightning does not know of, to this device."""
         self.subject.to(self.device)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """One forward pass, no deeper than the deepest place."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> int:
+        """One forward pass, no deeper than the deepest place; returns how many texts it took."""
         captured = self.subject.run(self.subject.embedding_matrix[batch.ids], self.store.places)
         shares = np.array(batch.shares)[:, None]
         for place, values in captured.items():
             vectors = word_vectors(values, batch, self.vector)
             kept = vectors.to(torch.promote_types(torch.float32, vectors.dtype)).cpu().numpy()
             self.store.add(place, batch.samples.tolist(), (kept * shares).astype(kept.dtype))
+        return len(batch.shares)
 
 
 class Bar(Callback):
@@ -160,12 +161,12 @@ class Bar(Callback):
 
     def on_predict_batch_end(
         self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,  # noqa: ARG002
+        dataloader_idx: int = 0,
     ) -> None:
         """Moves on."""
         if self.bar is not None:

@@ -15,6 +15,7 @@ from actmax.architecture import Unit
 from actmax.errors import InputError
 from actmax.subject import Subject
 from actmax.tuning.tokens import begin_token
+from actmax.tuning.words import names_file
 
 SATURATED = 2.0
 """Distance from the middle, in standard deviations, at which a colour is full."""
@@ -89,7 +90,7 @@ def text_of(said: str) -> str:
         InputError: the file is no text, or there is nothing in it.
     """
     try:
-        text = Path(said).read_text(encoding="utf-8") if len(said) < 1000 and Path(said).is_file() else said
+        text = Path(said).read_text(encoding="utf-8") if names_file(said) else said
     except UnicodeDecodeError as error:
         raise InputError("tuning.text", said, "must be UTF-8 text") from error
     if not text.strip():

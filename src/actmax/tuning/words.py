@@ -130,6 +130,14 @@ class Reading:
     """Of that choice."""
 
 
+def names_file(said: str) -> bool:
+    """Whether a text is the name of a file; a text may be longer than any name."""
+    try:
+        return Path(said).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read(reading: Reading) -> Data:
     """Reads the words.
 

@@ -1,0 +1,140 @@
+"""The headline numbers of a tuning job, each with its null, and the finding in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from actmax.tuning.analysis import Tuning
+
+
+def summarize(found: Tuning) -> dict[str, Any]:
+    """The headline numbers, each with its null."""
+    units, layers = found.units, found.shares[found.shares["scope"] == "layer"]
+    return {
+        "test": found.test.removesuffix("_p"),
+        "compared_units": len(units),
+        "tuned_units": int(units["tuned"].sum()),
+        "tuned_share": float(units["tuned"].mean()),
+        "tuned_share_bonferroni": float((units[f"{found.test}_bonferroni"] <= found.alpha).mean()),
+        "tuned_share_permutation": float((units["p_permutation"] <= found.alpha).mean()),
+        "tuned_share_layer": float(np.average(layers["share_tuned_layer"], weights=layers["units"])),
+        "null_tuned_share_layer": float(np.average(layers["null_share_layer_mean"], weights=layers["units"])),
+        "separated_units": int(units["status"].isin(("separated", "quasi_separated")).sum()),
+        "by_site": _by_site(units),
+        "replication": _replication_summary(found.replication),
+        "decoder": _decoder_summary(found.decoders, found.best_layer, found.alpha),
+        "concordance": _concordance_summary(found.correlations, found.agreement),
+        "subtokens": _strata_summary(found.strata, units),
+    }
+
+
+def _by_site(units: pd.DataFrame) -> dict[str, Any]:
+    return {
+        str(site): {"units": len(rows), "tuned": int(rows["tuned"].sum()), "share": float(rows["tuned"].mean())}
+        for site, rows in units.groupby("site", sort=False)
+    }
+
+
+def _replication_summary(replication: pd.DataFrame) -> dict[str, Any]:
+    """Over all splits together: a split that selects nothing has nothing to replicate."""
+    some = replication[replication["selected"] > 0]
+    found: dict[str, Any] = {"splits": len(replication), "splits_that_select": len(some)}
+    found["selected"] = float(replication["selected"].mean())
+    if not len(some):
+        return {**found, "rate": None}
+    selected = some["selected"].to_numpy(float)
+    means = ("rate", "null_rate_mean", "effect_selected", "effect_held_out")
+    found |= {name: float(np.average(some[name], weights=selected)) for name in means}
+    found["shrinkage"] = 1 - found["effect_held_out"] / found["effect_selected"]
+    return {**found, "rate_low": float(some["rate"].min()), "rate_high": float(some["rate"].max())}
+
+
+def _decoder_summary(decoders: pd.DataFrame, best: Mapping[str, float], alpha: float) -> dict[str, Any]:
+    names = {"accuracy": "accuracy", "accuracy_null_mean": "null_mean", "accuracy_null_low": "null_low"}
+    names |= {"accuracy_null_high": "null_high", "accuracy_p": "p"}
+    layers = decoders[decoders["scope"] == "layer"].reset_index(drop=True)
+    top = layers.loc[int(np.argmax(layers["accuracy"].to_numpy()))]
+    where = {"site": str(top["site"]), "layer": None if pd.isna(top["layer"]) else int(top["layer"])}
+    whole = decoders[decoders["scope"] == "all"].iloc[0]
+    above = int((layers["accuracy_p_bh"] <= alpha).sum())
+    found = {"all": {short: float(whole[name]) for name, short in names.items()}}
+    return {**found, "best_layer": {**where, **best}, "layers": len(layers), "layers_above_chance": above}
+
+
+def _concordance_summary(correlations: pd.DataFrame, agreement: pd.DataFrame) -> dict[str, Any]:
+    if not len(correlations):
+        return {}
+    r = correlations.query("scope == 'all' and units == 'overlapping' and x == 'student_t' and y == 'logit_coef_std'")
+    same = agreement.query(
+        "scope == 'all' and units == 'overlapping' and t_test == 'student' and logistic == 'logit_lr'"
+    )
+    rows = same.set_index("level")
+    return {
+        "units": int(r["n"].iloc[0]),
+        "pearson": float(r["pearson"].iloc[0]),
+        "spearman": float(r["spearman"].iloc[0]),
+        **{
+            f"{measure}_{level}": float(rows[measure].to_dict()[level])
+            for measure in ("agreement", "kappa")
+            for level in ("raw", "bonferroni", "bh")
+        },
+    }
+
+
+def _strata_summary(strata: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
+    """Per number of sub-tokens: in how many of the tuned units do these words alone point the same way?"""
+    found: dict[str, Any] = {}
+    tuned = units["tuned"].to_numpy()
+    for count, rows in strata.groupby("subtokens") if len(strata) else ():
+        same = np.sign(rows["cohens_d"].to_numpy()) == np.sign(units["cohens_d"].to_numpy())
+        share = float(same[tuned].mean()) if tuned.any() else None
+        found[str(count)] = {"n_0": int(rows["n_0"].iloc[0]), "n_1": int(rows["n_1"].iloc[0]), "same_sign": share}
+    return found
+
+
+def statement(summary: Mapping[str, Any], categories: Sequence[str], alpha: float) -> str:
+    """The finding in plain words, each number beside its null."""
+    first, second = categories
+    units, tuned = summary["compared_units"], summary["tuned_units"]
+    said = (
+        f"{tuned} of {units} units ({summary['tuned_share']:.1%}) tell {first} from {second} (Benjamini-Hochberg "
+        f"{alpha:g} over all of them; {summary['tuned_share_permutation']:.1%} family-wise, by permutation). "
+        f"Corrected per layer it is {summary['tuned_share_layer']:.1%}, and {summary['null_tuned_share_layer']:.2%} "
+        "under shuffled labels."
+    )
+    parts = [said, _said_of_replication(summary["replication"], alpha), _said_of_decoder(summary["decoder"])]
+    found = summary["concordance"]
+    if found:
+        parts.append(
+            f"t and the standardised β correlate at {found['pearson']:.4f} over {found['units']} overlapping units; "
+            f"the t-test and likelihood-ratio test agree on {found['agreement_raw']:.1%} of them uncorrected and on "
+            f"{found['agreement_bh']:.1%} corrected; {summary['separated_units']} units are separated."
+        )
+    return " ".join(parts)
+
+
+def _said_of_replication(found: Mapping[str, Any], alpha: float) -> str:
+    if found["rate"] is None:
+        return "Null result: half of the words select no unit, so there is nothing to replicate."
+    return (
+        f"Half of the words selects {found['selected']:.0f} units on average ({found['splits_that_select']} of "
+        f"{found['splits']} splits select any); {found['rate']:.1%} of them replicate on the other half (same "
+        f"direction, p ≤ {alpha:g}; shuffled labels: {found['null_rate_mean']:.1%}; by split {found['rate_low']:.1%} to "
+        f"{found['rate_high']:.1%}), and their effects shrink by {found['shrinkage']:.1%}."
+    )
+
+
+def _said_of_decoder(found: Mapping[str, Any]) -> str:
+    whole, best = found["all"], found["best_layer"]
+    place = best["site"] if best["layer"] is None else f"{best['site']}.{best['layer']}"
+    verdict = "" if whole["p"] <= 0.05 else "Null result: "
+    return (
+        f"{verdict}A decoder over all units is right on {whole['accuracy']:.1%} of held-out words (shuffled labels: "
+        f"{whole['null_mean']:.1%}, 95 %: {whole['null_low']:.1%} to {whole['null_high']:.1%}, p = {whole['p']:.2g}); "
+        f"the best layer, {place}, on {best['accuracy']:.1%} (best of the shuffled: {best['null_mean']:.1%}, p = "
+        f"{best['p']:.2g}); {found['layers_above_chance']} of {found['layers']} layers are above chance."
+    )
