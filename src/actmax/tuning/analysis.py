@@ -22,6 +22,9 @@ from actmax.tuning.replication import Progress, replication
 from actmax.tuning.words import FEWEST
 
 CORRECTED = ("bonferroni", "bh")
+FAR = 10.0
+"""A word whose vector is so many times longer than the median word's has become an attention sink, or the like: it makes
+a variance in which no t-test finds anything."""
 UNIT = ("site", "layer", "index")
 
 
@@ -34,7 +37,7 @@ class Tuning:
     over all units, the same `_layer` over the unit's site and layer, `p_permutation` and `tuned`."""
     shares: pd.DataFrame
     """A row per site and layer, and per head: how many units are tuned, with the mean and the 95 % range of what
-    shuffled labels give."""
+    shuffled labels give; `far_words` are those that lie ten times further out than the median word."""
     replication: pd.DataFrame
     """A row per split of the words: units selected on one half, the share that replicates on the other, its null."""
     decoders: pd.DataFrame
@@ -65,6 +68,7 @@ class _Gathered:
     halves: list[tuple[Regrouped, ...]] = field(default_factory=list)
     smallest: list[ndarray] = field(default_factory=list)
     null_tuned: list[ndarray] = field(default_factory=list)
+    lengths: list[ndarray] = field(default_factory=list)
     strata: list[pd.DataFrame] = field(default_factory=list)
     decoded: list[dict[str, Any]] = field(default_factory=list)
     nulls: list[ndarray] = field(default_factory=list)
@@ -114,6 +118,7 @@ def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], g
     null = plan.tested(x, plan.shuffled).p
     found.smallest.append(np.where(np.isnan(null), 1.0, null).min(axis=0))
     found.null_tuned.append(_rejected(null, alpha))
+    found.lengths.append(np.sqrt((x.astype(np.float64) ** 2).sum(1)))
     found.strata += _strata(x, place, words)
     _decode(found, place, x, geometry, plan)
 
@@ -261,6 +266,7 @@ def _shares(units: pd.DataFrame, found: _Gathered, plan: Plan) -> pd.DataFrame:
         tables.append(table.reset_index().assign(scope=scope))
     shares = pd.concat(tables, ignore_index=True)
     null = pd.DataFrame([_spread(draws, len(t)) for draws, t in zip(found.null_tuned, found.tables, strict=True)])
+    null["far_words"] = [int((lengths > FAR * np.median(lengths)).sum()) for lengths in found.lengths]
     return pd.concat([shares, null], axis=1)  # the layers come first, in the places' order
 
 

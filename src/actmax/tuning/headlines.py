@@ -24,6 +24,7 @@ def summarize(found: Tuning) -> dict[str, Any]:
         "tuned_share_layer": float(np.average(layers["share_tuned_layer"], weights=layers["units"])),
         "null_tuned_share_layer": float(np.average(layers["null_share_layer_mean"], weights=layers["units"])),
         "separated_units": int(units["status"].isin(("separated", "quasi_separated")).sum()),
+        "far_words": {"layers": int((layers["far_words"] > 0).sum()), "most": int(layers["far_words"].max())},
         "by_site": _by_site(units),
         "replication": _replication_summary(found.replication),
         "decoder": _decoder_summary(found.decoders, found.best_layer, found.alpha),
@@ -49,6 +50,7 @@ def _replication_summary(replication: pd.DataFrame) -> dict[str, Any]:
     selected = some["selected"].to_numpy(float)
     means = ("rate", "null_rate_mean", "effect_selected", "effect_held_out")
     found |= {name: float(np.average(some[name], weights=selected)) for name in means}
+    found["null_rate_high"] = float(some["null_rate_high"].max())
     found["shrinkage"] = 1 - found["effect_held_out"] / found["effect_selected"]
     return {**found, "rate_low": float(some["rate"].min()), "rate_high": float(some["rate"].max())}
 
@@ -114,6 +116,11 @@ def statement(summary: Mapping[str, Any], categories: Sequence[str], alpha: floa
             f"the t-test and likelihood-ratio test agree on {found['agreement_raw']:.1%} of them uncorrected and on "
             f"{found['agreement_bh']:.1%} corrected; {summary['separated_units']} units are separated."
         )
+    if summary["far_words"]["layers"]:
+        parts.append(
+            f"Mind that at {summary['far_words']['layers']} layers up to {summary['far_words']['most']} words lie ten times "
+            "further out than the median word (attention sinks, most likely): t-tests have little power there."
+        )
     return " ".join(parts)
 
 
@@ -123,8 +130,8 @@ def _said_of_replication(found: Mapping[str, Any], alpha: float) -> str:
     return (
         f"Half of the words selects {found['selected']:.0f} units on average ({found['splits_that_select']} of "
         f"{found['splits']} splits select any); {found['rate']:.1%} of them replicate on the other half (same "
-        f"direction, p ≤ {alpha:g}; shuffled labels: {found['null_rate_mean']:.1%}; by split {found['rate_low']:.1%} to "
-        f"{found['rate_high']:.1%}), and their effects shrink by {found['shrinkage']:.1%}."
+        f"direction, p ≤ {alpha:g}; shuffled labels: {found['null_rate_mean']:.1%}; by split "
+        f"{found['rate_low']:.1%} to {found['rate_high']:.1%}), and effects shrink by {found['shrinkage']:.1%}."
     )
 
 

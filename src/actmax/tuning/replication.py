@@ -53,7 +53,6 @@ def _row(selected: ndarray, replicated: ndarray, d_1: ndarray, d_2: ndarray, nul
         "rate": replicated.sum() / count if count else np.nan,
         "null_rate_mean": null.mean() / count if count else np.nan,
         "null_rate_high": np.quantile(null, 0.95) / count if count else np.nan,
-        "p": (1 + (null >= replicated.sum()).sum()) / (1 + len(null)) if count else np.nan,
         "effect_selected": float(size.mean()) if count else np.nan,
         "effect_held_out": float((sign * seen).mean()) if count else np.nan,
         "shrinkage": 1 - (sign * seen).sum() / size.sum() if count else np.nan,

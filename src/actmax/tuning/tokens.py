@@ -52,18 +52,30 @@ class Encoding:
         return [first[number] for number in range(len(self.data.samples))]
 
 
+DOCUMENTS = "<|endoftext|>"
+"""What GPT-2, GPT-Neo, GPT-NeoX and SmolLM2 saw before every document of their training."""
+
+
 def begin_token(subject: Subject, name: str | None = None) -> int:
-    """The id of the token that stands before every text: the tokenizer's begin-of-text token, or a named one.
+    """The id of the token that stands before every text.
+
+    It must be the one that a subject's training documents began with, which need not be what its tokenizer calls
+    `bos_token`: SmolLM2-Instruct says `<|im_start|>` there, behind which some words become attention sinks themselves.
+
+    Args:
+        subject: whose vocabulary it is.
+        name: a token by name; None for `<|endoftext|>` where it is known, else the tokenizer's own.
 
     Raises:
         InputError: there is no such token.
     """
     tokenizer = subject.tokenizer
-    said = name if name is not None else tokenizer.bos_token or tokenizer.eos_token
+    known = tokenizer.get_vocab()
+    own = DOCUMENTS if DOCUMENTS in known else tokenizer.bos_token or tokenizer.eos_token
+    said = name if name is not None else own
     if said is None:
         allowed = f"must name a token of {subject.name}, whose tokenizer has no begin-of-text token"
         raise InputError("tuning.bos", None, allowed)
-    known = tokenizer.get_vocab()
     if said not in known:
         raise InputError("tuning.bos", said, f"must be a token of {subject.name}")
     return known[said]
@@ -75,7 +87,7 @@ def encode(subject: Subject, data: Data, *, bos: str | None = None) -> Encoding:
     Args:
         subject: whose tokenizer it is, and whose context is the limit.
         data: the words.
-        bos: a token by name in the place of the tokenizer's own begin-of-text token.
+        bos: a token by name in the place of the subject's own begin-of-text token.
 
     Raises:
         InputError: too few words are left.
