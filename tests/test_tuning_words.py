@@ -10,11 +10,9 @@ from actmax.errors import InputError
 from actmax.tuning.conllu import sentences
 from actmax.tuning.words import Reading, read
 
-ROW = "{id}\t{form}\t{lemma}\t{upos}\t_\t{feats}\t_\t_\t_\t{misc}"
 
-
-def row(id: object, form: str, upos: str = "X", feats: str = "_", lemma: str = "_", misc: str = "_") -> str:
-    return ROW.format(id=id, form=form, lemma=lemma, upos=upos, feats=feats, misc=misc)
+def row(number: object, form: str, upos: str = "X", feats: str = "_", lemma: str = "_", misc: str = "_") -> str:
+    return f"{number}\t{form}\t{lemma}\t{upos}\t_\t{feats}\t_\t_\t_\t{misc}"
 
 
 def treebank(folder: Path, *parts: list[str], name: str = "a.conllu") -> Path:
@@ -29,7 +27,8 @@ def listed(folder: Path, *lines: str, header: str = "word,category") -> Path:
     return file
 
 
-FOUR = [f"{word},{name}" for name, words in {"a": "one two six ten", "b": "red tan sky sea"}.items() for word in words.split()]  # fmt: skip
+GROUPS = {"a": "one two six ten", "b": "red tan sky sea"}
+FOUR = [f"{word},{name}" for name, words in GROUPS.items() for word in words.split()]
 
 
 def test_the_built_in_list_is_100_against_100_and_balanced() -> None:
@@ -89,10 +88,10 @@ def test_other_categories_are_left_out_once_two_are_named(tmp_path: Path) -> Non
         (FOUR[:7], "word,category", "tuning.group_1", "at least 4"),
         ([*FOUR, "five,c"], "word,category", "tuning.data", "a, b, c"),
         ([*FOUR, "one,b"], "word,category", "words.csv:10", "both groups"),
-        ([line + "," for line in FOUR] + ["one,a,nothing here"], "word,category,context", "words.csv:10", "hold the word"),
+        ([line + "," for line in FOUR] + ["one,a,nothing"], "word,category,context", "words.csv:10", "hold the word"),
         (["a,x,1", "b,x,1", "c,y,1"], "word,category,pair", "words.csv:3", "pair 1"),
     ],
-)  # fmt: skip
+)
 def test_bad_csv(tmp_path: Path, lines: list[str], header: str, key: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         read(Reading(str(listed(tmp_path, *lines, header=header))))
@@ -183,10 +182,11 @@ def nouns_and_verbs(folder: Path, count: int = 6) -> Path:
     place = folder / "bank"
     place.mkdir(exist_ok=True)
     for part in range(2):
-        parts = [
-            [row(1, f"n{n}", "NOUN", "Number=Sing", f"n{n}"), row(2, f"v{n}", "VERB"), row(3, f"n{n}s", "NOUN", "Number=Plur", f"n{n}")]
-            for n in range(count)
-        ]  # fmt: skip
+        parts = []
+        for n in range(count):
+            singular = row(1, f"n{n}", "NOUN", "Number=Sing", f"n{n}")
+            plural = row(3, f"n{n}s", "NOUN", "Number=Plur", f"n{n}")
+            parts.append([singular, row(2, f"v{n}", "VERB"), plural])
         treebank(place, *parts, name=f"{part}.conllu")
     return place
 

@@ -23,8 +23,8 @@ from actmax.tuning.words import FEWEST
 
 CORRECTED = ("bonferroni", "bh")
 FAR = 10.0
-"""A word whose vector is so many times longer than the median word's has become an attention sink, or the like: it makes
-a variance in which no t-test finds anything."""
+"""A word whose vector is so many times longer than the median word's has become an attention sink, or the like: it
+makes a variance in which no t-test finds anything."""
 UNIT = ("site", "layer", "index")
 
 
@@ -109,7 +109,8 @@ def analyse(store: Store, words: Words, geometry: Geometry, settings: Settings, 
 def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], geometry: Geometry, plan: Plan) -> None:
     """Everything that one site and layer gives."""
     words, alpha = plan.words, plan.settings.alpha
-    compared = compare(x, words.labels, pairs=words.pairs, alpha=alpha)
+    pairs = None if words.pairs is None else np.array(words.pairs)
+    compared = compare(x, words.labels, pairs=pairs, alpha=alpha)
     found.comparisons.append(replace(compared, table=compared.table.iloc[:0]))
     found.tables.append(_addressed(compared.table, place, geometry))
     if len(compared.table) >= 3:

@@ -118,8 +118,8 @@ def statement(summary: Mapping[str, Any], categories: Sequence[str], alpha: floa
         )
     if summary["far_words"]["layers"]:
         parts.append(
-            f"Mind that at {summary['far_words']['layers']} layers up to {summary['far_words']['most']} words lie ten times "
-            "further out than the median word (attention sinks, most likely): t-tests have little power there."
+            f"Mind that at {summary['far_words']['layers']} layers up to {summary['far_words']['most']} words lie ten "
+            "times further out than the median word (attention sinks, most likely): t-tests have little power there."
         )
     return " ".join(parts)
 

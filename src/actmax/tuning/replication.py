@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Pla
     return pd.DataFrame([_row(*each) for each in columns]).rename_axis("split").reset_index()
 
 
-def _row(selected: ndarray, replicated: ndarray, d_1: ndarray, d_2: ndarray, null: ndarray) -> dict[str, float]:
+def _row(selected: ndarray, replicated: ndarray, d_1: ndarray, d_2: ndarray, null: ndarray) -> dict[str, Any]:
     count = int(selected.sum())
     sign, size = np.sign(d_1[selected]), np.abs(d_1[selected])
     seen = np.where(np.isnan(d_2[selected]), 0.0, d_2[selected])
