@@ -591,7 +591,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 
 def _tuning_identity(cfg: DictConfig) -> dict[str, Any]:
     content = {key: _plain(cfg[key]) for key in ("task", "subject", "tuning")}
-    for key in ("subject.path", "subject.wheel", "tuning.memory", "tuning.save", "tuning.batch_tokens"):
+    for key in ("subject.path", "subject.wheel", "tuning.memory", "tuning.batch_tokens"):
         _remove(content, key.split("."))
     return content
 
