@@ -99,10 +99,11 @@ def test_bad_csv(tmp_path: Path, lines: list[str], header: str, key: str, said: 
     assert said in str(caught.value)
 
 
-def test_a_csv_that_is_not_text(tmp_path: Path) -> None:
-    (tmp_path / "words.csv").write_bytes(b"word,category\n\xff\xfe,a\n")
-    with pytest.raises(InputError, match="UTF-8"):
+def test_a_csv_that_is_not_text_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "words.csv").write_bytes(b"\xef\xbb\xbfword,category\none,a\n\xff\xfe,a\n")
+    with pytest.raises(InputError, match="UTF-8") as caught:
         read(Reading(str(tmp_path / "words.csv")))
+    assert caught.value.key.endswith("words.csv:3")
 
 
 @pytest.mark.parametrize(

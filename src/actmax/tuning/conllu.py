@@ -110,7 +110,7 @@ def _columns(file: Path, number: int, line: str) -> dict[str, str]:
         raise _wrong(file, number, line, f"must have 10 columns split by tabs, and has {len(parts)}")
     if not all(parts):
         raise _wrong(file, number, line, "must have no empty column (an underscore stands for nothing)")
-    columns = dict(zip(COLUMNS, parts, strict=True))
+    columns: dict[str, str] = dict(zip(COLUMNS, parts, strict=True))  # pyright: ignore[reportAssignmentType]
     feats = columns["feats"]
     if feats != "_" and not all("=" in feat for feat in feats.split("|")):
         raise _wrong(file, number, feats, "features must read NAME=VALUE, split by bars")

@@ -245,18 +245,25 @@ def _from_csv(file: Path, reading: Reading) -> Data:
 
 
 def _csv_lines(file: Path) -> Iterator[_Line]:
+    rows = csv.reader(_decoded(file), strict=True)
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(rows, [])]
-            _check_header(file, header)
-            for row in rows:
-                if row:
-                    yield _csv_line(f"{file}:{rows.line_num}", header, row)
+        header = [name.strip() for name in next(rows, [])]
+        _check_header(file, header)
+        for row in rows:
+            if row:
+                yield _csv_line(f"{file}:{rows.line_num}", header, row)
     except csv.Error as error:
         raise InputError(f"{file}:{rows.line_num}", "malformed", f"must be CSV ({error})") from error
-    except UnicodeDecodeError as error:
-        raise InputError("tuning.data", file, f"must be UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _decoded(file: Path) -> Iterator[str]:
+    """The lines of a file, decoded one by one, so that the line that is no text can be named."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8").removeprefix("\ufeff")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{file}:{number}", "not text", f"must be UTF-8 ({error.reason})") from error
 
 
 def _check_header(file: Path, header: Sequence[str]) -> None:
