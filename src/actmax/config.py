@@ -226,6 +226,21 @@ class TuningConfig:
 
 
 @dataclass
+class ExamplesConfig:
+    """What `task=examples` reads; the units are `unit.*`."""
+
+    text: str | None = None
+    record: str | None = None
+    bos: str | None = None
+    window: int = 64
+    top: int = 20
+    context: int = 10
+    sample: int = 100_000
+    rows: int = 16
+    seed: int = 0
+
+
+@dataclass
 class TaskConfig:
     """Which kind of job this is."""
 
@@ -250,6 +265,7 @@ class Config:
     nulls: NullConfig = field(default_factory=NullConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    examples: ExamplesConfig = field(default_factory=ExamplesConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     seeds: Any = MISSING
     tokens: int = MISSING
@@ -265,7 +281,7 @@ PRIOR_TERMS = ("l2", "norm", "manifold", "fluency", "smooth")
 PARAMETERIZATIONS = ("pca", "simplex")
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task.name": ("maximization", "simulation", "tuning"),
+    "task.name": ("maximization", "simulation", "tuning", "examples"),
     "subject.source": ("hub", "wheel", "random"),
     "subject.dtype": ("float32", "float64", "bfloat16"),
     "unit.site": SITES,
@@ -296,6 +312,12 @@ AT_LEAST: dict[str, int] = {
     "launch.cpus": 1,
     "launch.parallel": 1,
     "launch.requeue": 0,
+    "examples.window": 2,
+    "examples.top": 1,
+    "examples.context": 0,
+    "examples.sample": 1000,
+    "examples.rows": 1,
+    "examples.seed": 0,
     "tuning.words": 4,
     "tuning.contexts": 1,
     "tuning.memory": 0,
@@ -412,8 +434,8 @@ def _check_tuning(cfg: DictConfig) -> None:
         integers(tuning.layers, "tuning.layers")
     if tuning.unit is not None:
         tuned_unit(tuning.unit)
-    if cfg.task.name == "tuning" and cfg.trainer.devices > 1:
-        raise InputError("trainer.devices", cfg.trainer.devices, "must be 1: tuning runs on one device")
+    if cfg.task.name in ("tuning", "examples") and cfg.trainer.devices > 1:
+        raise InputError("trainer.devices", cfg.trainer.devices, f"must be 1: {cfg.task.name} runs on one device")
 
 
 def tuned_unit(text: str) -> Unit:
@@ -463,17 +485,25 @@ def reading(cfg: DictConfig) -> Reading:
 
 
 def data_hash(cfg: DictConfig) -> str | None:
-    """sha256 of the word files and the text that a tuning job reads."""
-    named = [] if cfg.tuning.data == BUILT_IN else [Path(cfg.tuning.data)]
-    if cfg.tuning.text is not None and names_file(cfg.tuning.text):
-        named.append(Path(cfg.tuning.text))
-    whole = hashlib.sha256()
-    for place in named:
-        for file in sorted(place.rglob("*.conllu")) if place.is_dir() else [place]:
+    """sha256 of the files that a job reads besides the weights: words, text, a record."""
+    whole, named = hashlib.sha256(), _data_places(cfg)
+    for place, pattern in named:
+        for file in sorted(place.rglob(pattern)) if place.is_dir() else [place]:
             if file.is_file():
                 with file.open("rb") as stream:
                     whole.update(hashlib.file_digest(stream, "sha256").digest())
     return whole.hexdigest() if named else None
+
+
+def _data_places(cfg: DictConfig) -> list[tuple[Path, str]]:
+    """Files, or folders with the pattern of the files in them."""
+    if cfg.task.name == "examples":
+        named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
+        return [(Path(place), pattern) for pattern, place in named.items() if place is not None]
+    found = [] if cfg.tuning.data == BUILT_IN else [(Path(cfg.tuning.data), "*.conllu")]
+    if cfg.tuning.text is not None and names_file(cfg.tuning.text):
+        found.append((Path(cfg.tuning.text), ""))
+    return found
 
 
 def _check_devices(cfg: DictConfig) -> None:
@@ -542,6 +572,9 @@ def check_subject(cfg: DictConfig) -> None:
         return
     for unit in units(cfg):
         sizes.check(unit)
+    if cfg.task.name == "examples":
+        _check_examples(cfg, sizes)
+        return
     if cfg.prior.pca.use and cfg.prior.pca.components > sizes.d_model:
         allowed = f"must be at most {sizes.d_model}, the width of {subject.name}"
         raise InputError("prior.pca.components", cfg.prior.pca.components, allowed)
@@ -558,6 +591,17 @@ def _check_tuned(cfg: DictConfig, sizes: Geometry) -> None:
             sizes.check(unit)
         except InputError as error:
             raise InputError("tuning.unit", cfg.tuning.unit, f"{error.key} {error.allowed}", error.way_out) from error
+
+
+def _check_examples(cfg: DictConfig, sizes: Geometry) -> None:
+    examples = cfg.examples
+    if examples.text is None or not Path(examples.text).exists():
+        raise InputError("examples.text", examples.text, "must be a text file or a folder of .txt files")
+    if examples.window > sizes.context:
+        allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
+        raise InputError("examples.window", examples.window, allowed)
+    if examples.record is not None and not (Path(examples.record) / "restarts.parquet").is_file():
+        raise InputError("examples.record", examples.record, "must be the folder of a maximization's record")
 
 
 def design(cfg: DictConfig) -> Design:
@@ -581,9 +625,12 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         return {key: _plain(cfg[key]) for key in ("task", "simulation")}
     if cfg.task.name == "tuning":
         return _tuning_identity(cfg)
-    content = {str(key): _plain(cfg[key]) for key in cfg if key not in ("hydra", "simulation", "tuning")}
+    content = {str(key): _plain(cfg[key]) for key in cfg if key not in ("hydra", "simulation", "tuning", "examples")}
     content = {**content, "seeds": seeds(cfg)}
     content["unit"] = [[unit.site, unit.layer, unit.index] for unit in units(cfg)]
+    if cfg.task.name == "examples":
+        content = {key: content[key] for key in ("task", "subject", "unit")} | {"examples": _plain(cfg.examples)}
+        _remove(content, ["examples", "rows"])
     for key in NOT_IDENTITY:
         _remove(content, key.split("."))
     return content
@@ -608,7 +655,7 @@ def request(cfg: DictConfig) -> str:
     files: dict[str, Any] = {}
     if cfg.task.name != "simulation":
         files = {"weights": fingerprint(**_place(cfg)), "init": init_hash(cfg)}
-    if cfg.task.name == "tuning":
+    if cfg.task.name in ("tuning", "examples"):
         files = {"weights": files["weights"], "data": data_hash(cfg)}
     return job_hash({"config": identity(cfg), **files})
 

@@ -269,7 +269,7 @@ def beside_optimum(
         with torch.inference_mode():
             values = subject.run(subject.embedding_matrix[ids.to(subject.device)], [place])[place]
             snapped = values[..., int(row["index"])].double().mean(1)
-        optimized = ended["activation_final"]
+        optimized = np.asarray(ended["activation_final"], dtype=float)
         rows.append(
             {
                 "restarts": len(ended),
@@ -284,4 +284,4 @@ def beside_optimum(
 
 def _of_unit(table: pd.DataFrame, row: dict[Any, Any]) -> pd.DataFrame:
     layer = table["layer"].isna() if pd.isna(row["layer"]) else table["layer"] == row["layer"]
-    return table[(table["site"] == row["site"]) & layer & (table["index"] == row["index"])]
+    return table.loc[(table["site"] == row["site"]) & layer & (table["index"] == row["index"])]

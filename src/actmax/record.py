@@ -53,6 +53,8 @@ Table = Literal[
     "skipped",
     "examples",
     "heatmap",
+    "contexts",
+    "quantiles",
 ]
 
 

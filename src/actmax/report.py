@@ -38,6 +38,8 @@ def show(record: Record, console: Console | None = None) -> None:
         console.print(rate_table(record.table("rates"), record.table("effects")))
     elif record.path("decoders.parquet").exists():
         show_tuning(record, summary, console)
+    elif record.path("contexts.parquet").exists():
+        console.print(context_table(record.table("contexts")))
     elif summary["units"] == 1:
         console.print(token_table(record.table("tokens")))
     else:
@@ -62,6 +64,20 @@ def show_tuning(record: Record, summary: dict[str, Any], console: Console) -> No
     if summary["skipped"]:
         said = ", ".join(f"{number} {reason}" for reason, number in summary["skipped"].items())
         console.print(f"[bold]Left out.[/bold] {escape(said)}", highlight=False)
+
+
+def context_table(contexts: pd.DataFrame) -> Table:
+    """The highest contexts of each unit; the token that they stand for is between brackets."""
+    table = Table(title="Where the units are highest", box=box.SIMPLE_HEAD)
+    for name in ("unit", "activation", "context", "file"):
+        table.add_column(name, justify="right" if name == "activation" else "left")
+    for row in contexts.head(UNITS_SHOWN).to_dict("records"):
+        before, token, after = (visible(str(row[name])) for name in ("before", "token", "after"))
+        text = f"{escape(before)}[bold]{escape('[' + token + ']')}[/bold]{escape(after)}"
+        table.add_row(_address(row), f"{row['activation']:.4g}", text, escape(f"{Path(row['file']).name}"))
+    if len(contexts) > UNITS_SHOWN:
+        table.caption = f"the first {UNITS_SHOWN} of {len(contexts)} rows; contexts.parquet has them all"
+    return table
 
 
 def share_table(shares: pd.DataFrame, decoders: pd.DataFrame) -> Table:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from actmax import reproducibility
 from actmax.architecture import Unit
 from actmax.comparison import Simulation
 from actmax.decoding import Decoder
+from actmax.examples import Examples, beside_optimum
 from actmax.maximization import Maximization, by_unit
 from actmax.record import Record
 from actmax.reproducibility import AGREEMENT, Measures, NullSettings, Own, Pool, Restarts, Verdict, own_agreement
@@ -340,7 +342,8 @@ def balance_table(encoding: Encoding, source: str) -> pd.DataFrame:
         inside = words[words["category"] == category]
         row: dict[str, Any] = {"category": category, "words": len(inside)}
         for name in ("letters", "subtokens", "contexts"):
-            row |= {f"{name}_mean": float(inside[name].mean()), f"{name}_sd": float(inside[name].std(ddof=1))}
+            values = np.asarray(inside[name], dtype=float)
+            row |= {f"{name}_mean": float(values.mean()), f"{name}_sd": float(values.std(ddof=1))}
         if source == BUILT_IN:
             row["zipf_mean"], row["zipf_sd"] = BUILT_IN_ZIPF[category]
         rows.append(row)
@@ -391,3 +394,25 @@ def write_heat_map(record: Record, drawn: HeatMap) -> dict[str, Any]:
     record.write_table("heatmap", drawn.tokens)
     record.write_text("heatmap.html", drawn.html())
     return {"heatmap": {"unit": str(drawn.unit), "title": drawn.title}}
+
+
+def write_examples(record: Record, subject: Subject, found: Examples, beside: Record | None) -> dict[str, Any]:
+    """Writes `contexts.parquet`, and `quantiles.parquet` beside what a maximization reached in the same units."""
+    quantiles = found.quantiles
+    if beside is not None:
+        quantiles = beside_optimum(subject, quantiles, beside.table("restarts"), beside.table("tokens"))
+    record.write_table("contexts", found.contexts)
+    record.write_table("quantiles", quantiles)
+    rows = quantiles.to_dict("records")
+    return {"units": len(rows), "positions": found.positions, "verdict": " ".join(map(_said_of_examples, rows[:5]))}
+
+
+def _said_of_examples(row: Mapping[Any, Any]) -> str:
+    unit = Unit(*_place(row), int(row["index"]))
+    said = f"{unit} is highest at {row['q1']:.4g} in this text (median {row['q0.5']:.4g}, 99.9 %: {row['q0.999']:.4g})"
+    if pd.isna(row.get("optimized_mean")):
+        return f"{said}."
+    return (
+        f"{said}; {row['restarts']:.0f} optimized embeddings reach {row['optimized_mean']:.4g} on average, and snapped "
+        f"to tokens {row['snapped_mean']:.4g}."
+    )

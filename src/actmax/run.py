@@ -33,7 +33,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf
 from tqdm.auto import tqdm
 
-from actmax import comparison, config, optimizee, ranks, report, results
+from actmax import comparison, config, examples, optimizee, ranks, report, results
 from actmax.callbacks import Checkpoint, JobCallback, Progress, Stop
 from actmax.decoding import Vocabulary
 from actmax.errors import InputError
@@ -49,7 +49,7 @@ from actmax.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.tuning import activations, analysis, heatmap, words
 from actmax.tuning.activations import Reader, Store
 from actmax.tuning.plan import Settings, words_of
-from actmax.tuning.tokens import Texts, encode
+from actmax.tuning.tokens import Texts, begin_token, encode
 from actmax.weights import cache_folder
 
 log = logging.getLogger(__name__)
@@ -476,7 +476,72 @@ def _shown(places: Iterable[Place], what: str) -> Iterator[Place]:
                 log.info("%s: %d of %d layers", what, number, len(whole))
 
 
-TASKS = {"maximization": MaximizationWork, "simulation": SimulationWork, "tuning": TuningWork}
+class ExamplesWork(TuningWork):
+    """Where in real text units are highest."""
+
+    def prepare(self) -> None:
+        """Looks through the files, and at the record that is to stand beside them."""
+        cfg = self.cfg.examples
+        self.files = examples.text_files(Path(cfg.text))
+        self.begin = begin_token(self.subject, cfg.bos, key="examples.bos")
+        self.units = config.units(self.cfg)
+        self.beside = None if cfg.record is None else Record(cfg.record)
+        if self.beside is not None:
+            named = self.beside.summary().get("subject", {}).get("weights_sha256")
+            if named != self.subject.weights_hash:
+                raise InputError(
+                    "examples.record", cfg.record, f"must be of {self.subject.name}, with the same weights"
+                )
+
+    def tracker(self) -> Tracker:
+        """The one that the config names."""
+        name = f"{self.cfg.subject.name} examples of {self.cfg.unit.site}"
+        return tracker_of(self.cfg, self.record, name, [self.cfg.subject.name], dict(self.identity))
+
+    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:  # noqa: ARG002
+        """Reads the text."""
+        cfg, clock = self.cfg.examples, time.perf_counter()
+        if _on_cuda(self.cfg.trainer.accelerator):
+            self.subject.to("cuda")
+        text = examples.windows(self.subject, self.files, size=cfg.window, begin=self.begin)
+        with tqdm(desc="text", unit="token", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+            found = examples.find_examples(
+                self.subject,
+                self.units,
+                text,
+                top=cfg.top,
+                seed=cfg.seed,
+                rows=cfg.rows,
+                sample=cfg.sample,
+                context=cfg.context,
+                progress=_Lines(bar),
+            )
+        headline = results.write_examples(self.record, self.subject, found, self.beside)
+        seconds = {"examples": time.perf_counter() - clock}
+        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
+        return {**headline, "subject": named, **_setting(self.identity, self.subject.device, seconds)}
+
+
+class _Lines:
+    """Moves a bar on, and says a line now and then where there is none."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self.bar, self.done, self.shown = bar, 0, time.monotonic()
+
+    def __call__(self, tokens: int) -> None:
+        self.bar.update(tokens)
+        self.done += tokens
+        if self.bar.disable and time.monotonic() - self.shown > 10:
+            self.shown = time.monotonic()
+            log.info("%d tokens read", self.done)
+
+
+TASKS = {
+    "maximization": MaximizationWork,
+    "simulation": SimulationWork,
+    "tuning": TuningWork,
+    "examples": ExamplesWork,
+}
 
 
 def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], identity: dict[str, Any]) -> Tracker:

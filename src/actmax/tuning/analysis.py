@@ -261,9 +261,9 @@ def _shares(units: pd.DataFrame, found: _Gathered, plan: Plan) -> pd.DataFrame:
         rows = frame if scope == "layer" else frame[frame["head"].notna()]
         if not len(rows):
             continue
-        grouped = rows.groupby(keys, sort=False, dropna=False)
-        parts = [grouped.size().rename("units"), grouped[kinds].sum(), grouped[kinds].mean().add_prefix("share_")]
-        table = pd.concat(parts, axis=1)
+        counted = {"units": ("index", "size"), **{kind: (kind, "sum") for kind in kinds}}
+        shared = {f"share_{kind}": (kind, "mean") for kind in kinds}
+        table: pd.DataFrame = rows.groupby(keys, sort=False, dropna=False).agg(**counted, **shared)  # pyright: ignore
         tables.append(table.reset_index().assign(scope=scope))
     shares = pd.concat(tables, ignore_index=True)
     null = pd.DataFrame([_spread(draws, len(t)) for draws, t in zip(found.null_tuned, found.tables, strict=True)])

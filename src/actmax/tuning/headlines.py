@@ -7,24 +7,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
+from actmax.comparison.concordance import SEPARATED
 from actmax.tuning.analysis import Tuning
 
 
 def summarize(found: Tuning) -> dict[str, Any]:
     """The headline numbers, each with its null."""
-    units, layers = found.units, found.shares[found.shares["scope"] == "layer"]
+    units, layers = found.units, found.shares.loc[found.shares["scope"] == "layer"]
+    tuned, sizes, far = (
+        _column(table, name) for table, name in ((units, "tuned"), (layers, "units"), (layers, "far_words"))
+    )
     return {
         "test": found.test.removesuffix("_p"),
         "compared_units": len(units),
-        "tuned_units": int(units["tuned"].sum()),
-        "tuned_share": float(units["tuned"].mean()),
-        "tuned_share_bonferroni": float((units[f"{found.test}_bonferroni"] <= found.alpha).mean()),
-        "tuned_share_permutation": float((units["p_permutation"] <= found.alpha).mean()),
-        "tuned_share_layer": float(np.average(layers["share_tuned_layer"], weights=layers["units"])),
-        "null_tuned_share_layer": float(np.average(layers["null_share_layer_mean"], weights=layers["units"])),
-        "separated_units": int(units["status"].isin(("separated", "quasi_separated")).sum()),
-        "far_words": {"layers": int((layers["far_words"] > 0).sum()), "most": int(layers["far_words"].max())},
+        "tuned_units": int(tuned.sum()),
+        "tuned_share": float(tuned.mean()),
+        "tuned_share_bonferroni": float((_column(units, f"{found.test}_bonferroni") <= found.alpha).mean()),
+        "tuned_share_permutation": float((_column(units, "p_permutation") <= found.alpha).mean()),
+        "tuned_share_layer": float(np.average(_column(layers, "share_tuned_layer"), weights=sizes)),
+        "null_tuned_share_layer": float(np.average(_column(layers, "null_share_layer_mean"), weights=sizes)),
+        "separated_units": int(np.isin(_column(units, "status"), SEPARATED).sum()),
+        "far_words": {"layers": int((far > 0).sum()), "most": int(far.max())},
         "by_site": _by_site(units),
         "replication": _replication_summary(found.replication),
         "decoder": _decoder_summary(found.decoders, found.best_layer, found.alpha),
@@ -33,36 +38,42 @@ def summarize(found: Tuning) -> dict[str, Any]:
     }
 
 
+def _column(table: pd.DataFrame, name: str) -> ndarray:
+    return np.asarray(table[name])
+
+
 def _by_site(units: pd.DataFrame) -> dict[str, Any]:
-    return {
-        str(site): {"units": len(rows), "tuned": int(rows["tuned"].sum()), "share": float(rows["tuned"].mean())}
-        for site, rows in units.groupby("site", sort=False)
-    }
+    found: dict[str, Any] = {}
+    for site, rows in units.groupby("site", sort=False):
+        tuned = _column(rows, "tuned")
+        found[str(site)] = {"units": len(tuned), "tuned": int(tuned.sum()), "share": float(tuned.mean())}
+    return found
 
 
 def _replication_summary(replication: pd.DataFrame) -> dict[str, Any]:
     """Over all splits together: a split that selects nothing has nothing to replicate."""
-    some = replication[replication["selected"] > 0]
-    found: dict[str, Any] = {"splits": len(replication), "splits_that_select": len(some)}
-    found["selected"] = float(replication["selected"].mean())
-    if not len(some):
+    selected = _column(replication, "selected").astype(float)
+    some = selected > 0
+    found: dict[str, Any] = {"splits": len(selected), "splits_that_select": int(some.sum())}
+    found["selected"] = float(selected.mean())
+    if not some.any():
         return {**found, "rate": None}
-    selected = some["selected"].to_numpy(float)
-    means = ("rate", "null_rate_mean", "effect_selected", "effect_held_out")
-    found |= {name: float(np.average(some[name], weights=selected)) for name in means}
-    found["null_rate_high"] = float(some["null_rate_high"].max())
+    for name in ("rate", "null_rate_mean", "effect_selected", "effect_held_out"):
+        found[name] = float(np.average(_column(replication, name)[some], weights=selected[some]))
+    found["null_rate_high"] = float(_column(replication, "null_rate_high")[some].max())
     found["shrinkage"] = 1 - found["effect_held_out"] / found["effect_selected"]
-    return {**found, "rate_low": float(some["rate"].min()), "rate_high": float(some["rate"].max())}
+    rates = _column(replication, "rate")[some]
+    return {**found, "rate_low": float(rates.min()), "rate_high": float(rates.max())}
 
 
 def _decoder_summary(decoders: pd.DataFrame, best: Mapping[str, float], alpha: float) -> dict[str, Any]:
     names = {"accuracy": "accuracy", "accuracy_null_mean": "null_mean", "accuracy_null_low": "null_low"}
     names |= {"accuracy_null_high": "null_high", "accuracy_p": "p"}
-    layers = decoders[decoders["scope"] == "layer"].reset_index(drop=True)
-    top = layers.loc[int(np.argmax(layers["accuracy"].to_numpy()))]
+    rows = decoders.to_dict("records")
+    layers, whole = [row for row in rows if row["scope"] == "layer"], rows[-1]
+    top = max(layers, key=lambda row: row["accuracy"])
     where = {"site": str(top["site"]), "layer": None if pd.isna(top["layer"]) else int(top["layer"])}
-    whole = decoders[decoders["scope"] == "all"].iloc[0]
-    above = int((layers["accuracy_p_bh"] <= alpha).sum())
+    above = sum(row["accuracy_p_bh"] <= alpha for row in layers)
     found = {"all": {short: float(whole[name]) for name, short in names.items()}}
     return {**found, "best_layer": {**where, **best}, "layers": len(layers), "layers_above_chance": above}
 

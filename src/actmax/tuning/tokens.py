@@ -56,7 +56,7 @@ DOCUMENTS = "<|endoftext|>"
 """What GPT-2, GPT-Neo, GPT-NeoX and SmolLM2 saw before every document of their training."""
 
 
-def begin_token(subject: Subject, name: str | None = None) -> int:
+def begin_token(subject: Subject, name: str | None = None, *, key: str = "tuning.bos") -> int:
     """The id of the token that stands before every text.
 
     It must be the one that a subject's training documents began with, which need not be what its tokenizer calls
@@ -65,6 +65,7 @@ def begin_token(subject: Subject, name: str | None = None) -> int:
     Args:
         subject: whose vocabulary it is.
         name: a token by name; None for `<|endoftext|>` where it is known, else the tokenizer's own.
+        key: what an error names.
 
     Raises:
         InputError: there is no such token.
@@ -75,9 +76,9 @@ def begin_token(subject: Subject, name: str | None = None) -> int:
     said = name if name is not None else own
     if said is None:
         allowed = f"must name a token of {subject.name}, whose tokenizer has no begin-of-text token"
-        raise InputError("tuning.bos", None, allowed)
+        raise InputError(key, None, allowed)
     if said not in known:
-        raise InputError("tuning.bos", said, f"must be a token of {subject.name}")
+        raise InputError(key, said, f"must be a token of {subject.name}")
     return known[said]
 
 
