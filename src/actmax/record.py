@@ -46,6 +46,18 @@ Table = Literal[
     "effects",
     "correlations",
     "agreement",
+    "tuning",
+    "shares",
+    "replication",
+    "decoders",
+    "strata",
+    "words",
+    "balance",
+    "skipped",
+    "examples",
+    "heatmap",
+    "contexts",
+    "quantiles",
 ]
 
 
