@@ -499,7 +499,7 @@ def write_examples(record: Record, subject: Subject, found: Examples, beside: Re
 def _said_of_examples(row: Mapping[Any, Any]) -> str:
     unit = Unit(*_place(row), int(row["index"]))
     said = f"{unit} is highest at {row['q1']:.4g} in this text (median {row['q0.5']:.4g}, 99.9 %: {row['q0.999']:.4g})"
-    if not np.isfinite(float(row.get("optimized_mean", np.nan))):
+    if bool(pd.isna(row.get("optimized_mean"))):
         return f"{said}."
     return (
         f"{said}; {row['restarts']:.0f} optimized embeddings reach {row['optimized_mean']:.4g} on average, and snapped "

@@ -48,7 +48,7 @@ def regrouped_welch(
     Example:
         >>> x, labels = np.array([[0.1], [0.4], [0.2], [0.9], [0.3], [1.2]]), np.array([[0, 0, 0, 1, 1, 1]]).T == 1
         >>> round(float(regrouped_welch(x, ~labels, labels).t[0, 0]), 4)
-        2.0026
+        2.0319
     """
     if (group_0 & group_1).any():
         raise InputError("group_1", "overlapping", "a sample is in one group at most", "Pass two disjoint masks.")
