@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# COVERAGE=1 measures and prints it (.ci/run does); it takes half as long again
+COV := $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 .PHONY: setup demo test test-all lint lock clean
 
 setup: $(VENV)/.installed
@@ -9,17 +11,17 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("actmax needs Python 3.11 or newer: make PYTHON=python3.11 setup" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: setup ## Report A's experiment on a real model; about 4 minutes on 2 cores, the first time
 	$(BIN)/actmax experiment=reproducibility subject=smollm2
 
 test: setup lint ## the fast checks
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto $(COV)
 
 test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment
-	$(BIN)/python -m pytest -m slow --cov --cov-append --cov-report=term
+	$(BIN)/python -m pytest -m slow $(COV) $(if $(COVERAGE),--cov-append)
 
 lint: setup
 	$(BIN)/ruff check .

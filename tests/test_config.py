@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from actmax import config
 from actmax.errors import InputError
@@ -16,10 +17,18 @@ NEEDS = {"init/file": ["init.path=somewhere"], "trainer/gpus": ["seeds=[0,1]"]}
 
 
 def composed(*overrides: str) -> DictConfig:
+    """A job's config with Hydra's own part, as the command line composes it."""
+    cfg = _composed(overrides)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+@lru_cache(maxsize=32)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        return compose("config", list(overrides))
+    OmegaConf.set_readonly(cfg, True)  # tests share it
+    return cfg
 
 
 def test_every_group_of_the_design_that_is_built_has_a_case() -> None:

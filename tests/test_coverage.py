@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actmax.reproducibility import Incidence, coverage, entropy, jaccards, rarefaction, richness
-from actmax.reproducibility._coverage import richness_variance
+from actmax.reproducibility._coverage import coverages, richness_variance
 from actmax.reproducibility._pairs import pair_mean, token_estimates
 
 HERE = Path(__file__).parent / "reference" / "reproducibility"
@@ -161,3 +161,9 @@ class TestEdges:
         unseen = found.value - incidence.unique
         assert incidence.unique < found.low < found.value < found.high
         assert (found.low - incidence.unique) * (found.high - incidence.unique) == pytest.approx(unseen**2)
+
+
+def test_restarts_that_are_the_same_divide_by_nothing() -> None:
+    """Three restarts, the same five tokens: none is in one restart only, and leaving one out leaves two alike."""
+    assert coverages(np.array([[0, 0, 5]])).tolist() == [1.0]
+    assert 0 < coverages(np.array([[5, 5, 0]]))[0] < 1

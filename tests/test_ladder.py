@@ -66,7 +66,7 @@ class TestCommand:
         assert (table["seconds"] > 0).all()
         assert table[[name for name in MEANS if name != "kept_snapped"]].notna().all(axis=None)  # no gain in 3 steps
         assert [row["prior"] for row in json.loads((folder / "sweep.json").read_text())["ladder"]] == [*table["prior"]]
-        assert "Priors at equal steps" in ran.out
+        assert "Priors side by side" in ran.out
         assert imread(folder / "figures/pareto.png").shape[0] > 300
         assert (folder / "figures/pareto.svg").read_text().count("simplex") == 4  # 2 panels x 2 sites
 

@@ -459,6 +459,7 @@ class TestConfig:
 
 class TestCommandLine:
     @pytest.mark.slow
+    @pytest.mark.slow
     def test_a_sweep_over_every_file_and_a_combination(self, actmax: Actmax) -> None:
         names = sorted(file.stem for file in (config.conf_folder() / "prior").glob("*.yaml"))
         choices = ",".join([*names, "[pca,l2,fluency]"])

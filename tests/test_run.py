@@ -226,6 +226,7 @@ class TestInterrupted:
         _, err = process.communicate(timeout=120)
         return process.returncode, err
 
+    @pytest.mark.slow
     def test_killed_then_resumed_gives_the_same_bits(self, actmax: Actmax, tmp_path: Path) -> None:
         code, _ = self.run_until(tmp_path, signal.SIGKILL)
         assert code == -signal.SIGKILL
@@ -238,6 +239,7 @@ class TestInterrupted:
         trajectories = [pd.read_parquet(tmp_path / name / "trajectory.parquet") for name in ("cut", "whole")]
         pd.testing.assert_frame_equal(*trajectories, check_exact=True)
 
+    @pytest.mark.slow
     def test_ctrl_c_keeps_the_best_and_resumes(self, actmax: Actmax, tmp_path: Path) -> None:
         code, err = self.run_until(tmp_path, signal.SIGINT)
         assert code == 130, err
@@ -267,6 +269,7 @@ class TestInterrupted:
         assert "resume=" in refused.err
         assert actmax(*TINY, "callbacks.checkpoint.every=5", "hydra.run.dir=here", "resume=false").code == 0
 
+    @pytest.mark.slow
     def test_two_processes_never_run_the_same_job(self, actmax: Actmax, tmp_path: Path) -> None:
         process = start(tmp_path, *self.LONG, "hydra.run.dir=cut")
         deadline = time.monotonic() + 120

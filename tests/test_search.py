@@ -129,6 +129,7 @@ class TestOracle:
 
 
 class TestSearch:
+    @pytest.mark.slow
     def test_finds_the_true_maximum(self, toy: Subject, everything: dict[tuple[int, ...], float]) -> None:
         """In at least 95 of 100 restarts, within a budget in which random draws mostly don't."""
         assert len(everything) == 12_075

@@ -157,6 +157,7 @@ class TestSerial:
         assert ran.code == 0, ran.err
         assert len(started(tmp_path / "outputs/s")) == 1
 
+    @pytest.mark.slow
     def test_a_job_that_another_process_runs_is_left_to_it(self, actmax: Actmax, tmp_path: Path) -> None:
         actmax("-m", *TINY, "seeds=0,1")
         (first, _) = sorted((tmp_path / "outputs/s").glob("tiny_*"))

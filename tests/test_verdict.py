@@ -23,11 +23,13 @@ from actmax.reproducibility import (
     decide,
     displace,
     own_agreement,
+    redraw,
     shares,
 )
 
 TOKENS, EMBEDDINGS, NOT_OWN, CHANCE = VERDICTS
 ALPHA, RESTARTS, POSITIONS, WIDTH, VOCABULARY = 0.05, 8, 3, 16, 60
+ALONE = Own("not available: one unit")
 BLIND = 4
 """The embedding matrix has no part in its last 4 dimensions: moving along them leaves every token tied as it was."""
 
@@ -158,6 +160,41 @@ def relabelled(p_tokens: list[float], p_embeddings: list[float], seeds: int = 10
 
 
 ALONE = Own("not available: one unit")
+
+
+class TestRestartsThatEndAtTokens:
+    """Random tokens of an embedding matrix that is longer in some directions than in others, as real ones are."""
+
+    def rejected(self, shared: int) -> tuple[float, float]:
+        """Shares of 100 repetitions that p <= 0.05 calls above chance: beside random tokens, beside random moves."""
+        matrix = noise(3, VOCABULARY, WIDTH) * torch.logspace(0, -1.5, WIDTH)
+        decoder, found = Decoder(matrix), []
+        generator = torch.Generator().manual_seed(1)
+        for number in range(100):
+            begun, ids = (torch.randint(VOCABULARY, (RESTARTS, POSITIONS), generator=generator) for _ in range(2))
+            ids[:shared] = ids[0]
+            initial, final = matrix[begun], matrix[ids]
+            restarts = Restarts(initial, final, torch.zeros(RESTARTS), torch.ones(RESTARTS), torch.zeros(RESTARTS) > 0)
+            nulls = (
+                redraw(decoder, initial, matrix, draws=99, seed=number),
+                displace(decoder, initial, final, draws=99, seed=number),
+            )
+            verdicts = [
+                decide([agreed[PRIMARY["tokens"]]], [agreed[PRIMARY["embeddings"]]], ALONE)[0].label
+                for agreed in (agree(restarts, ids, null).nulls for null in nulls)
+            ]
+            found.append([label != CHANCE for label in verdicts])
+        tokens, moves = np.mean(found, axis=0)
+        return float(tokens), float(moves)
+
+    def test_beside_random_tokens_keep_the_level_and_beside_random_moves_do_not(self) -> None:
+        tokens, moves = self.rejected(shared=0)
+        assert tokens <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 100)
+        assert moves > 0.3
+
+    def test_agreement_is_found(self) -> None:
+        tokens, _ = self.rejected(shared=5)
+        assert tokens > 0.9
 
 
 class TestRule:

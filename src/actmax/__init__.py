@@ -7,6 +7,8 @@ The front doors are the command line (`actmax`, a Hydra app) and these modules:
 - `actmax.decoding`: nearest tokens by cosine.
 - `actmax.reproducibility`: counts, nulls, verdicts.
 - `actmax.comparison`: t-tests and logistic regression that say when they break.
+- `actmax.tuning`: which units tell one category of words from another.
+- `actmax.examples`: where in real text units are highest.
 - `actmax.record`: what a job leaves on disk.
 """
 

@@ -21,7 +21,7 @@ import yaml
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
 
-from actmax import gap, results
+from actmax import findings, gap, results
 from actmax.architecture import Unit
 from actmax.decoding import Decoder
 from actmax.errors import InputError
@@ -392,7 +392,10 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
     decoder, settings = Decoder(subject.embedding_matrix), NullSettings(**config["nulls"])
     total = restarts.final.shape[:2].numel()
     pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
-    measured = measure(restarts, decoder, pool, settings=settings, name=subject.token)
+    ends = None
+    if config["task"]["name"] == "search":
+        ends = findings.random_ends(subject, settings, only_text=config["search"]["only_text"])
+    measured = measure(restarts, decoder, pool, settings=settings, name=subject.token, ends=ends)
     (decision,) = judge([measured], Own("not available: one unit"))
     ended = {unit: (restarts, decoder(restarts.final).best)}
     gaps = gap.measure(subject, Objective(**config["objective"]), ended, settings=GapSettings(**config["gap"]))

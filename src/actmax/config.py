@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from actmax.architecture import SITES, Unit, geometry, read_geometry
+from actmax.architecture import SITES, Geometry, Unit, geometry, read_geometry
 from actmax.errors import InputError
 from actmax.record import job_hash
+from actmax.tuning.words import BUILT_IN, Reading, check_reading, names_file
 from actmax.weights import fingerprint, locate
 
 if TYPE_CHECKING:
@@ -224,6 +226,51 @@ class SearchConfig:
 
 
 @dataclass
+class TuningConfig:
+    """What `task=tuning` reads and compares; docs/tuning.md says more of each."""
+
+    data: str = "nouns_verbs"
+    group_0: str | None = None
+    group_1: str | None = None
+    pair: str | None = None
+    template: str = " {word}"
+    vector: str = "last"
+    bos: str | None = None
+    words: int = 1000
+    contexts: int = 10
+    sites: list[str] = field(default_factory=lambda: ["mlp_pre", "resid_post"])
+    layers: Any = "all"
+    memory: float = 2.0
+    save: bool = False
+    batch_tokens: int = 1024
+    padding: int = 0
+    alpha: float = 0.05
+    splits: int = 20
+    folds: int = 5
+    C: float = 1.0
+    permutations: int = 200
+    top: int = 20
+    text: str | None = None
+    unit: str | None = None
+    seed: int = 0
+
+
+@dataclass
+class ExamplesConfig:
+    """What `task=examples` reads; the units are `unit.*`."""
+
+    text: str | None = None
+    record: str | None = None
+    bos: str | None = None
+    window: int = 64
+    top: int = 20
+    context: int = 10
+    sample: int = 100_000
+    rows: int = 16
+    seed: int = 0
+
+
+@dataclass
 class TaskConfig:
     """Which kind of job this is."""
 
@@ -250,6 +297,8 @@ class Config:
     rounding: RoundingConfig = field(default_factory=RoundingConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    examples: ExamplesConfig = field(default_factory=ExamplesConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     seeds: Any = MISSING
     tokens: int = MISSING
@@ -265,7 +314,7 @@ PRIOR_TERMS = ("l2", "norm", "manifold", "fluency", "smooth")
 PARAMETERIZATIONS = ("pca", "simplex")
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task.name": ("maximization", "search", "simulation"),
+    "task.name": ("maximization", "search", "simulation", "tuning", "examples"),
     "subject.source": ("hub", "wheel", "random"),
     "subject.dtype": ("float32", "float64", "bfloat16"),
     "unit.site": SITES,
@@ -278,6 +327,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "search.method": ("gcg", "epo", "random"),
     "logger.name": ("csv", "wandb", "none"),
     "launch.name": ("serial", "gpus", "cluster", "slurm"),
+    "tuning.vector": ("last", "mean"),
     **{f"prior.{term}.scale": ("relative", "absolute") for term in PRIOR_TERMS},
 }
 AT_LEAST: dict[str, int] = {
@@ -304,6 +354,22 @@ AT_LEAST: dict[str, int] = {
     "launch.cpus": 1,
     "launch.parallel": 1,
     "launch.requeue": 0,
+    "examples.window": 2,
+    "examples.top": 1,
+    "examples.context": 0,
+    "examples.sample": 1000,
+    "examples.rows": 1,
+    "examples.seed": 0,
+    "tuning.words": 4,
+    "tuning.contexts": 1,
+    "tuning.memory": 0,
+    "tuning.batch_tokens": 1,
+    "tuning.padding": 0,
+    "tuning.splits": 1,
+    "tuning.folds": 2,
+    "tuning.permutations": 20,
+    "tuning.top": 1,
+    "tuning.seed": 0,
 }
 NOT_IDENTITY = (
     "subject.path",
@@ -391,6 +457,7 @@ def check(cfg: DictConfig) -> None:
     if not (cfg.optimizer.lr > 0 and math.isfinite(cfg.optimizer.lr)):
         raise InputError("optimizer.lr", cfg.optimizer.lr, "must be a positive number")
     _check_prior(cfg)
+    _check_tuning(cfg)
     if cfg.init.name == "file" and cfg.init.path is None:
         raise InputError("init.path", None, "must name a record's folder with init=file")
     _check_devices(cfg)
@@ -407,6 +474,93 @@ def _check_search(cfg: DictConfig) -> None:
     if cfg.trainer.devices > 1:
         way_out = "A job per seed, spread over the devices: -m 'seeds=range(0,8)' launch=gpus."
         raise InputError("trainer.devices", cfg.trainer.devices, "must be 1 with task=search", way_out)
+
+
+def _check_tuning(cfg: DictConfig) -> None:
+    tuning = cfg.tuning
+    if not 0 < tuning.alpha < 1:
+        raise InputError("tuning.alpha", tuning.alpha, "must be above 0 and below 1")
+    if not (tuning.C > 0 and math.isfinite(tuning.C)):
+        raise InputError("tuning.C", tuning.C, "must be a positive number")
+    if not tuning.sites or len(set(tuning.sites)) < len(tuning.sites):
+        raise InputError("tuning.sites", list(tuning.sites), "must name at least one site, and each once")
+    for site in tuning.sites:
+        if site not in SITES:
+            raise InputError("tuning.sites", site, f"must be of {', '.join(SITES)}")
+    if tuning.layers != "all":
+        integers(tuning.layers, "tuning.layers")
+    if tuning.unit is not None:
+        tuned_unit(tuning.unit)
+    if cfg.task.name in ("tuning", "examples") and cfg.trainer.devices > 1:
+        raise InputError("trainer.devices", cfg.trainer.devices, f"must be 1: {cfg.task.name} runs on one device")
+
+
+def tuned_unit(text: str) -> Unit:
+    """A unit by its name, as records and tables print it.
+
+    Raises:
+        InputError: it is no such name.
+
+    Example:
+        >>> tuned_unit("mlp_pre.3[70]")
+        Unit(site='mlp_pre', layer=3, index=70)
+    """
+    match = re.fullmatch(r"(\w+?)(?:\.(\d+))?\[(\d+)\]", text)
+    if match is None:
+        raise InputError(
+            "tuning.unit", text, "must read SITE.LAYER[INDEX]", "Quote it: 'tuning.unit=\"mlp_pre.3[70]\"'."
+        )
+    site, layer, index = match.groups()
+    return Unit(site, None if layer is None else int(layer), int(index))
+
+
+def tuned_places(cfg: DictConfig, sizes: Geometry) -> list[tuple[str, int | None]]:
+    """The sites and layers whose units are compared; `final_norm` has no layer.
+
+    Raises:
+        InputError: the subject lacks one.
+    """
+    layers = range(sizes.layers) if cfg.tuning.layers == "all" else integers(cfg.tuning.layers, "tuning.layers")
+    places: list[tuple[str, int | None]] = []
+    for site in cfg.tuning.sites:
+        own = [None] if site == "final_norm" else list(layers)
+        places += [(site, layer) for layer in own]
+    for site, layer in places:
+        try:
+            sizes.check_place(site, layer)
+        except InputError as error:
+            key = "tuning.sites" if error.key == "unit.site" else "tuning.layers"
+            raise InputError(key, error.value, error.allowed, error.way_out) from error
+    return places
+
+
+def reading(cfg: DictConfig) -> Reading:
+    """Which words a config asks for."""
+    tuning = cfg.tuning
+    groups = (tuning.group_0, tuning.group_1)
+    return Reading(tuning.data, groups, tuning.pair, tuning.template, tuning.words, tuning.contexts, tuning.seed)
+
+
+def data_hash(cfg: DictConfig) -> str | None:
+    """sha256 of the files that a job reads besides the weights: words, text, a record."""
+    whole, named = hashlib.sha256(), _data_places(cfg)
+    for place, pattern in named:
+        for file in sorted(place.rglob(pattern)) if place.is_dir() else [place]:
+            if file.is_file():
+                with file.open("rb") as stream:
+                    whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest() if named else None
+
+
+def _data_places(cfg: DictConfig) -> list[tuple[Path, str]]:
+    """Files, or folders with the pattern of the files in them."""
+    if cfg.task.name == "examples":
+        named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
+        return [(Path(place), pattern) for pattern, place in named.items() if place is not None]
+    found = [] if cfg.tuning.data == BUILT_IN else [(Path(cfg.tuning.data), "*.conllu")]
+    if cfg.tuning.text is not None and names_file(cfg.tuning.text):
+        found.append((Path(cfg.tuning.text), ""))
+    return found
 
 
 def _check_devices(cfg: DictConfig) -> None:
@@ -482,13 +636,41 @@ def check_subject(cfg: DictConfig) -> None:
         sizes = geometry(subject.architecture)
     else:
         sizes = read_geometry(locate(**_place(cfg)).folder)
+    if cfg.task.name == "tuning":
+        _check_tuned(cfg, sizes)
+        return
     for unit in units(cfg):
         sizes.check(unit)
+    if cfg.task.name == "examples":
+        _check_examples(cfg, sizes)
+        return
     if cfg.prior.pca.use and cfg.prior.pca.components > sizes.d_model:
         allowed = f"must be at most {sizes.d_model}, the width of {subject.name}"
         raise InputError("prior.pca.components", cfg.prior.pca.components, allowed)
     if cfg.tokens > sizes.context:
         raise InputError("tokens", cfg.tokens, f"must be at most {sizes.context}, the context of {subject.name}")
+
+
+def _check_tuned(cfg: DictConfig, sizes: Geometry) -> None:
+    tuned_places(cfg, sizes)
+    check_reading(reading(cfg))
+    if cfg.tuning.unit is not None:
+        unit = tuned_unit(cfg.tuning.unit)
+        try:
+            sizes.check(unit)
+        except InputError as error:
+            raise InputError("tuning.unit", cfg.tuning.unit, f"{error.key} {error.allowed}", error.way_out) from error
+
+
+def _check_examples(cfg: DictConfig, sizes: Geometry) -> None:
+    examples = cfg.examples
+    if examples.text is None or not Path(examples.text).exists():
+        raise InputError("examples.text", examples.text, "must be a text file or a folder of .txt files")
+    if examples.window > sizes.context:
+        allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
+        raise InputError("examples.window", examples.window, allowed)
+    if examples.record is not None and not (Path(examples.record) / "restarts.parquet").is_file():
+        raise InputError("examples.record", examples.record, "must be the folder of a maximization's record")
 
 
 def design(cfg: DictConfig) -> Design:
@@ -510,11 +692,24 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     """What identifies a job's work in its config: everything that can change its result."""
     if cfg.task.name == "simulation":
         return {key: _plain(cfg[key]) for key in ("task", "simulation")}
-    other = NOT_OF_SEARCH if cfg.task.name == "search" else ("search",)
-    content = {str(key): _plain(cfg[key]) for key in cfg if key not in ("hydra", "simulation", *other)}
+    if cfg.task.name == "tuning":
+        return _tuning_identity(cfg)
+    others = NOT_OF_SEARCH if cfg.task.name == "search" else ("search",)
+    left_out = ("hydra", "simulation", "tuning", "examples", *others)
+    content = {str(key): _plain(cfg[key]) for key in cfg if key not in left_out}
     content = {**content, "seeds": seeds(cfg)}
     content["unit"] = [[unit.site, unit.layer, unit.index] for unit in units(cfg)]
+    if cfg.task.name == "examples":
+        content = {key: content[key] for key in ("task", "subject", "unit")} | {"examples": _plain(cfg.examples)}
+        _remove(content, ["examples", "rows"])
     for key in NOT_IDENTITY:
+        _remove(content, key.split("."))
+    return content
+
+
+def _tuning_identity(cfg: DictConfig) -> dict[str, Any]:
+    content = {key: _plain(cfg[key]) for key in ("task", "subject", "tuning")}
+    for key in ("subject.path", "subject.wheel", "tuning.memory", "tuning.batch_tokens"):
         _remove(content, key.split("."))
     return content
 
@@ -528,7 +723,11 @@ def request(cfg: DictConfig) -> str:
 
     Equal requests are the same job; that one job may have several (the same weights in two folders).
     """
-    files = {} if cfg.task.name == "simulation" else {"weights": fingerprint(**_place(cfg)), "init": init_hash(cfg)}
+    files: dict[str, Any] = {}
+    if cfg.task.name != "simulation":
+        files = {"weights": fingerprint(**_place(cfg)), "init": init_hash(cfg)}
+    if cfg.task.name in ("tuning", "examples"):
+        files = {"weights": files["weights"], "data": data_hash(cfg)}
     return job_hash({"config": identity(cfg), **files})
 
 
@@ -570,6 +769,8 @@ def job_folder(cfg: DictConfig) -> str:
     digest = job_hash({"config": identity(cfg), **place})[:10]
     if cfg.task.name == "simulation":
         return f"simulation_{cfg.simulation.distribution}_{digest}"
+    if cfg.task.name == "tuning":
+        return f"{cfg.subject.name}_{Path(cfg.tuning.data).stem}_{digest}"
     method = cfg.search.method if cfg.task.name == "search" else ""
     parts = [method, cfg.subject.name, cfg.unit.site, _short(cfg.unit.layer), _short(cfg.unit.index), digest]
     return "_".join(part for part in parts if part)

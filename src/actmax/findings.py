@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 
 from actmax import results
 from actmax.architecture import Unit
+from actmax.decoding import Decoder
 from actmax.gap import GapSettings
 from actmax.maximization import Objective, by_unit
 from actmax.record import Record
-from actmax.reproducibility import NullSettings, Restarts
-from actmax.search import Found, front_of, weight_of
+from actmax.reproducibility import Displaced, NullSettings, Restarts, redraw
+from actmax.search import Alphabet, Found, front_of, weight_of
 from actmax.subject import Subject
 
 
@@ -90,12 +91,24 @@ def _address(unit: Unit) -> dict[str, Any]:
     return {"site": unit.site, "layer": unit.layer, "index": unit.index}
 
 
+def random_ends(subject: Subject, settings: NullSettings, *, only_text: bool) -> Callable[[Restarts], Displaced]:
+    """Where a search would end by chance: at tokens drawn uniformly from those that it may use, one by one."""
+    decoder = Decoder(subject.embedding_matrix)
+    choices = subject.embed(Alphabet(subject, only_text=only_text).ids)
+
+    def draw(restarts: Restarts) -> Displaced:
+        return redraw(decoder, restarts.initial, choices, draws=settings.displacements, seed=settings.seed)
+
+    return draw
+
+
 def summarize(
     record: Record,
     subject: Subject,
     found: Sequence[Found],
     *,
     objective: Objective,
+    only_text: bool,
     settings: NullSettings,
     gap_settings: GapSettings,
     cache: Path,
@@ -107,12 +120,14 @@ def summarize(
         subject: whose tokens they are.
         found: the restarts.
         objective: that they were searched for.
+        only_text: whether the search was among what can be typed.
         settings: of the nulls.
         gap_settings: of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
+    nulls |= {"ends": random_ends(subject, settings, only_text=only_text)}
     headline = results.measure_units(record, subject, ended, objective=objective, **nulls)
     activations = [one.activation for one in found]
     best = max(found, key=lambda one: one.sign * one.activation)

@@ -74,7 +74,8 @@ def _order(name: str) -> tuple[int, str]:
 
 def _means(group: pd.DataFrame) -> dict[str, Any]:
     above = [f"{name}_above" for name in SPACES.values()]
-    means, errors = group[[*MEANS, *above]].mean().to_dict(), group[["z_snapped", *above]].sem().to_dict()
+    means = pd.DataFrame(group[[*MEANS, *above]]).mean().to_dict()
+    errors = {name: group[name].sem() for name in ("z_snapped", *above)}
     verdicts = group["convergence"].value_counts().to_dict()
     row: dict[str, Any] = {"units": len(group), "restarts": group["restarts"].sum()}
     row |= means | {f"{name}_se": error for name, error in errors.items()}

@@ -47,6 +47,18 @@ Table = Literal[
     "effects",
     "correlations",
     "agreement",
+    "tuning",
+    "shares",
+    "replication",
+    "decoders",
+    "strata",
+    "words",
+    "balance",
+    "skipped",
+    "examples",
+    "heatmap",
+    "contexts",
+    "quantiles",
 ]
 
 

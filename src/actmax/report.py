@@ -18,11 +18,14 @@ from actmax.collection import Collected, collect
 from actmax.errors import InputError
 from actmax.record import Record
 from actmax.reproducibility import VERDICTS
+from actmax.tuning.heatmap import terminal
 
 UNITS_SHOWN = 20
 """Rows of the table of units on a terminal."""
 ROWS_SHOWN = 60
 """Rows of a sweep's table on a terminal."""
+TOP_SHOWN = 8
+"""Units with their words on a terminal."""
 EFFECTS_SHOWN = 13
 """Rows of a simulation's table on a terminal."""
 
@@ -33,6 +36,10 @@ def show(record: Record, console: Console | None = None) -> None:
     summary = record.summary()
     if record.path("rates.parquet").exists():
         console.print(rate_table(record.table("rates"), record.table("effects")))
+    elif record.path("decoders.parquet").exists():
+        show_tuning(record, summary, console)
+    elif record.path("contexts.parquet").exists():
+        console.print(context_table(record.table("contexts")))
     elif summary["units"] == 1:
         console.print(token_table(record.table("tokens")))
     else:
@@ -49,6 +56,82 @@ def show(record: Record, console: Console | None = None) -> None:
     else:
         console.print(f"[bold]Comparison[/bold] {escape(compared)}.", highlight=False)
     console.print(f"Record: {escape(str(record.folder))}", highlight=False, soft_wrap=True)
+
+
+def show_tuning(record: Record, summary: dict[str, Any], console: Console) -> None:
+    """Prints which units are tuned: by layer, the strongest with their words, and one of them over a text."""
+    console.print(share_table(record.table("shares"), record.table("decoders")))
+    console.print(example_table(record.table("examples"), record.table("tuning"), summary))
+    if "heatmap" in summary:
+        console.print(escape(summary["heatmap"]["title"]), highlight=False)
+        console.print(terminal(record.table("heatmap")))
+    if summary["skipped"]:
+        said = ", ".join(f"{number} {reason}" for reason, number in summary["skipped"].items())
+        console.print(f"[bold]Left out.[/bold] {escape(said)}", highlight=False)
+
+
+def context_table(contexts: pd.DataFrame) -> Table:
+    """The highest contexts of each unit; the token that they stand for is between brackets."""
+    table = Table(title="Where the units are highest", box=box.SIMPLE_HEAD)
+    for name in ("unit", "activation", "context", "file"):
+        table.add_column(name, justify="right" if name == "activation" else "left")
+    for row in contexts.head(UNITS_SHOWN).to_dict("records"):
+        before, token, after = (visible(str(row[name])) for name in ("before", "token", "after"))
+        text = f"{escape(before)}[bold]{escape('[' + token + ']')}[/bold]{escape(after)}"
+        table.add_row(_address(row), f"{row['activation']:.4g}", text, escape(f"{Path(row['file']).name}"))
+    if len(contexts) > UNITS_SHOWN:
+        table.caption = f"the first {UNITS_SHOWN} of {len(contexts)} rows; contexts.parquet has them all"
+    return table
+
+
+def share_table(shares: pd.DataFrame, decoders: pd.DataFrame) -> Table:
+    """A row per site and layer: how many units are tuned, and how well all of them together decode the category."""
+    table = Table(
+        title="Tuned units and decoders by layer",
+        caption="tuned: Benjamini-Hochberg over all units; shuffled: mean share under shuffled labels, corrected per\n"
+        "layer; accuracy on held-out words, in brackets 95 % of what shuffled labels give",
+        box=box.SIMPLE_HEAD,
+    )
+    for name in ("site", "layer", "tuned", "share", "shuffled", "separated", "accuracy"):
+        table.add_column(name, justify="left" if name == "site" else "right")
+    layers = decoders[decoders["scope"] == "layer"]
+    rows = shares[shares["scope"] == "layer"].merge(layers, on=["site", "layer"], suffixes=("", "_decoder"))
+    for row in rows.head(ROWS_SHOWN).to_dict("records"):
+        table.add_row(
+            str(row["site"]),
+            "" if pd.isna(row["layer"]) else str(int(row["layer"])),
+            f"{row['tuned']} of {row['units']}",
+            f"{row['share_tuned']:.1%}",
+            f"{row['null_share_layer_mean']:.2%}",
+            str(row["separated"]),
+            f"{row['accuracy']:.1%} ({row['accuracy_null_low']:.0%} to {row['accuracy_null_high']:.0%})",
+        )
+    if len(rows) > ROWS_SHOWN:
+        table.caption = f"{table.caption}\nthe first {ROWS_SHOWN} of {len(rows)} rows; shares.parquet has them all"
+    return table
+
+
+def example_table(examples: pd.DataFrame, units: pd.DataFrame, summary: dict[str, Any]) -> Table:
+    """The most strongly tuned units, each with its words of the highest and of the lowest activation."""
+    table = Table(title="The most strongly tuned units and their words", box=box.SIMPLE_HEAD)
+    for name in ("unit", "t", "d", "highest", "lowest"):
+        table.add_column(name, justify="right" if name in ("t", "d") else "left")
+    known = units.set_index(["site", "layer", "index"])
+    for _, rows in list(examples.groupby("unit", sort=True))[:TOP_SHOWN]:
+        words = rows.sort_values("rank")
+        first = words.iloc[0]
+        row = known.loc[(first["site"], first["layer"], first["index"])]
+        table.add_row(
+            _address(first.to_dict()),
+            f"{row[summary['test'] + '_t']:.1f}",
+            f"{row['cohens_d']:.2f}",
+            *(escape(", ".join(_marked(some))) for some in (words.head(5), words.tail(5).iloc[::-1])),
+        )
+    return table
+
+
+def _marked(words: pd.DataFrame) -> list[str]:
+    return [f"{row['word']} ({row['category']})"[:40] for row in words.to_dict("records")]
 
 
 def line(record: Record) -> str:
@@ -141,7 +224,7 @@ def _condition(row: dict[str, Any]) -> str:
 
 def ladder_table(rungs: pd.DataFrame) -> Table:
     """A row per site and prior: what it bought, and what it cost."""
-    table = Table(title="Priors at equal steps: means over units; in brackets the null's mean", box=box.SIMPLE_HEAD)
+    table = Table(title="Priors side by side: means over units; in brackets the null's mean", box=box.SIMPLE_HEAD)
     table.caption = (
         "z: activation against random tokens, of the optimum and once snapped to its tokens\n"
         "(± standard error over units); nats: cross-entropy per snapped token; shared, moves:\n"

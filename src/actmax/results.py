@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,11 +19,29 @@ from actmax import gap, reproducibility
 from actmax.architecture import Unit
 from actmax.comparison import Simulation
 from actmax.decoding import Decoder
+from actmax.examples import Examples, beside_optimum
 from actmax.gap import NO_GAIN, RETOKENISE, SNAP, STAGES, SURVIVES, Gap, GapSettings
 from actmax.maximization import Maximization, Objective, by_unit
 from actmax.record import Record
-from actmax.reproducibility import AGREEMENT, Ends, Measures, NullSettings, Own, Pool, Restarts, Verdict, own_agreement
-from actmax.subject import Subject
+from actmax.reproducibility import (
+    AGREEMENT,
+    Displaced,
+    Ends,
+    Measures,
+    NullSettings,
+    Own,
+    Pool,
+    Restarts,
+    Verdict,
+    own_agreement,
+)
+from actmax.subject import Place, Subject
+from actmax.tuning import headlines
+from actmax.tuning.activations import Store
+from actmax.tuning.analysis import Tuning
+from actmax.tuning.heatmap import HeatMap, Scale
+from actmax.tuning.tokens import Encoding
+from actmax.tuning.words import BUILT_IN, BUILT_IN_ZIPF, Data
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +95,7 @@ def measure_units(
     settings: NullSettings,
     gap_settings: GapSettings,
     cache: Path,
+    ends: Callable[[Restarts], Displaced] | None = None,
 ) -> dict[str, Any]:
     """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
 
@@ -87,13 +107,14 @@ def measure_units(
         settings: of the nulls.
         gap_settings: of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
+        ends: draws where such restarts would end by chance; None for random displacements.
     """
     decoder = Decoder(subject.embedding_matrix)
     sample = max(restarts.final.shape[:2].numel() for _, restarts in found.values())
     pool = null_pool(subject, decoder, settings, sample, cache)
     silent = not sys.stderr.isatty() or len(found) < 2
     measured = [
-        reproducibility.measure(restarts, decoder, pool, settings=settings, name=subject.token)
+        reproducibility.measure(restarts, decoder, pool, settings=settings, name=subject.token, ends=ends)
         for _, restarts in tqdm(found.values(), desc="nulls", unit="unit", disable=silent)
     ]
     decided = reproducibility.judge(measured, own_of([one for _, one in found.values()], decoder, settings))
@@ -367,3 +388,133 @@ def write_simulation(record: Record, found: Simulation) -> dict[str, Any]:
         "theory_largest_difference": found.concordance.theory["difference"].abs().max(),
         "verdict": found.statement,
     }
+
+
+def write_tuning(record: Record, found: Tuning, encoding: Encoding, store: Store, source: str) -> dict[str, Any]:
+    """Writes a tuning job's tables and returns the summary's headline numbers.
+
+    `tuning.parquet` has a row per unit, `shares` one per site and layer, `replication` one per halving of the words,
+    `decoders` one per decoder, `correlations` and `agreement` set the t-test beside logistic regression, `strata` has
+    the units by number of sub-tokens; `words`, `balance` and `skipped` say what was read, `examples` holds the most
+    strongly tuned units at every word.
+    """
+    data = encoding.data
+    tables = {"tuning": found.units, "shares": found.shares, "replication": found.replication}
+    tables |= {"decoders": found.decoders, "correlations": found.correlations, "agreement": found.agreement}
+    tables |= {"strata": found.strata, "words": word_table(encoding), "examples": example_table(found, data, store)}
+    balance = balance_table(encoding, source)
+    tables |= {"balance": balance, "skipped": pd.DataFrame([vars(skip) for skip in data.skips.listed])}
+    for name, table in tables.items():
+        if len(table.columns):
+            record.write_table(name, table)  # pyright: ignore[reportArgumentType]
+    headline = headlines.summarize(found)
+    words = {name: data.labels.count(label) for label, name in enumerate(data.categories)}
+    return {
+        "words": words,
+        "paired": data.pairs is not None,
+        "begin_of_text": encoding.begin,
+        "skipped": dict(data.skips.counts),
+        "balance": balance.to_dict("records"),
+        **headline,
+        "verdict": headlines.statement(headline, data.categories, found.alpha),
+    }
+
+
+def word_table(encoding: Encoding) -> pd.DataFrame:
+    """A row per sample: what was compared."""
+    data = encoding.data
+    rows = {
+        "word": [sample.word for sample in data.samples],
+        "category": [data.categories[sample.label] for sample in data.samples],
+        "pair": pd.array([sample.pair for sample in data.samples], dtype="string"),
+        "letters": [len(sample.word) for sample in data.samples],
+        "subtokens": encoding.subtokens,
+        "contexts": [len(sample.contexts) for sample in data.samples],
+        "text": [sample.contexts[0].text for sample in data.samples],
+        "source": [sample.contexts[0].source for sample in data.samples],
+    }
+    return pd.DataFrame(rows)
+
+
+def balance_table(encoding: Encoding, source: str) -> pd.DataFrame:
+    """A row per category: how its words compare in length, sub-tokens and, for the built-in list, frequency."""
+    words = word_table(encoding)
+    rows = []
+    for category in encoding.data.categories:
+        inside = words[words["category"] == category]
+        row: dict[str, Any] = {"category": category, "words": len(inside)}
+        for name in ("letters", "subtokens", "contexts"):
+            values = np.asarray(inside[name], dtype=float)
+            row |= {f"{name}_mean": float(values.mean()), f"{name}_sd": float(values.std(ddof=1))}
+        if source == BUILT_IN:
+            row["zipf_mean"], row["zipf_sd"] = BUILT_IN_ZIPF[category]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def example_table(found: Tuning, data: Data, store: Store) -> pd.DataFrame:
+    """The most strongly tuned units at every word: a row per unit and word, `rank` from the highest activation."""
+    tables = []
+    for order, row in enumerate(found.units.iloc[list(found.top)].to_dict("records")):
+        values = pd.Series(store[_place(row)][:, row["index"]].astype(float))
+        table = pd.DataFrame({"unit": order, "site": row["site"], "index": row["index"], "activation": values})
+        table.insert(2, "layer", pd.array([_place(row)[1]] * len(values), dtype="Int64"))
+        table["word"] = [sample.word for sample in data.samples]
+        table["category"] = [data.categories[sample.label] for sample in data.samples]
+        table["rank"] = values.rank(ascending=False, method="first").astype(int)
+        tables.append(table.sort_values("rank"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _place(row: Mapping[Any, Any]) -> Place:
+    return str(row["site"]), None if pd.isna(row["layer"]) else int(row["layer"])
+
+
+def scale_of(found: Tuning, unit: Unit | None, categories: tuple[str, str]) -> tuple[Unit, Scale]:
+    """The unit of the heat map (the most strongly tuned one where none is named), and what measures it.
+
+    Raises:
+        KeyError: the unit is not among those compared.
+    """
+    rows = found.units
+    if unit is None:
+        row = rows.iloc[found.top[0]].to_dict()
+    else:
+        layer = rows["layer"].isna() if unit.layer is None else rows["layer"] == unit.layer
+        inside = rows[(rows["site"] == unit.site) & layer.fillna(value=False) & (rows["index"] == unit.index)]
+        if not len(inside):
+            raise KeyError(str(unit))
+        row = inside.iloc[0].to_dict()
+    n_0, n_1 = int(row["n_0"]), int(row["n_1"])
+    pooled = (((n_0 - 1) * row["sd_0"] ** 2 + (n_1 - 1) * row["sd_1"] ** 2) / (n_0 + n_1 - 2)) ** 0.5
+    middle, towards = (row["mean_0"] + row["mean_1"]) / 2, 1.0 if row["mean_1"] >= row["mean_0"] else -1.0
+    return Unit(*_place(row), int(row["index"])), Scale(float(middle), float(pooled), towards, categories)
+
+
+def write_heat_map(record: Record, drawn: HeatMap) -> dict[str, Any]:
+    """Writes `heatmap.parquet` and `heatmap.html`; returns what the summary says of it."""
+    record.write_table("heatmap", drawn.tokens)
+    record.write_text("heatmap.html", drawn.html())
+    return {"heatmap": {"unit": str(drawn.unit), "title": drawn.title}}
+
+
+def write_examples(record: Record, subject: Subject, found: Examples, beside: Record | None) -> dict[str, Any]:
+    """Writes `contexts.parquet`, and `quantiles.parquet` beside what a maximization reached in the same units."""
+    quantiles = found.quantiles
+    if beside is not None:
+        quantiles = beside_optimum(subject, quantiles, beside.table("restarts"), beside.table("tokens"))
+    record.write_table("contexts", found.contexts)
+    record.write_table("quantiles", quantiles)
+    rows = quantiles.to_dict("records")
+    return {"units": len(rows), "positions": found.positions, "verdict": " ".join(map(_said_of_examples, rows[:5]))}
+
+
+def _said_of_examples(row: Mapping[Any, Any]) -> str:
+    unit = Unit(*_place(row), int(row["index"]))
+    said = f"{unit} is highest at {row['q1']:.4g} in this text (median {row['q0.5']:.4g}, 99.9 %: {row['q0.999']:.4g})"
+    if bool(pd.isna(row.get("optimized_mean"))):
+        return f"{said}."
+    return (
+        f"{said}; {row['restarts']:.0f} optimized embeddings reach {row['optimized_mean']:.4g} on average, and snapped "
+        f"to tokens {row['snapped_mean']:.4g}."
+    )

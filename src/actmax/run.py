@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf
 from tqdm.auto import tqdm
 
-from actmax import comparison, config, findings, optimizee, ranks, report, results
+from actmax import comparison, config, examples, findings, optimizee, ranks, report, results
 from actmax.architecture import Unit
 from actmax.callbacks import Checkpoint, JobCallback, Progress, Stop
 from actmax.decoding import Vocabulary
@@ -47,8 +47,12 @@ from actmax.ranks import Rank, Together
 from actmax.record import Record, job_hash
 from actmax.reproducibility import NullSettings, Restarts
 from actmax.search import Found, SearchSettings, search, spreads
-from actmax.subject import Subject, shared
+from actmax.subject import Place, Subject, shared
 from actmax.tracking import CsvTracker, Tracker, WandbTracker
+from actmax.tuning import activations, analysis, heatmap, words
+from actmax.tuning.activations import Reader, Store
+from actmax.tuning.plan import Settings, words_of
+from actmax.tuning.tokens import Texts, begin_token, encode
 from actmax.weights import cache_folder
 
 log = logging.getLogger(__name__)
@@ -413,6 +417,7 @@ class SearchWork(SubjectWork):
             self.subject,
             found,
             objective=self.objective,
+            only_text=self.settings.only_text,
             settings=NullSettings(**cfg.nulls),
             gap_settings=gap_settings,
             cache=cache_folder() / "nulls",
@@ -489,7 +494,169 @@ class SimulationWork(Work):
         return {**headline, **_setting(self.identity, torch.device("cpu"), seconds)}
 
 
-TASKS = {"maximization": MaximizationWork, "search": SearchWork, "simulation": SimulationWork}
+class TuningWork(Work):
+    """Report B on a model's real activations: which units tell two categories of words apart.
+
+    Args:
+        cfg: the job's config.
+        record: where it writes.
+
+    Raises:
+        InputError: there is no such accelerator, no room on the disk, or no subject.
+    """
+
+    def __init__(self, cfg: DictConfig, record: Record) -> None:
+        _refuse_missing_accelerator(cfg.trainer.accelerator, cfg.trainer.devices)
+        record.require_space(100_000_000)
+        self.cfg, self.record, self.subject = cfg, record, _subject(cfg)
+
+    @cached_property
+    def identity(self) -> dict[str, str | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The job, and whose weights."""
+        subject = self.subject
+        work = {
+            "config": config.identity(self.cfg),
+            "weights": subject.weights_hash,
+            "data": config.data_hash(self.cfg),
+        }
+        names = {"subject": subject.id, "revision": subject.revision, "weights_sha256": subject.weights_hash}
+        return {"job_hash": job_hash(work), **names}
+
+    def prepare(self) -> None:
+        """Reads the words, encodes them, and makes room for their activations."""
+        settings = self.cfg.tuning
+        self.places = config.tuned_places(self.cfg, self.subject.geometry)
+        self.encoding = encode(self.subject, words.read(config.reading(self.cfg)), bos=settings.bos)
+        self.unit = None if settings.unit is None else config.tuned_unit(settings.unit)
+        if self.unit is not None and (self.unit.site, self.unit.layer) not in self.places:
+            raise InputError("tuning.unit", settings.unit, "must be of a site and layer that are compared")
+        text = None if settings.text is None else heatmap.text_of(settings.text)
+        self.ids = None if text is None else heatmap.encoded(self.subject, text, bos=settings.bos)
+        size = sum(self.subject.geometry.width(site) for site, _ in self.places)
+        self.record.require_space(size * (len(self.encoding.data.samples) * 8 + 2000) + 50_000_000)
+
+    def tracker(self) -> Tracker:
+        """The one that the config names."""
+        cfg = self.cfg
+        name = f"{cfg.subject.name} {Path(cfg.tuning.data).stem}"
+        return tracker_of(cfg, self.record, name, [cfg.subject.name, *cfg.tuning.sites], dict(self.identity))
+
+    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:  # noqa: ARG002
+        """Reads the activations, compares, draws."""
+        cfg, found = self.cfg.tuning, self.encoding.data
+        store = Store(
+            self.subject.geometry,
+            self.places,
+            len(found.samples),
+            memory=cfg.memory * 1e9,
+            folder=self.record.path("activations"),
+            keep=cfg.save,
+            dtype="float64" if self.subject.dtype == torch.float64 else "float32",
+        )
+        with store:
+            clock = time.perf_counter()
+            texts = Texts(self.encoding.texts, tokens=cfg.batch_tokens, padding=cfg.padding)
+            reader = Reader(self.subject, store, vector=cfg.vector)
+            trainer = activations.trainer(accelerator=self.cfg.trainer.accelerator, folder=self.record.folder)
+            trainer.predict(reader, datamodule=texts, return_predictions=False)
+            seconds = {"activations": time.perf_counter() - clock}
+            clock = time.perf_counter()
+            headline = self._analyse(store)
+            seconds["analysis"] = time.perf_counter() - clock
+        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
+        return {**headline, "subject": named, **_setting(self.identity, self.subject.device, seconds)}
+
+    def _analyse(self, store: Store) -> dict[str, Any]:
+        cfg, data = self.cfg.tuning, self.encoding.data
+        settings = Settings(cfg.alpha, cfg.splits, cfg.folds, cfg.C, cfg.permutations, cfg.top, cfg.seed)
+        samples = words_of(data, self.encoding.subtokens)
+        found = analysis.analyse(store, samples, self.subject.geometry, settings, _shown)
+        headline = results.write_tuning(self.record, found, self.encoding, store, cfg.data)
+        if self.ids is None:
+            return headline
+        unit, scale = results.scale_of(found, self.unit, data.categories)
+        drawn = heatmap.heat_map(self.subject, unit, self.ids, scale)
+        return {**headline, **results.write_heat_map(self.record, drawn)}
+
+
+def _shown(places: Iterable[Place], what: str) -> Iterator[Place]:
+    """Shows how far a pass over sites and layers is: a bar on a terminal, else a line now and then."""
+    whole, shown = list(places), time.monotonic()
+    with tqdm(whole, desc=what, unit="layer", disable=not sys.stderr.isatty()) as bar:
+        for number, place in enumerate(bar, start=1):
+            yield place
+            if bar.disable and time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                log.info("%s: %d of %d layers", what, number, len(whole))
+
+
+class ExamplesWork(TuningWork):
+    """Where in real text units are highest."""
+
+    def prepare(self) -> None:
+        """Looks through the files, and at the record that is to stand beside them."""
+        cfg = self.cfg.examples
+        self.files = examples.text_files(Path(cfg.text))
+        self.begin = begin_token(self.subject, cfg.bos, key="examples.bos")
+        self.units = config.units(self.cfg)
+        self.beside = None if cfg.record is None else Record(cfg.record)
+        if self.beside is not None:
+            named = self.beside.summary().get("subject", {}).get("weights_sha256")
+            if named != self.subject.weights_hash:
+                raise InputError(
+                    "examples.record", cfg.record, f"must be of {self.subject.name}, with the same weights"
+                )
+
+    def tracker(self) -> Tracker:
+        """The one that the config names."""
+        name = f"{self.cfg.subject.name} examples of {self.cfg.unit.site}"
+        return tracker_of(self.cfg, self.record, name, [self.cfg.subject.name], dict(self.identity))
+
+    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:  # noqa: ARG002
+        """Reads the text."""
+        cfg, clock = self.cfg.examples, time.perf_counter()
+        if _on_cuda(self.cfg.trainer.accelerator):
+            self.subject.to("cuda")
+        text = examples.windows(self.subject, self.files, size=cfg.window, begin=self.begin)
+        with tqdm(desc="text", unit="token", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+            found = examples.find_examples(
+                self.subject,
+                self.units,
+                text,
+                top=cfg.top,
+                seed=cfg.seed,
+                rows=cfg.rows,
+                sample=cfg.sample,
+                context=cfg.context,
+                progress=_Lines(bar),
+            )
+        headline = results.write_examples(self.record, self.subject, found, self.beside)
+        seconds = {"examples": time.perf_counter() - clock}
+        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
+        return {**headline, "subject": named, **_setting(self.identity, self.subject.device, seconds)}
+
+
+class _Lines:
+    """Moves a bar on, and says a line now and then where there is none."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self.bar, self.done, self.shown = bar, 0, time.monotonic()
+
+    def __call__(self, tokens: int) -> None:
+        self.bar.update(tokens)
+        self.done += tokens
+        if self.bar.disable and time.monotonic() - self.shown > 10:
+            self.shown = time.monotonic()
+            log.info("%d tokens read", self.done)
+
+
+TASKS = {
+    "maximization": MaximizationWork,
+    "search": SearchWork,
+    "simulation": SimulationWork,
+    "tuning": TuningWork,
+    "examples": ExamplesWork,
+}
 
 
 def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], identity: dict[str, Any]) -> Tracker:
@@ -514,7 +681,7 @@ def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], iden
 
 def _axes(cfg: DictConfig) -> dict[str, Any]:
     """The unit and the seeds at the top level and as numbers, as W&B's tables and parallel coordinates want them."""
-    if cfg.task.name == "simulation":
+    if cfg.task.name != "maximization":
         return {}
     units = config.units(cfg)
     layers, indices = list(dict.fromkeys(u.layer for u in units)), list(dict.fromkeys(u.index for u in units))

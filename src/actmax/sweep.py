@@ -19,8 +19,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -97,7 +99,7 @@ def _itself(loader: Any) -> Any:
 class Composer:
     """Composes the configs of jobs: once by Hydra for every choice of groups, and from there by setting values.
 
-    Hydra applies values after everything else is composed, so the result is the same; it takes a fifth of the time.
+    Hydra applies values after everything else is composed, so the result is the same, in less than a tenth of the time.
 
     Args:
         loader: Hydra's.
@@ -135,20 +137,20 @@ class Composer:
         )
 
 
-class Sweeper(BasicSweeper):
-    """Hydra's basic sweeper, around which jobs have a past and a future.
+class Sweeper(HydraSweeper):
+    """Sweeps over the same overrides as Hydra's basic sweeper; but jobs have a past and a future.
 
     Args:
         max_batch_size: as Hydra's; kept for its config, not used.
         params: what to sweep, by key; what is given on the command line goes before.
     """
 
-    config: DictConfig  # pyright: ignore[reportIncompatibleVariableOverride]
-    hydra_context: HydraContext  # pyright: ignore[reportIncompatibleVariableOverride]
-    launcher: Launcher  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: DictConfig
+    hydra_context: HydraContext
+    launcher: Launcher
 
     def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None) -> None:
-        super().__init__(max_batch_size, dict(params or {}))
+        self.max_batch_size, self.params = max_batch_size, dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Fixes the sweep's folder, which jobs on other machines or in other folders must find."""
@@ -158,7 +160,10 @@ class Sweeper(BasicSweeper):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
             config.hydra.sweep.dir = folder
         self.task_function = task_function
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.hydra_context, self.config = hydra_context, config  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.launcher = Plugins.instance().instantiate_launcher(  # pyright: ignore[reportIncompatibleVariableOverride]
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Plans, runs what is to do, collects.
@@ -191,7 +196,8 @@ class Sweeper(BasicSweeper):
         """Every job once, checked, with how it stands."""
         compose = Composer(self.hydra_context.config_loader, self.config)
         parser = compose.parser
-        (batch,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        (batch,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *arguments]), None)
         planned = [self._planned(number, overrides, compose(overrides)) for number, overrides in enumerate(batch)]
         once = {str(job.record.folder): job for job in planned}
         if len(once) < len(planned):

@@ -28,6 +28,7 @@ from actmax.reproducibility._nulls import (
     against,
     displace,
     random_pool,
+    redraw,
     stream,
     uniform_unique,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "position_agreements",
     "random_pool",
     "rarefaction",
+    "redraw",
     "repeated",
     "richness",
     "rounding",

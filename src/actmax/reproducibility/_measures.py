@@ -15,7 +15,16 @@ from torchmetrics.utilities import dim_zero_cat
 
 from actmax.decoding import Decoder
 from actmax.reproducibility._agreement import Agreement, agree
-from actmax.reproducibility._nulls import Null, Pool, Restarts, against, displace, uniform_unique
+from actmax.reproducibility._nulls import (
+    RANDOM_TOKENS,
+    Displaced,
+    Null,
+    Pool,
+    Restarts,
+    against,
+    displace,
+    uniform_unique,
+)
 from actmax.reproducibility._own import Own
 from actmax.reproducibility._verdicts import NONE, PRIMARY, Verdict, decide
 
@@ -69,6 +78,8 @@ class Measures:
     """Unique tokens against tokens drawn uniformly from the vocabulary (exact)."""
     agreement: Agreement
     """Of pairs of restarts, in three spaces, against random displacements."""
+    null_of_ends: str
+    """What retention and agreement stand beside: `random moves`, or `random tokens` where restarts end at tokens."""
 
     def flat(self) -> dict[str, float | int | str | list[tuple[str, int]]]:
         """One level of names: the null of `unique` becomes `null_unique_mean`, `_low`, `_high` and `_p`, and so on."""
@@ -104,6 +115,7 @@ def measure(
     *,
     settings: NullSettings,
     name: Callable[[int], str] = str,
+    ends: Callable[[Restarts], Displaced] | None = None,
 ) -> Measures:
     """The headline numbers of one unit, each beside its null.
 
@@ -113,6 +125,7 @@ def measure(
         pool: decoded random vectors of the subject.
         settings: sizes and seed of the nulls.
         name: a token id in, its text out.
+        ends: draws where such restarts would end by chance; None for random displacements of their own lengths.
     """
     before, after = decoder(restarts.initial), decoder(restarts.final)
     ids, total = after.best.flatten(), after.best.numel()
@@ -120,7 +133,7 @@ def measure(
     cosine = after.best_cosine.double().mean().item()
     unique = len(ids.unique())
     pool_unique, pool_cosine = pool.samples(total, draws=settings.draws, seed=settings.seed)
-    moved = displace(decoder, restarts.initial, restarts.final, draws=settings.displacements, seed=settings.seed)
+    moved = _displaced(decoder, restarts, settings) if ends is None else ends(restarts)
     length = (restarts.final - restarts.initial).double().norm(dim=-1) / restarts.initial.double().norm(dim=-1)
     return Measures(
         restarts=len(restarts.final),
@@ -142,7 +155,12 @@ def measure(
         displaced_unique=against(unique, moved.unique),
         uniform=uniform_unique(unique, total, decoder.vocabulary),
         agreement=agree(restarts, after.best, moved),
+        null_of_ends=moved.kind,
     )
+
+
+def _displaced(decoder: Decoder, restarts: Restarts, settings: NullSettings) -> Displaced:
+    return displace(decoder, restarts.initial, restarts.final, draws=settings.displacements, seed=settings.seed)
 
 
 def judge(measured: Sequence[Measures], own: Own, *, alpha: float = 0.05) -> tuple[Verdict, ...]:
@@ -173,18 +191,22 @@ def repeated(ids: Sequence[int], name: Callable[[int], str] = str) -> list[tuple
 
 def verdict(measures: Measures, decision: Verdict) -> str:
     """What the numbers say, in plain words, with null results said as clearly as positive ones."""
-    return " ".join([_rise(measures), _agreed(measures, decision), _decoded(measures), _start(measures)])
+    found = (
+        _searched(measures) if measures.null_of_ends == RANDOM_TOKENS else f"{_decoded(measures)} {_start(measures)}"
+    )
+    return f"{_rise(measures)} {_agreed(measures, decision)} {found}"
 
 
 def _agreed(measures: Measures, decision: Verdict) -> str:
     if decision.label == NONE:
         return f"{AGREEMENT}: not available, {decision.reason}."
     tokens, embeddings = (measures.agreement.nulls[name] for name in PRIMARY.values())
+    chance = measures.null_of_ends
     return (
-        f"{AGREEMENT}: {decision.label}. Two restarts share {tokens.observed:.1%} of their tokens (random "
-        f"moves: {tokens.mean:.1%}, 95 %: {tokens.low:.1%} to {tokens.high:.1%}) and their moves, positions matched, "
-        f"have a mean cosine of {embeddings.observed:.3f} (random moves: {embeddings.mean:.3f}, 95 %: "
-        f"{embeddings.low:.3f} to {embeddings.high:.3f}): {decision.reason}."
+        f"{AGREEMENT}: {decision.label}. Two restarts share {tokens.observed:.1%} of their tokens ({chance}: "
+        f"{tokens.mean:.1%}, 95 %: {tokens.low:.1%} to {tokens.high:.1%}) and their moves, positions matched, have a "
+        f"mean cosine of {embeddings.observed:.3f} ({chance}: {embeddings.mean:.3f}, 95 %: {embeddings.low:.3f} to "
+        f"{embeddings.high:.3f}): {decision.reason}."
     )
 
 
@@ -212,6 +234,17 @@ def _decoded(measures: Measures) -> str:
         return f"Null result: {facts}, so tokens repeat no more and lie no nearer than decoded noise."
     found = [text for text, yes in _findings(measures).items() if yes]
     return f"Beyond chance: {facts}: {' and '.join(found)}."
+
+
+def _searched(measures: Measures) -> str:
+    """Of restarts that end at tokens: that they lie near tokens says nothing."""
+    unique, kept = measures.displaced_unique, measures.retention
+    counted = f"{measures.tokens_unique} of {measures.tokens_total} tokens are unique"
+    held = f"{measures.init_retention:.0%} of the positions hold the token that they began with"
+    return (
+        f"{counted} (random tokens: {unique.mean:.1f}, 95 %: {unique.low:.0f} to {unique.high:.0f}, {_p(unique)}); "
+        f"{held} (random tokens: {kept.mean:.0%}, 95 %: {kept.low:.0%} to {kept.high:.0%}, {_p(kept)})."
+    )
 
 
 def _findings(measures: Measures) -> dict[str, bool]:

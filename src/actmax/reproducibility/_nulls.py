@@ -27,6 +27,8 @@ from actmax.reproducibility._coverage import incidence_counts, rarefactions
 from actmax.reproducibility._estimates import LEVEL, ROUNDING
 from actmax.reproducibility._pairs import Alternative, embedding_values, token_values
 
+RANDOM_MOVES, RANDOM_TOKENS = "random moves", "random tokens"
+"""The nulls of where restarts end."""
 POOL_VERSION = 1
 """Of how a pool's vectors are drawn and decoded: a cached pool of another version is not read."""
 
@@ -229,6 +231,8 @@ class Displaced:
     """Every statistic of agreement (`TOKENS`, `EMBEDDINGS`), one per draw."""
     rarefaction: Float[NDArray[np.float64], "draws restarts"]
     """Expected unique tokens in h restarts, one curve per draw."""
+    kind: str = RANDOM_MOVES
+    """What was drawn, in words: `random moves` or `random tokens`."""
 
 
 def displace(
@@ -252,18 +256,65 @@ def displace(
         seed: of the directions.
     """
     start = initial.detach().float().cpu()
-    length = (final.detach().float().cpu() - start).norm(dim=-1, keepdim=True)
+    length = (final.detach().float().cpu() - start).norm(dim=-1, keepdim=True).expand_as(start)
+    together = BLOCK // (decoder.vocabulary * start.shape[:2].numel())
+    return _displaced(decoder, start, _steps(length, together=together, draws=draws, seed=seed), RANDOM_MOVES)
+
+
+def redraw(
+    decoder: Decoder,
+    initial: Float[Tensor, "restarts tokens d_model"],
+    choices: Float[Tensor, "choices d_model"],
+    *,
+    draws: int,
+    seed: int,
+) -> Displaced:
+    """Draws from the null of random tokens: each position ends at a token drawn uniformly, wherever it began.
+
+    Null hypothesis: what a search over tokens ends with is independent of the unit: tokens drawn uniformly and
+    independently. The right null where restarts end at tokens: differences of token embeddings are no isotropic moves,
+    so that under `displace` even random tokens would seem to agree.
+
+    Args:
+        decoder: of the subject.
+        initial: where the restarts of one unit started.
+        choices: the embeddings of the tokens that the search may use.
+        draws: how many.
+        seed: of the tokens.
+    """
+    start, choices = initial.detach().float().cpu(), choices.detach().float().cpu()
+    generator, shape = stream(seed, "random ends"), start.shape[:2]
+    together = max(1, BLOCK // (decoder.vocabulary * shape.numel()))
+
+    def steps() -> Iterator[Tensor]:
+        for first in range(0, draws, together):
+            group = range(min(together, draws - first))
+            ids = torch.stack([torch.randint(len(choices), shape, generator=generator) for _ in group])
+            yield choices[ids] - start
+
+    return _displaced(decoder, start, steps(), RANDOM_TOKENS)
+
+
+def _displaced(decoder: Decoder, start: Tensor, steps: Iterator[Tensor], kind: str) -> Displaced:
+    """What some groups of displacements come to; each tensor of steps is (draws, restarts, tokens, d_model)."""
     kept = decoder(start).best
     groups = []
-    for steps in _steps(
-        length.expand_as(start), together=BLOCK // (decoder.vocabulary * kept.numel()), draws=draws, seed=seed
-    ):
-        moved = start + steps
+    for step in steps:
+        moved = start + step
         decoded = decoder(moved)
-        groups.append((decoded.best, decoded.best_cosine.double().mean((1, 2)), embedding_values(steps, moved)))
-    ids, cosine, embeddings = zip(*groups, strict=True)
+        groups.append((decoded.best, decoded.best_cosine.double().mean((1, 2)), embedding_values(step, moved)))
+    parts, cosine, embeddings = zip(*groups, strict=True)
+    ids = torch.cat(parts)
+    counts = incidence_counts(ids)
     in_embeddings = {name: np.concatenate([one[name] for one in embeddings]) for name in embeddings[0]}
-    return _displaced(kept, torch.cat(ids), torch.cat(cosine), in_embeddings)
+    return Displaced(
+        retention=(ids == kept).double().mean((1, 2)).numpy(),
+        cosine=torch.cat(cosine).numpy(),
+        unique=counts.sum(axis=1).astype(np.float64),
+        agreement=token_values(ids) | in_embeddings,
+        rarefaction=rarefactions(counts),
+        kind=kind,
+    )
 
 
 def _steps(length: Tensor, *, together: int, draws: int, seed: int) -> Iterator[Tensor]:
@@ -274,14 +325,3 @@ def _steps(length: Tensor, *, together: int, draws: int, seed: int) -> Iterator[
         group = range(min(max(1, together), draws - start))
         noise = torch.stack([torch.randn(shape, generator=generator) for _ in group])
         yield length * normalize(noise, dim=-1).reshape(-1, *length.shape)
-
-
-def _displaced(kept: Tensor, ids: Tensor, cosine: Tensor, embeddings: dict[str, NDArray[np.float64]]) -> Displaced:
-    counts = incidence_counts(ids)
-    return Displaced(
-        retention=(ids == kept).double().mean((1, 2)).numpy(),
-        cosine=cosine.numpy(),
-        unique=counts.sum(axis=1).astype(np.float64),
-        agreement=token_values(ids) | embeddings,
-        rarefaction=rarefactions(counts),
-    )

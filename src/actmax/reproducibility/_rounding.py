@@ -79,6 +79,7 @@ def rounding(first: Ends, again: Ends) -> Rounding:
         again: the first of them once more, in the same order.
 
     Example:
+        >>> import torch
         >>> here = torch.eye(3)[:, None]
         >>> one = Restarts(0 * here, here, torch.zeros(3), torch.ones(3), torch.zeros(3, dtype=torch.bool))
         >>> ends = Ends(torch.tensor([[1], [2], [3]]), one)

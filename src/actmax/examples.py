@@ -1,0 +1,287 @@
+"""Maximum-activating examples: where in real text a unit is highest, streamed, beside its quantiles over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from actmax.architecture import Unit
+from actmax.errors import InputError
+from actmax.subject import Place, Subject
+
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
+BLOCK = 100_000
+"""Characters that are tokenized together, cut at a line's end where there is one."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of text as the subject reads it."""
+
+    ids: tuple[int, ...]
+    """Its tokens; the first is begin-of-text."""
+    source: str
+    """Which file."""
+    start: int
+    """Number of its first token behind begin-of-text, in the file."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Where units are highest."""
+
+    contexts: pd.DataFrame
+    """A row per unit and rank: `site layer index rank activation file position token before after`."""
+    quantiles: pd.DataFrame
+    """A row per unit: `mean sd`, and the activation's quantiles `q0.01` to `q1` over positions."""
+    positions: int
+    """Positions read, begin-of-text left out."""
+
+
+def text_files(place: Path) -> list[Path]:
+    """A text file, or the `.txt` files of a folder, each checked to be text.
+
+    Raises:
+        InputError: there is none, or one is not UTF-8 (file and line are named).
+    """
+    if not place.exists():
+        raise InputError("examples.text", place, "must be a text file or a folder of .txt files")
+    files = sorted(place.rglob("*.txt")) if place.is_dir() else [place]
+    if not any(file.stat().st_size for file in files):
+        raise InputError("examples.text", place, "must hold text: a file, or a folder with .txt files")
+    for file in files:
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{file}:{number}", "not text", f"must be UTF-8 ({error.reason})") from error
+    return files
+
+
+def windows(subject: Subject, files: Iterable[Path], *, size: int, begin: int) -> Iterator[Window]:
+    """The text in windows of at most `size` tokens behind a begin-of-text token; nothing is kept.
+
+    Args:
+        subject: whose tokenizer it is.
+        files: of text.
+        size: tokens of a window, begin-of-text among them.
+        begin: begin-of-text.
+    """
+    for file in files:
+        done, held = 0, []
+        for block in _blocks(file):
+            held += subject.tokenizer(block, add_special_tokens=False)["input_ids"]
+            while len(held) >= size - 1:
+                yield Window((begin, *held[: size - 1]), str(file), done)
+                done, held = done + size - 1, held[size - 1 :]
+        if held:
+            yield Window((begin, *held), str(file), done)
+
+
+def _blocks(file: Path) -> Iterator[str]:
+    with file.open(encoding="utf-8") as stream:
+        while lines := stream.readlines(BLOCK):
+            text = "".join(lines)
+            yield from (text[start : start + 10 * BLOCK] for start in range(0, len(text), 10 * BLOCK))
+
+
+@dataclass
+class _Kept:
+    """The best windows of each unit so far, and a random choice of positions."""
+
+    top: int
+    size: int
+    rng: np.random.Generator
+    best: list[list[tuple[float, int, int]]]
+    windows: dict[int, Window] = field(default_factory=dict)
+    keys: ndarray = field(default_factory=lambda: np.empty(0))
+    values: ndarray | None = None
+    seen: int = 0
+    total: ndarray | None = None
+    squares: ndarray | None = None
+
+    def add(self, first: int, some: Sequence[Window], values: Float[ndarray, "windows positions units"]) -> None:
+        """Takes a batch: each window's highest position stands for it."""
+        where = values.argmax(1)
+        highest = values.max(1)
+        for unit, best in enumerate(self.best):
+            found = [
+                (float(highest[row, unit]), -(first + row), int(where[row, unit]))
+                for row in np.argsort(-highest[:, unit], kind="stable")[: self.top]
+            ]
+            self.best[unit] = sorted(best + found, reverse=True)[: self.top]
+        self.windows |= {first + row: window for row, window in enumerate(some)}
+        used = {-number for best in self.best for _, number, _ in best}
+        self.windows = {number: self.windows[number] for number in used}
+        self._choose(values.reshape(-1, values.shape[2]))
+
+    def _choose(self, flat: Float[ndarray, "positions units"]) -> None:
+        """Keeps the positions with the smallest random keys: a uniform choice of all so far."""
+        self.seen += len(flat)
+        total, squares = flat.sum(0), (flat**2).sum(0)
+        self.total = total if self.total is None else self.total + total
+        self.squares = squares if self.squares is None else self.squares + squares
+        keys = np.concatenate([self.keys, self.rng.random(len(flat))])
+        values = flat if self.values is None else np.concatenate([self.values, flat])
+        if len(keys) > self.size:
+            order = np.argpartition(keys, self.size)[: self.size]
+            keys, values = keys[order], values[order]
+        self.keys, self.values = keys, values
+
+
+def find_examples(
+    subject: Subject,
+    units: Sequence[Unit],
+    text: Iterable[Window],
+    *,
+    top: int,
+    seed: int,
+    rows: int = 16,
+    sample: int = 100_000,
+    context: int = 10,
+    progress: Callable[[int], object] | None = None,
+) -> Examples:
+    """Reads text through the subject and keeps where each unit is highest.
+
+    A window counts once for a unit, at its highest position; begin-of-text is an attention sink and never counts.
+    Memory does not grow with the text.
+
+    Args:
+        subject: the model.
+        units: of any sites and layers.
+        text: windows.
+        top: examples per unit.
+        seed: of the choice of positions that quantiles are taken over.
+        rows: windows of a forward pass.
+        sample: positions of that choice; with fewer, the quantiles are exact.
+        context: tokens shown on either side.
+        progress: told how many tokens were read.
+    """
+    kept = _Kept(top, sample, np.random.default_rng(seed), [[] for _ in units])
+    places: list[Place] = list(dict.fromkeys((unit.site, unit.layer) for unit in units))
+    number = 0
+    for some in _batches(text, rows):
+        ids = torch.tensor([window.ids for window in some], device=subject.device)
+        with torch.inference_mode():
+            captured = subject.run(subject.embedding_matrix[ids], places)
+            read = [captured[unit.site, unit.layer][:, 1:, unit.index] for unit in units]
+        kept.add(number, some, _as_array(torch.stack(read, dim=2)))
+        number += len(some)
+        if progress is not None:
+            progress(ids.numel())
+    return Examples(_contexts(subject, units, kept, context), _quantiles(units, kept), kept.seen)
+
+
+def _as_array(values: Tensor) -> ndarray:
+    return values.double().cpu().numpy()
+
+
+def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:
+    """Windows of one length together, as they come."""
+    for _, run in groupby(text, key=lambda window: len(window.ids)):
+        held: list[Window] = []
+        for window in run:
+            held.append(window)
+            if len(held) == rows:
+                yield held
+                held = []
+        if held:
+            yield held
+
+
+def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for unit, best in zip(units, kept.best, strict=True):
+        for rank, (value, number, place) in enumerate(best, start=1):
+            window = kept.windows[-number]
+            own = place + 1  # begin-of-text stands first
+            rows.append(
+                {
+                    "site": unit.site,
+                    "layer": unit.layer,
+                    "index": unit.index,
+                    "rank": rank,
+                    "activation": value,
+                    "file": window.source,
+                    "position": window.start + place,
+                    "token": subject.token(window.ids[own]),
+                    "before": _text(subject, window.ids[max(1, own - context) : own]),
+                    "after": _text(subject, window.ids[own + 1 : own + 1 + context]),
+                }
+            )
+    return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+
+def _text(subject: Subject, ids: Sequence[int]) -> str:
+    return str(subject.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
+    if kept.values is None or kept.total is None or kept.squares is None:
+        raise InputError("examples.text", "nothing", "must hold at least one token")
+    mean = kept.total / kept.seen
+    address = {
+        "site": [unit.site for unit in units],
+        "layer": pd.array([unit.layer for unit in units], dtype="Int64"),
+        "index": [unit.index for unit in units],
+    }
+    spread = np.sqrt(np.maximum(kept.squares / kept.seen - mean**2, 0))
+    found = np.quantile(kept.values, QUANTILES, axis=0)
+    # the highest is known, whatever the choice
+    found[-1] = [best[0][0] for best in kept.best]
+    columns = {f"q{quantile:g}": values for quantile, values in zip(QUANTILES, found, strict=True)}
+    return pd.DataFrame({**address, "mean": mean, "sd": spread, **columns})
+
+
+def beside_optimum(
+    subject: Subject, quantiles: pd.DataFrame, restarts: pd.DataFrame, tokens: pd.DataFrame
+) -> pd.DataFrame:
+    """The same units' optimized and snapped activations, from a maximization's record; missing where it has none.
+
+    Optimized is where the restarts ended, snapped the same with every position replaced by the token it decodes to,
+    without begin-of-text, as the maximization ran; both are means over positions.
+
+    Args:
+        subject: the same model.
+        quantiles: of `find_examples`.
+        restarts: the record's table.
+        tokens: the record's table.
+    """
+    rows = []
+    for row in quantiles.to_dict("records"):
+        ended, decoded = _of_unit(restarts, row), _of_unit(tokens, row)
+        if not len(ended):
+            rows.append(dict.fromkeys(("restarts", "optimized_mean", "optimized_max", "snapped_mean", "snapped_max")))
+            continue
+        ids = torch.tensor(decoded.sort_values(["seed", "position"]).groupby("seed")["token_id"].apply(list).tolist())
+        place: Place = (str(row["site"]), None if pd.isna(row["layer"]) else int(row["layer"]))
+        with torch.inference_mode():
+            values = subject.run(subject.embedding_matrix[ids.to(subject.device)], [place])[place]
+            snapped = values[..., int(row["index"])].double().mean(1)
+        optimized = np.asarray(ended["activation_final"], dtype=float)
+        rows.append(
+            {
+                "restarts": len(ended),
+                "optimized_mean": float(optimized.mean()),
+                "optimized_max": float(optimized.max()),
+                "snapped_mean": float(snapped.mean()),
+                "snapped_max": float(snapped.max()),
+            }
+        )
+    return pd.concat([quantiles, pd.DataFrame(rows, index=quantiles.index).astype("Float64")], axis=1)
+
+
+def _of_unit(table: pd.DataFrame, row: dict[Any, Any]) -> pd.DataFrame:
+    layer = table["layer"].isna() if pd.isna(row["layer"]) else table["layer"] == row["layer"]
+    return table.loc[(table["site"] == row["site"]) & layer & (table["index"] == row["index"])]

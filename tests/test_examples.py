@@ -1,0 +1,139 @@
+"""Maximum-activating examples: what a search through all positions at once finds, streamed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from actmax.architecture import Unit
+from actmax.errors import InputError
+from actmax.examples import find_examples, text_files, windows
+from actmax.subject import Subject
+from cli import QUICK, Actmax
+
+TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n" * 3
+UNITS = [Unit("resid_post", 1, 3), Unit("mlp_post", 0, 17), Unit("final_norm", None, 5)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text(TEXT)
+    (tmp_path / "text" / "b.txt").write_text("How vexingly quick daft zebras jump; é")
+    return tmp_path / "text"
+
+
+def test_windows_cover_every_token_once(subject: Subject, folder: Path) -> None:
+    found = list(windows(subject, text_files(folder), size=11, begin=256))
+    for file in ("a.txt", "b.txt"):
+        own = [window for window in found if window.source.endswith(file)]
+        ids = [token for window in own for token in window.ids[1:]]
+        assert ids == subject.tokenizer((folder / file).read_text(), add_special_tokens=False)["input_ids"]
+        assert [window.start for window in own] == [10 * number for number in range(len(own))]
+        assert all(window.ids[0] == 256 for window in own)
+        assert max(len(window.ids) for window in own) == 11
+
+
+def test_the_highest_contexts_are_those_of_a_search_over_everything(subject: Subject, folder: Path) -> None:
+    text = list(windows(subject, text_files(folder), size=16, begin=256))
+    found = find_examples(subject, UNITS, text, top=4, seed=0, rows=3, context=2)
+    places = [(unit.site, unit.layer) for unit in UNITS]
+    everything: dict[Unit, list[np.ndarray]] = {unit: [] for unit in UNITS}
+    for window in text:
+        read = subject.run(subject.embedding_matrix[torch.tensor([window.ids])], places)
+        for unit in UNITS:
+            everything[unit].append(read[unit.site, unit.layer][0, 1:, unit.index].numpy())
+    assert found.positions == sum(len(window.ids) - 1 for window in text)
+    for number, unit in enumerate(UNITS):
+        rows = found.contexts.iloc[4 * number : 4 * number + 4]
+        expected = sorted((values.max() for values in everything[unit]), reverse=True)[:4]
+        assert rows["activation"].tolist() == pytest.approx(expected, rel=1e-9)
+        assert rows["rank"].tolist() == [1, 2, 3, 4]
+        flat = np.concatenate(everything[unit])
+        row = found.quantiles.iloc[number]
+        assert row["q0.5"] == pytest.approx(np.median(flat))
+        assert row["q1"] == pytest.approx(flat.max())
+        assert [row["mean"], row["sd"]] == pytest.approx([flat.mean(), flat.std()])
+        best = rows.iloc[0]
+        ids = subject.tokenizer(Path(best["file"]).read_text(), add_special_tokens=False)["input_ids"]
+        assert subject.token(ids[best["position"]]) == best["token"]
+        place = text[int(np.argmax([values.max() for values in everything[unit]]))]
+        assert best["position"] - place.start == int(np.argmax(max(everything[unit], key=np.max)))
+
+
+def test_begin_of_text_never_counts(subject: Subject) -> None:
+    found = find_examples(subject, UNITS[:1], windows_of(subject, "abcdef"), top=1, seed=0)
+    assert found.positions == 6
+    assert found.contexts["token"].iloc[0] in "abcdef"
+
+
+def windows_of(subject: Subject, text: str) -> list:
+    from actmax.examples import Window
+
+    return [Window((256, *subject.tokenizer(text, add_special_tokens=False)["input_ids"]), "t", 0)]
+
+
+def test_quantiles_of_a_choice_are_near_those_of_all(subject: Subject, folder: Path) -> None:
+    text = list(windows(subject, text_files(folder), size=16, begin=256))
+    everything = find_examples(subject, UNITS, text, top=1, seed=0).quantiles
+    some = find_examples(subject, UNITS, text, top=1, seed=0, sample=150).quantiles
+    again = find_examples(subject, UNITS, text, top=1, seed=0, sample=150).quantiles
+    assert some.equals(again)
+    assert not some.equals(everything)
+    assert (np.abs(some["q0.5"] - everything["q0.5"]) < 0.5 * everything["sd"]).all()
+    assert some["q1"].equals(everything["q1"])
+
+
+def test_text_that_is_not_there(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputError, match=r"^examples\.text="):
+            text_files(place)
+    (tmp_path / "a.txt").write_bytes(b"fine\n\xff\n")
+    with pytest.raises(InputError, match="UTF-8") as caught:
+        text_files(tmp_path)
+    assert caught.value.key.endswith("a.txt:2")
+
+
+def test_the_experiment_sets_a_maximization_beside(actmax: Actmax, folder: Path) -> None:
+    unit = ("subject=tiny", "unit.layer=2", "unit.index=[3,4]", "logger=none")
+    assert actmax("steps=3", "seeds=[0,1]", "tokens=4", *unit[:2], "unit.index=3", *QUICK, "sweep=m").code == 0
+    (record,) = (folder.parent / "outputs" / "m").glob("tiny*")
+    ran = actmax(
+        "experiment=max_examples", *unit, f"examples.text={folder}", f"examples.record={record}", "examples.top=3"
+    )
+    assert ran.code == 0, ran.err
+    (job,) = (folder.parent / "outputs" / "max_examples").glob("tiny*")
+    assert len(pd.read_parquet(job / "contexts.parquet")) == 6
+    quantiles = pd.read_parquet(job / "quantiles.parquet").set_index("index")
+    optimized = pd.read_parquet(record / "restarts.parquet")["activation_final"]
+    assert quantiles.loc[3, "optimized_mean"] == pytest.approx(optimized.mean())
+    assert quantiles.loc[3, "restarts"] == 2
+    assert np.isfinite(quantiles.loc[3, "snapped_mean"])
+    assert pd.isna(quantiles.loc[4, "optimized_mean"])
+    summary = json.loads((job / "summary.json").read_text())
+    assert "snapped to tokens" in summary["verdict"]
+    assert summary["positions"] > 250
+    assert "Where the units are highest" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("examples.text=null", "examples.text=None"),
+        ("examples.text=nowhere", "examples.text=nowhere"),
+        ("examples.window=65", "examples.window=65"),
+        ("examples.record=nowhere", "examples.record=nowhere"),
+        ("examples.bos=<s>", "examples.bos=<s>"),
+        ("unit.index=96", "unit.index=96"),
+    ],
+)
+def test_bad_input(actmax: Actmax, folder: Path, override: str, key: str) -> None:
+    ran = actmax("experiment=max_examples", "subject=tiny", f"examples.text={folder}", override)
+    assert ran.code == 2, ran.err
+    assert key in ran.err
+    assert not ran.jobs
