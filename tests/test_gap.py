@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actmax.architecture import Unit
+from actmax.decoding import Decoder
 from actmax.gap import (
     NO_GAIN,
     RETOKENISE,
@@ -52,7 +54,13 @@ def gap(*, final: float = 10.0, snapped: float = 0.0, retokenised: float = 0.0, 
     random = np.random.default_rng(1).normal(size=500)
     text = RandomText((random - random.mean()) / random.std(ddof=1), np.full(500, 5.0) + random)
     lists = {"texts": ("a",) * restarts, "same": (True,) * restarts, "lengths": (5,) * restarts}
-    return Gap(**stages, **lists, cross_entropy=np.full(restarts, 5.0), random=text)
+    return Gap(
+        **stages,
+        **lists,
+        cross_entropy=np.full(restarts, 5.0),
+        cross_entropy_initial=np.full(restarts, 6.0),
+        random=text,
+    )
 
 
 class TestActivations:
@@ -149,7 +157,7 @@ class TestWhereItDies:
             ({"final": 0.1, "snapped": 9.0, "retokenised": 9.0}, NO_GAIN),
         ],
     )
-    def test_is_the_first_stage_that_leaves_less_than_half(self, means: dict[str, float], expected: str) -> None:
+    def test_is_the_first_stage_that_leaves_less_than_half(self, means: dict[str, Any], expected: str) -> None:
         assert gap(**means).dies == expected
 
     def test_z_and_kept_are_their_formulas(self) -> None:
@@ -166,20 +174,23 @@ class TestWhereItDies:
         assert "\n" not in said
         assert "dies at the snap: 25.0% of it is left" in said
         assert "random tokens give" in said
-        assert "5 nats per token (random tokens: 4.9" in said
+        assert "5 nats per token (what the initial noise decodes to: 6; random tokens: 4.9" in said
 
 
 class TestMeasure:
     def test_follows_each_restart(self, subject: Subject, ids: Tensor) -> None:
-        embeddings = subject.embed(ids)
+        embeddings, begun = subject.embed(ids), subject.embed(ids.flip(0, 1))
         ends = torch.arange(7.0, dtype=torch.float64)
-        restarts = Restarts(embeddings, embeddings, ends, ends + 1, torch.zeros(7, dtype=torch.bool))
-        found = measure(subject, MEAN, dict.fromkeys(UNITS, (restarts, ids)), settings=GapSettings(draws=30))
+        restarts = Restarts(begun, embeddings, ends, ends + 1, torch.zeros(7, dtype=torch.bool))
+        decoder = Decoder(subject.embedding_matrix)
+        found = measure(subject, MEAN, dict.fromkeys(UNITS, restarts), decoder, settings=GapSettings(draws=30))
         assert list(found) == UNITS
         for unit, one in found.items():
             assert np.allclose(one.snapped, activations(subject, MEAN, ids.tolist(), [unit] * 7), atol=1e-12)
             assert one.random.activation.shape == (30,)
             assert one.initial.tolist() == ends.tolist()
+            assert np.allclose(one.cross_entropy, cross_entropies(subject, ids))
+            assert np.allclose(one.cross_entropy_initial, cross_entropies(subject, ids.flip(0, 1)))
             assert one.texts[0] == subject.text(ids[0].tolist())
             again = [subject.tokens(text) for text in one.texts]
             assert one.same == tuple(a == b for a, b in zip(again, ids.tolist(), strict=True))

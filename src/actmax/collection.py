@@ -397,8 +397,8 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
         ends = findings.random_ends(subject, settings, only_text=config["search"]["only_text"])
     measured = measure(restarts, decoder, pool, settings=settings, name=subject.token, ends=ends)
     (decision,) = judge([measured], Own("not available: one unit"))
-    ended = {unit: (restarts, decoder(restarts.final).best)}
-    gaps = gap.measure(subject, Objective(**config["objective"]), ended, settings=GapSettings(**config["gap"]))
+    objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])
+    gaps = gap.measure(subject, objective, {unit: restarts}, decoder, settings=gap_settings)
     found = results.unit_row(unit, measured, decision, gaps[unit])
     named = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
     row = {**named, **found, "jobs": float(len(jobs))}

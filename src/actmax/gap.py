@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from actmax.architecture import Unit
-from actmax.decoding import BLOCK
+from actmax.decoding import BLOCK, Decoder
 from actmax.maximization import LAST, Objective, own_activations
 from actmax.reproducibility import Null, Restarts, against, stream
 from actmax.subject import Subject
@@ -69,6 +69,8 @@ class Gap:
     """How many tokens it gives."""
     cross_entropy: Float[ndarray, " restarts"]
     """The subject's cross-entropy of the snapped tokens, nats per token."""
+    cross_entropy_initial: Float[ndarray, " restarts"]
+    """The same of the tokens that the initial noise decodes to: noise does not decode to all tokens alike."""
     random: RandomText
     """The same of random token sequences."""
 
@@ -127,7 +129,11 @@ class Gap:
             numbers |= {f"activation_{stage}_mean": _mean(getattr(self, stage)), f"kept_{stage}": self.kept(stage)}
             numbers |= _parts(stage, self.null(stage))
         numbers |= {f"z_{stage}": self.z(stage) for stage in STAGES}
-        numbers |= {"retokenised_same": float(np.mean(self.same)), "cross_entropy_mean": _mean(self.cross_entropy)}
+        numbers |= {
+            "retokenised_same": float(np.mean(self.same)),
+            "cross_entropy_mean": _mean(self.cross_entropy),
+            "cross_entropy_initial_mean": _mean(self.cross_entropy_initial),
+        }
         return numbers | _parts("cross_entropy", self.null("cross_entropy")) | {"gap": self.dies}
 
     @property
@@ -151,8 +157,10 @@ class Gap:
         entropy = self.null("cross_entropy")
         if np.isnan(entropy.observed):
             return f"{stages} {ending[self.dies]}"
-        said = f"{entropy.observed:.3g} nats per token (random tokens: {entropy.mean:.3g}, 95 %: {entropy.low:.3g} to"
-        return f"{stages} {ending[self.dies]} Cross-entropy of the snapped tokens: {said} {entropy.high:.3g})."
+        noise = f"what the initial noise decodes to: {_mean(self.cross_entropy_initial):.3g}"
+        null = f"random tokens: {entropy.mean:.3g}, 95 %: {entropy.low:.3g} to {entropy.high:.3g}"
+        said = f"Cross-entropy of the snapped tokens: {entropy.observed:.3g} nats per token ({noise}; {null})."
+        return f"{stages} {ending[self.dies]} {said}"
 
 
 def _mean(values: Float[ndarray, " restarts"]) -> float:
@@ -177,7 +185,8 @@ def predictive(draws: int, count: int) -> Float[ndarray, "predictions draws"]:
 def measure(
     subject: Subject,
     objective: Objective,
-    found: Mapping[Unit, tuple[Restarts, Int[Tensor, "restarts tokens"]]],
+    found: Mapping[Unit, Restarts],
+    decoder: Decoder,
     *,
     settings: GapSettings,
 ) -> dict[Unit, Gap]:
@@ -186,20 +195,24 @@ def measure(
     Args:
         subject: which the restarts were optimized against.
         objective: that they were optimized for; its reduction counts.
-        found: the restarts of each unit, and the tokens that they decode to.
+        found: the restarts of each unit.
+        decoder: of the subject.
         settings: of the null.
     """
-    units = [unit for unit, (_, ids) in found.items() for _ in ids]
-    ids = torch.cat([ids for _, ids in found.values()])
+    units = [unit for unit, restarts in found.items() for _ in restarts.final]
+    begun, ids = (
+        torch.cat([decoder(getattr(restarts, name)).best for restarts in found.values()])
+        for name in ("initial", "final")
+    )
     texts = [subject.text(row) for row in ids.tolist()]
     again = [subject.tokens(text) for text in texts]
     snapped = activations(subject, objective, ids.tolist(), units)
     retokenised = activations(subject, objective, again, units)
-    entropy = cross_entropies(subject, ids)
+    entropy, before = cross_entropies(subject, ids), cross_entropies(subject, begun)
     random = _random_text(subject, objective, list(found), ids.shape[1], settings)
     gaps, start = {}, 0
-    for unit, (restarts, own) in found.items():
-        rows = slice(start, start + len(own))
+    for unit, restarts in found.items():
+        rows = slice(start, start + len(restarts.final))
         start = rows.stop
         gaps[unit] = Gap(
             initial=restarts.activation_initial.double().numpy(),
@@ -207,9 +220,10 @@ def measure(
             snapped=snapped[rows],
             retokenised=retokenised[rows],
             texts=tuple(texts[rows]),
-            same=tuple(one == two for one, two in zip(again[rows], own.tolist(), strict=True)),
+            same=tuple(one == two for one, two in zip(again[rows], ids[rows].tolist(), strict=True)),
             lengths=tuple(len(one) for one in again[rows]),
             cross_entropy=entropy[rows],
+            cross_entropy_initial=before[rows],
             random=random[unit],
         )
     return gaps

@@ -27,6 +27,7 @@ MEANS = (
     "cosine_mean",
     "null_cosine_mean",
     "cross_entropy_mean",
+    "cross_entropy_initial_mean",
     "null_cross_entropy_mean",
     "init_retention",
     "null_retention_mean",

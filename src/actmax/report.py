@@ -227,9 +227,9 @@ def ladder_table(rungs: pd.DataFrame) -> Table:
     table = Table(title="Priors side by side: means over units; in brackets the null's mean", box=box.SIMPLE_HEAD)
     table.caption = (
         "z: activation against random tokens, of the optimum and once snapped to its tokens\n"
-        "(± standard error over units); nats: cross-entropy per snapped token; shared, moves:\n"
-        "agreement of restarts in tokens and in embedding space; * on the Pareto front of\n"
-        "z snapped and shared tokens"
+        "(± standard error over units); nats: cross-entropy per snapped token, in brackets what the\n"
+        "initial noise decodes to; shared, moves: agreement of restarts in tokens and in embedding\n"
+        "space; * on the Pareto front of z snapped and shared tokens"
     )
     for name in ("site", "prior", "seconds", "z optimum", "z snapped", "nats", "shared", "moves"):
         table.add_column(name, justify="left" if name in ("site", "prior") else "right")
@@ -240,7 +240,7 @@ def ladder_table(rungs: pd.DataFrame) -> Table:
             f"{row['seconds']:.0f}",
             f"{row['z_final']:.3g}",
             f"{row['z_snapped']:.2f} ±{row['z_snapped_se']:.2f}",
-            f"{row['cross_entropy_mean']:.1f} ({row['null_cross_entropy_mean']:.1f})",
+            f"{row['cross_entropy_mean']:.1f} ({row['cross_entropy_initial_mean']:.1f})",
             f"{row['jaccard']:.1%} ({row['null_jaccard_mean']:.1%})",
             f"{row['displacement_cosine_assigned']:.3f} ({row['null_displacement_cosine_assigned_mean']:.3f})",
         )

@@ -118,8 +118,8 @@ def measure_units(
         for _, restarts in tqdm(found.values(), desc="nulls", unit="unit", disable=silent)
     ]
     decided = reproducibility.judge(measured, own_of([one for _, one in found.values()], decoder, settings))
-    ended = {unit: (restarts, decoder(restarts.final).best) for unit, (_, restarts) in found.items()}
-    gaps = gap.measure(subject, objective, ended, settings=gap_settings)
+    ended = {unit: restarts for unit, (_, restarts) in found.items()}
+    gaps = gap.measure(subject, objective, ended, decoder, settings=gap_settings)
     rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
     record.write_table("units", pd.DataFrame(rows).astype({"layer": "Int64"}))
     record.write_table("rarefaction", pd.concat(map(rarefaction_rows, found, measured), ignore_index=True))
@@ -164,6 +164,7 @@ def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
         "random_activation_mean": one.random.activation.mean(),
         "random_activation_sd": one.random.activation.std(ddof=1),
         "cross_entropy": one.cross_entropy,
+        "cross_entropy_initial": one.cross_entropy_initial,
         "random_cross_entropy_mean": one.random.cross_entropy.mean(),
     }
     table = pd.DataFrame({**dict.fromkeys(address), **columns})
