@@ -161,3 +161,17 @@ def test_what_a_search_does_names_its_folder(override: str) -> None:
 def test_a_search_does_not_move_the_folder_of_a_gradient_run() -> None:
     base = ["subject=tiny", "seeds=[0,1,2]"]
     assert config.job_folder(composed(*base, "search=epo")) == config.job_folder(composed(*base))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        ((), "none"),
+        (("prior=l2",), "l2"),
+        (("prior=[l2,fluency]", "prior.l2.weight=0.5"), "l2 0.5+fluency"),
+        (("prior=[pca,norm]",), "pca+norm"),
+        (("prior=l2_absolute",), "l2 0.1 absolute"),
+    ],
+)
+def test_priors_have_a_name_that_a_person_reads(overrides: tuple[str, ...], label: str) -> None:
+    assert config.prior_label(composed("subject=tiny", *overrides)) == label

@@ -826,3 +826,30 @@ def test_a_token_is_its_text_and_no_two_look_alike() -> None:
     assert texts[-1] == "<299>"
     assert not any("\ufffd" in text for text in texts)
     assert len(set(texts)) == 300
+
+
+class TestAttending:
+    def other(self, subject: Subject) -> str:
+        return "sdpa" if subject.attention == "eager" else "eager"
+
+    def test_another_kernel_for_a_while(self, subject: Subject) -> None:
+        before, kernel = subject.attention, self.other(subject)
+        embeddings = torch.randn(2, 4, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        first = subject.run(embeddings, [("resid_post", 2)])["resid_post", 2]
+        with subject.attending(kernel):
+            assert subject.attention == kernel
+            second = subject.run(embeddings, [("resid_post", 2)])["resid_post", 2]
+        assert subject.attention == before
+        assert (first - second).abs().max() < 1e-5 * first.abs().max()  # some families cast to float32 inside
+
+    def test_the_old_one_comes_back_after_an_error(self, subject: Subject) -> None:
+        before = subject.attention
+        with pytest.raises(RuntimeError, match="planted"), subject.attending(self.other(subject)):
+            raise RuntimeError("planted")
+        assert subject.attention == before
+
+
+def test_plain_tokens_are_all_but_the_special_ones(subject: Subject) -> None:
+    assert subject.plain_tokens.tolist() == list(range(256))  # 256 ends a text
+    assert subject.text([97 - 33, 98 - 33]) == "ab"
+    assert subject.tokens("ab") == [97 - 33, 98 - 33]
