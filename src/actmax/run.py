@@ -198,7 +198,24 @@ class MaximizationWork(SubjectWork):
         for key, value in counts.items():
             if value > vocabulary:
                 raise InputError(key, value, f"must be at most {vocabulary}, the size of the vocabulary")
+        if self.cfg.rounding.restarts:
+            self._check_kernel()
         self.module, self.callbacks = self._module(self.rows), self._callbacks()
+
+    def _check_kernel(self) -> None:
+        try:
+            with self.subject.attending(self._second_kernel):
+                pass
+        except (ValueError, ImportError) as error:
+            way_out = "rounding.kernel=same takes the same kernel, one restart at a time."
+            raise InputError("rounding.kernel", self.cfg.rounding.kernel, f"cannot be had: {error}", way_out) from error
+
+    @property
+    def _second_kernel(self) -> str:
+        """What attends in the second run of `rounding`."""
+        own = self.subject.attention
+        other = "sdpa" if own == "eager" else "eager"
+        return other if self.cfg.rounding.kernel == "other" else own
 
     def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:
         """Fits, decodes, measures."""
@@ -239,10 +256,8 @@ class MaximizationWork(SubjectWork):
         count = self.cfg.rounding.restarts
         chosen = {unit: seeds[:count] for unit, (seeds, _) in found.items()}
         rows = [Row(unit, seed) for unit, seeds in chosen.items() for seed in seeds]
-        kernel, stop, again = self.subject.attention, Stop(), self._module(rows)
-        if self.cfg.rounding.kernel == "other":
-            kernel = "sdpa" if kernel == "eager" else "eager"
-        else:
+        kernel, stop, again = self._second_kernel, Stop(), self._module(rows)
+        if self.cfg.rounding.kernel == "same":
             again.max_rows = 1
         log.info("Running %d restarts again, attention kernel %s, %d at a time.", len(rows), kernel, again.max_rows)
         with _graceful_interrupt(stop), self.subject.attending(kernel):

@@ -274,6 +274,8 @@ class Subject:
         before = self.attention
         try:
             model.set_attn_implementation(kernel)
+            if self.attention != kernel:  # transformers leaves a model as it is that has no such kernel
+                raise ValueError(f"{self.geometry.model_type} has no attention kernel {kernel}")
             yield
         finally:
             model.set_attn_implementation(before)
