@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # COVERAGE=1 measures and prints it (.ci/run does); it takes half as long again
 COV := $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
-.PHONY: setup demo test test-all lint lock clean
+.PHONY: setup demo test fast test-all lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -17,7 +17,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## Report A's experiment on a real model; about 4 minutes on 2 cores, the first time
 	$(BIN)/actmax experiment=reproducibility subject=smollm2
 
-test: setup lint ## the fast checks
+test: setup ## the fast checks; tests leave a core idle now and then, so the linters run beside them
+	$(MAKE) --no-print-directory --jobs 2 lint fast
+
+fast: setup
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto $(COV)
 
 test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment

@@ -73,6 +73,7 @@ def test_other_conditions_stay_apart(swept: Path, actmax: Actmax) -> None:
     assert set(found.jobs["optimizer.lr"]) == {"0.001", "0.01"}
 
 
+@pytest.mark.slow
 def test_units_of_several_jobs_are_set_against_each_other(actmax: Actmax, tmp_path: Path) -> None:
     same = ("subject=tiny", "subject.dtype=float64", "steps=30", "seeds='0:6'", *QUICK, "nulls.displacements=50")
     ran = actmax("-m", *same, "sweep=s", "unit.index=90,91,92")

@@ -60,6 +60,7 @@ def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class TestTwoRanks:
+    @pytest.mark.slow
     def test_agree_with_one_and_each_does_its_own_part(self, actmax: Actmax, tmp_path: Path) -> None:
         # 9 restarts: rank 0 has 4, rank 1 has 5, and the second unit lies on both
         job = (*EXACT, "seeds='0:3'", "unit.index='5:8'", "logger=csv", "callbacks.measures.every=5")
@@ -169,12 +170,14 @@ class TestFailed:
         assert_nothing_left()
         return ran, status["error"]
 
+    @pytest.mark.slow
     def test_a_rank_that_raises_fails_the_job_with_its_traceback(self, actmax: Actmax, tmp_path: Path) -> None:
         ran, error = self.fail(actmax, tmp_path, kill=False)
         assert error["message"] == "rank 1 of 2 failed: RuntimeError: planted on rank 1"
         assert error["message"] in ran.err
         assert 'raise RuntimeError("planted on rank 1")' in error["traceback"]
 
+    @pytest.mark.slow
     def test_a_rank_that_is_killed_fails_the_job_at_once(self, actmax: Actmax, tmp_path: Path) -> None:
         _, error = self.fail(actmax, tmp_path, kill=True)
         assert error["message"].startswith("rank 1 of 2 was killed by SIGKILL")

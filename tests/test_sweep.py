@@ -136,6 +136,7 @@ class TestSerial:
         assert sweep_json(tmp_path / "outputs/s")["jobs"]["complete"] == 2
         assert "Means over units" in actmax("-m", *TINY, "seeds=0,1").out
 
+    @pytest.mark.slow
     def test_other_weights_in_the_same_folder_are_another_job(self, actmax: Actmax, tmp_path: Path) -> None:
         for seed in (0, 1):
             subject = load(name="tiny", source="random", architecture=TINY_MODEL, seed=seed)

@@ -102,6 +102,7 @@ def test_csv_holds_the_running_measures(actmax: Actmax) -> None:
     assert len(lines) == 1 + 3
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_group_of_runs(actmax: Actmax) -> None:
     ran = actmax("-m", *WANDB, "sweep=s", "seeds='0:2',2", "unit.layer=4,8")
     assert ran.code == 0, ran.err
