@@ -251,7 +251,8 @@ def show_failures(failures: Sequence[tuple[Path, str, str, str]], console: Conso
     """Prints the jobs of a sweep that are not complete: folder, state, error, and the command that runs one alone."""
     console = console or _console()
     for folder, state, message, command in failures:
-        console.print(f"[bold red]{state}[/bold red] {escape(folder.name)}: {escape(message)}", highlight=False)
+        said = f"[bold red]{state}[/bold red] {escape(folder.name)}: {escape(message)}"
+        console.print(said, highlight=False, soft_wrap=True)  # whole lines, so that a search in a log finds them
         console.print(f"    record and log: {escape(str(folder))}", highlight=False, soft_wrap=True)
         console.print(f"    alone: {escape(command)}", highlight=False, soft_wrap=True)
 
