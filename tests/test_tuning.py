@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,7 @@ from actmax.tuning.analysis import Tuning, analyse
 from actmax.tuning.headlines import statement, summarize
 from actmax.tuning.heatmap import Scale, encoded, heat_map, terminal, text_of
 from actmax.tuning.plan import Settings, Words, make_plan, words_of
-from actmax.tuning.tokens import Batches, Texts, begin_token, encode
+from actmax.tuning.tokens import Batches, Texts, begin_token, encode, tokens_of
 from actmax.tuning.words import Context, Data, Sample, Skips
 from cli import Actmax
 
@@ -612,3 +613,12 @@ def test_nouns_and_verbs_on_the_real_model(actmax: Actmax) -> None:
     assert summary["replication"]["rate"] > 0.5 > 0.1 > summary["replication"]["null_rate_mean"]
     assert summary["decoder"]["all"]["accuracy"] > 0.8 > 0.6 > summary["decoder"]["all"]["null_high"]
     assert summary["far_words"]["layers"] == 0
+
+
+def test_a_tokenizer_that_does_not_say_where_its_tokens_stand_is_refused(subject: Subject) -> None:
+    slow = copy.copy(subject.tokenizer)
+    slow.__class__ = type("Slow", (type(slow),), {"is_fast": False})
+    context = Context("a river", 2, 7, "here")
+    assert tokens_of(subject, context, 256)[1]
+    with pytest.raises(InputError, match="where in the text"):
+        tokens_of(dataclasses.replace(subject, tokenizer=slow), context, 256)
