@@ -9,7 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from actmax import config
+from actmax.comparison import Design
 from actmax.errors import InputError
+from actmax.gap import GapSettings
+from actmax.reproducibility import NullSettings
+from actmax.search import SearchSettings
+from actmax.tuning.plan import Settings
 
 CONF = config.conf_folder()
 CASES = sorted(str(file.relative_to(CONF).with_suffix("")) for file in CONF.glob("*/*.yaml"))
@@ -175,3 +180,24 @@ def test_a_search_does_not_move_the_folder_of_a_gradient_run() -> None:
 )
 def test_priors_have_a_name_that_a_person_reads(overrides: tuple[str, ...], label: str) -> None:
     assert config.prior_label(composed("subject=tiny", *overrides)) == label
+
+
+@pytest.mark.parametrize(
+    ("schema", "settings"),
+    [
+        (config.NullConfig, NullSettings),
+        (config.GapConfig, GapSettings),
+        (config.SearchConfig, SearchSettings),
+        (config.TuningConfig, Settings),
+        (config.SimulationConfig, Design),
+    ],
+)
+def test_the_command_line_and_python_have_the_same_defaults(schema: type, settings: type) -> None:
+    """The schema imports nothing heavy, so it cannot take them from where they are used."""
+    mine, theirs = (
+        {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in vars(kind()).items()}
+        for kind in (schema, settings)
+    )
+    shared = mine.keys() & theirs.keys()
+    assert len(shared) >= 2
+    assert {name: mine[name] for name in shared} == {name: theirs[name] for name in shared}
