@@ -113,7 +113,9 @@ def test_the_experiment_sets_a_maximization_beside(actmax: Actmax, folder: Path)
     optimized = pd.read_parquet(record / "restarts.parquet")["activation_final"]
     assert quantiles.loc[3, "optimized_mean"] == pytest.approx(optimized.mean())
     assert quantiles.loc[3, "restarts"] == 2
+    gaps = pd.read_parquet(record / "gaps.parquet")
     assert np.isfinite(quantiles.loc[3, "snapped_mean"])
+    assert quantiles.loc[3, "snapped_max"] == pytest.approx(gaps["activation_snapped"].max())
     assert pd.isna(quantiles.loc[4, "optimized_mean"])
     summary = json.loads((job / "summary.json").read_text())
     assert "snapped to tokens" in summary["verdict"]

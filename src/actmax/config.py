@@ -669,8 +669,10 @@ def _check_examples(cfg: DictConfig, sizes: Geometry) -> None:
     if examples.window > sizes.context:
         allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
         raise InputError("examples.window", examples.window, allowed)
-    if examples.record is not None and not (Path(examples.record) / "restarts.parquet").is_file():
-        raise InputError("examples.record", examples.record, "must be the folder of a maximization's record")
+    needed = ("gaps.parquet", "summary.json")
+    if examples.record is not None and not all((Path(examples.record) / name).is_file() for name in needed):
+        allowed = "must be the folder of a maximization's complete record"
+        raise InputError("examples.record", examples.record, allowed)
 
 
 def design(cfg: DictConfig) -> Design:

@@ -244,41 +244,22 @@ def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
     return pd.DataFrame({**address, "mean": mean, "sd": spread, **columns})
 
 
-def beside_optimum(
-    subject: Subject, quantiles: pd.DataFrame, restarts: pd.DataFrame, tokens: pd.DataFrame
-) -> pd.DataFrame:
+def beside_optimum(quantiles: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     """The same units' optimized and snapped activations, from a maximization's record; missing where it has none.
 
-    Optimized is where the restarts ended, snapped the same with every position replaced by the token it decodes to,
-    without begin-of-text, as the maximization ran; both are means over positions.
-
     Args:
-        subject: the same model.
         quantiles: of `find_examples`.
-        restarts: the record's table.
-        tokens: the record's table.
+        gaps: the record's table of the decode gap: there both are reduced over positions as the unit was maximized.
     """
+    stages = {"optimized": "activation_final", "snapped": "activation_snapped"}
     rows = []
     for row in quantiles.to_dict("records"):
-        ended, decoded = _of_unit(restarts, row), _of_unit(tokens, row)
-        if not len(ended):
-            rows.append(dict.fromkeys(("restarts", "optimized_mean", "optimized_max", "snapped_mean", "snapped_max")))
-            continue
-        ids = torch.tensor(decoded.sort_values(["seed", "position"]).groupby("seed")["token_id"].apply(list).tolist())
-        place: Place = (str(row["site"]), None if pd.isna(row["layer"]) else int(row["layer"]))
-        with torch.inference_mode():
-            values = subject.run(subject.embedding_matrix[ids.to(subject.device)], [place])[place]
-            snapped = values[..., int(row["index"])].double().mean(1)
-        optimized = np.asarray(ended["activation_final"], dtype=float)
-        rows.append(
-            {
-                "restarts": len(ended),
-                "optimized_mean": float(optimized.mean()),
-                "optimized_max": float(optimized.max()),
-                "snapped_mean": float(snapped.mean()),
-                "snapped_max": float(snapped.max()),
-            }
-        )
+        own = _of_unit(gaps, row)
+        found: dict[str, float | None] = {"restarts": float(len(own)) if len(own) else None}
+        for name, column in stages.items():
+            values = np.asarray(own[column], dtype=float)
+            found |= {f"{name}_mean": values.mean() if len(own) else None, f"{name}_max": max(values, default=None)}
+        rows.append(found)
     return pd.concat([quantiles, pd.DataFrame(rows, index=quantiles.index).astype("Float64")], axis=1)
 
 

@@ -499,11 +499,11 @@ def write_heat_map(record: Record, drawn: HeatMap) -> dict[str, Any]:
     return {"heatmap": {"unit": str(drawn.unit), "title": drawn.title}}
 
 
-def write_examples(record: Record, subject: Subject, found: Examples, beside: Record | None) -> dict[str, Any]:
+def write_examples(record: Record, found: Examples, beside: Record | None) -> dict[str, Any]:
     """Writes `contexts.parquet`, and `quantiles.parquet` beside what a maximization reached in the same units."""
     quantiles = found.quantiles
     if beside is not None:
-        quantiles = beside_optimum(subject, quantiles, beside.table("restarts"), beside.table("tokens"))
+        quantiles = beside_optimum(quantiles, beside.table("gaps"))
     record.write_table("contexts", found.contexts)
     record.write_table("quantiles", quantiles)
     rows = quantiles.to_dict("records")

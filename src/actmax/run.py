@@ -139,7 +139,7 @@ def _subject(cfg: DictConfig) -> Subject:
 
 
 class SubjectWork(Work):
-    """What all tasks on a subject's units share.
+    """What all tasks on a subject share.
 
     Args:
         cfg: the job's config.
@@ -151,9 +151,16 @@ class SubjectWork(Work):
 
     def __init__(self, cfg: DictConfig, record: Record) -> None:
         _refuse_missing_accelerator(cfg.trainer.accelerator, cfg.trainer.devices)
-        record.require_space(_bytes_needed(cfg))
+        record.require_space(self.space(cfg))
         self.cfg, self.record, self.subject = cfg, record, _subject(cfg)
-        self.rows = [Row(unit, seed) for unit in config.units(cfg) for seed in config.seeds(cfg)]
+
+    def space(self, cfg: DictConfig) -> int:  # noqa: ARG002
+        """Bytes that the record may take, as far as they are known before the subject is."""
+        return 100_000_000
+
+    def read(self) -> dict[str, str | None]:
+        """What names the files that the job reads besides the weights."""
+        return {"data": config.data_hash(self.cfg)}
 
     @property
     def identity(self) -> dict[str, str | None]:
@@ -163,18 +170,37 @@ class SubjectWork(Work):
     @cached_property
     def _identity(self) -> dict[str, str | None]:
         subject = self.subject
-        work = {
-            "config": config.identity(self.cfg),
-            "weights": subject.weights_hash,
-            "init": config.init_hash(self.cfg),
-        }
+        work = {"config": config.identity(self.cfg), "weights": subject.weights_hash, **self.read()}
         names = {"subject": subject.id, "revision": subject.revision, "weights_sha256": subject.weights_hash}
         return {"job_hash": job_hash(work), **names}
 
-    @property
-    def condition(self) -> str:
-        """Everything but the unit and the seed; records of one condition may be put together."""
-        return config.condition(self.cfg) + self.subject.weights_hash[:12]
+    def signed(self, seconds: dict[str, float]) -> dict[str, Any]:
+        """What every summary says of its job: of which subject, where, and how long it took."""
+        subject = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
+        return {"subject": subject, **_setting(self.identity, self.subject.device, seconds)}
+
+
+class UnitsWork(SubjectWork):
+    """What the tasks share that maximize units: a row per restart, and what names a condition."""
+
+    def __init__(self, cfg: DictConfig, record: Record) -> None:
+        super().__init__(cfg, record)
+        self.rows = [Row(unit, seed) for unit in config.units(cfg) for seed in config.seeds(cfg)]
+
+    def space(self, cfg: DictConfig) -> int:
+        """By the restarts."""
+        return _bytes_needed(cfg)
+
+    def read(self) -> dict[str, str | None]:
+        """The record that restarts start from."""
+        return {"init": config.init_hash(self.cfg)}
+
+    def signed(self, seconds: dict[str, float]) -> dict[str, Any]:
+        """Also the condition, everything but the unit and the seed: records of one condition may be put together."""
+        said = super().signed(seconds)
+        condition = config.condition(self.cfg) + self.subject.weights_hash[:12]
+        device = {**said["device"], "count": self.cfg.trainer.devices}
+        return {**said, "condition": condition, "prior": config.prior_label(self.cfg), "device": device}
 
     def tracker(self) -> Tracker:
         """The one that the config names."""
@@ -184,7 +210,7 @@ class SubjectWork(Work):
         return tracker_of(cfg, self.record, name, [cfg.subject.name, cfg.unit.site], dict(self.identity))
 
 
-class MaximizationWork(SubjectWork):
+class MaximizationWork(UnitsWork):
     """Report A: maximize units, decode, set beside the nulls."""
 
     def prepare(self) -> None:
@@ -247,9 +273,7 @@ class MaximizationWork(SubjectWork):
             clock = time.perf_counter()
             said["rounding"] = self._rounding(found)
             seconds["rounding"] = time.perf_counter() - clock
-        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
-        named = {"subject": named, "condition": self.condition, "prior": config.prior_label(cfg)}
-        return {**headline, **said, **named, **self._setting(seconds)}
+        return {**headline, **said, **self.signed(seconds)}
 
     def _rounding(self, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
         """Runs the first seeds of every unit again, with another kernel or one at a time, and compares."""
@@ -267,10 +291,6 @@ class MaximizationWork(SubjectWork):
             again.to(self.subject.device)
             second = results.by_unit_restarts(again, interrupted=False)
         return results.write_rounding(self.record, self.subject, found, second, kernel=kernel)
-
-    def _setting(self, seconds: dict[str, float]) -> dict[str, Any]:
-        setting = _setting(self.identity, self.subject.device, seconds)
-        return {**setting, "device": {**setting["device"], "count": self.cfg.trainer.devices}}
 
     def _module(self, rows: list[Row]) -> Maximization:
         cfg, matrix = self.cfg, self.subject.embedding_matrix
@@ -400,7 +420,7 @@ def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | 
         MaximizationWork(OmegaConf.create(settings), rank.record).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
-class SearchWork(SubjectWork):
+class SearchWork(UnitsWork):
     """Maximizes units over real tokens, and sets what it finds beside the same nulls."""
 
     def prepare(self) -> None:
@@ -438,14 +458,7 @@ class SearchWork(SubjectWork):
             cache=cache_folder() / "nulls",
         )
         seconds["nulls"] = time.perf_counter() - clock
-        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
-        named = {"subject": named, "condition": self.condition, "prior": config.prior_label(cfg)}
-        return {
-            **said,
-            "method": self.settings.method,
-            **named,
-            **_setting(self.identity, self.subject.device, seconds),
-        }
+        return {**said, "method": self.settings.method, **self.signed(seconds)}
 
     def _search(self, stop: Stop, gap_settings: GapSettings) -> list[Found]:
         subject, tokens, units = self.subject, self.cfg.tokens, config.units(self.cfg)
@@ -509,33 +522,8 @@ class SimulationWork(Work):
         return {**headline, **_setting(self.identity, torch.device("cpu"), seconds)}
 
 
-class TuningWork(Work):
-    """Report B on a model's real activations: which units tell two categories of words apart.
-
-    Args:
-        cfg: the job's config.
-        record: where it writes.
-
-    Raises:
-        InputError: there is no such accelerator, no room on the disk, or no subject.
-    """
-
-    def __init__(self, cfg: DictConfig, record: Record) -> None:
-        _refuse_missing_accelerator(cfg.trainer.accelerator, cfg.trainer.devices)
-        record.require_space(100_000_000)
-        self.cfg, self.record, self.subject = cfg, record, _subject(cfg)
-
-    @cached_property
-    def identity(self) -> dict[str, str | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The job, and whose weights."""
-        subject = self.subject
-        work = {
-            "config": config.identity(self.cfg),
-            "weights": subject.weights_hash,
-            "data": config.data_hash(self.cfg),
-        }
-        names = {"subject": subject.id, "revision": subject.revision, "weights_sha256": subject.weights_hash}
-        return {"job_hash": job_hash(work), **names}
+class TuningWork(SubjectWork):
+    """Report B on a model's real activations: which units tell two categories of words apart."""
 
     def prepare(self) -> None:
         """Reads the words, encodes them, and makes room for their activations."""
@@ -578,8 +566,7 @@ class TuningWork(Work):
             clock = time.perf_counter()
             headline = self._analyse(store)
             seconds["analysis"] = time.perf_counter() - clock
-        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
-        return {**headline, "subject": named, **_setting(self.identity, self.subject.device, seconds)}
+        return {**headline, **self.signed(seconds)}
 
     def _analyse(self, store: Store) -> dict[str, Any]:
         cfg, data = self.cfg.tuning, self.encoding.data
@@ -605,7 +592,7 @@ def _shown(places: Iterable[Place], what: str) -> Iterator[Place]:
                 log.info("%s: %d of %d layers", what, number, len(whole))
 
 
-class ExamplesWork(TuningWork):
+class ExamplesWork(SubjectWork):
     """Where in real text units are highest."""
 
     def prepare(self) -> None:
@@ -645,10 +632,9 @@ class ExamplesWork(TuningWork):
                 context=cfg.context,
                 progress=_Lines(bar),
             )
-        headline = results.write_examples(self.record, self.subject, found, self.beside)
+        headline = results.write_examples(self.record, found, self.beside)
         seconds = {"examples": time.perf_counter() - clock}
-        named = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
-        return {**headline, "subject": named, **_setting(self.identity, self.subject.device, seconds)}
+        return {**headline, **self.signed(seconds)}
 
 
 class _Lines:
