@@ -21,15 +21,18 @@ from actmax.decoding import Decoder
 from actmax.reproducibility import (
     EMBEDDINGS,
     TOKENS,
+    NullSettings,
     Restarts,
     against,
     agree,
     assigned_cosines,
     cosines,
     displace,
+    displace_together,
     entropy,
     jaccards,
     jackknife,
+    moves,
     own_agreement,
     position_agreements,
 )
@@ -246,18 +249,40 @@ class TestAgree:
 
     def test_the_null_is_what_the_same_functions_say_of_displaced_noise(self, decoder: Decoder) -> None:
         initial, final = noise(1, 6, 3, 12), noise(2, 6, 3, 12)
-        seen: list[Tensor] = []
-        call = Decoder.__call__
+        seen: list[tuple[Tensor, ...]] = []
+        along = Decoder.along
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Decoder, "__call__", lambda self, v, **kw: seen.append(v) or call(self, v, **kw))
+            patch.setattr(Decoder, "along", lambda self, *paths: seen.append(paths) or along(self, *paths))
             moved = displace(decoder, initial, final, draws=15, seed=0)
-        drawn = torch.cat(seen[1:])
+        ((start, directions, (lengths,)),) = seen
+        assert torch.allclose(lengths, (final - initial).norm(dim=-1).flatten())
+        assert torch.allclose(directions.norm(dim=-1), torch.ones(15, 18))
+        drawn = (start + lengths[:, None] * directions).view(15, *initial.shape)
         for draw, where in enumerate(drawn):
             expected = token_estimates(decoder(where).best) | embedding_estimates(where - initial, where)
             for name, estimate in expected.items():
                 assert moved.agreement[name][draw] == pytest.approx(estimate.value, abs=1e-6), name
         assert moved.rarefaction.shape == (15, 6)
         assert (moved.rarefaction[:, -1] == moved.unique).all()
+
+    def test_units_together_are_what_each_is_alone(self, decoder: Decoder) -> None:
+        initial, finals = noise(1, 6, 3, 12), [noise(2, 6, 3, 12), 4 * noise(3, 6, 3, 12)]
+        together = displace_together(decoder, initial, finals, draws=40, seed=0)
+        for final, one in zip(finals, together, strict=True):
+            alone = displace(decoder, initial, final, draws=40, seed=0)
+            assert np.array_equal(one.retention, alone.retention)
+            assert np.array_equal(one.rarefaction, alone.rarefaction)
+            assert np.array_equal(one.cosine, alone.cosine)
+        assert together[0].retention.mean() > together[1].retention.mean()  # the longer the move, the less is kept
+
+    def test_units_that_start_elsewhere_are_not_taken_together(self, decoder: Decoder) -> None:
+        settings = NullSettings(displacements=20)
+        restarts = [ended(noise(seed, 6, 3, 12), noise(9, 6, 3, 12)) for seed in (1, 2, 1)]
+        found = moves(decoder, restarts, settings)
+        for one, restart in zip(found, restarts, strict=True):
+            alone = displace(decoder, restart.initial, restart.final, draws=20, seed=0)
+            assert np.array_equal(one.cosine, alone.cosine)
+        assert not np.array_equal(found[0].cosine, found[1].cosine)
 
     def test_rarefaction_stands_beside_its_null(self, decoder: Decoder) -> None:
         initial = noise(1, 6, 3, 12)

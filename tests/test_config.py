@@ -201,3 +201,12 @@ def test_the_command_line_and_python_have_the_same_defaults(schema: type, settin
     shared = mine.keys() & theirs.keys()
     assert len(shared) >= 2
     assert {name: mine[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+@pytest.mark.parametrize("others", [(), ("experiment=reproducibility",)])
+@pytest.mark.parametrize("method", ["gcg", "epo", "random"])
+def test_a_prior_that_names_a_search_is_that_search(method: str, others: tuple[str, ...]) -> None:
+    one = composed("subject=tiny", *others, "seeds=3", f"prior={method}")
+    two = composed("subject=tiny", "task=search", "seeds=3", f"search={method}")
+    assert (one.task.name, config.prior_label(one)) == ("search", method)
+    assert config.identity(one) == config.identity(two)

@@ -156,3 +156,20 @@ def test_of_equal_tokens_the_first_is_taken_whatever_the_batch_and_top_k(vectors
     alone = torch.stack([decoder(vector, top_k=top_k).best for vector in vectors])
     assert torch.equal(alone, expected)
     assert torch.equal(decoder(vectors, top_k=top_k).best, expected)
+
+
+@pytest.mark.parametrize("block", [1, 7 * VOCABULARY, 37 * VOCABULARY, 80 * VOCABULARY, 2**24])
+def test_along_paths_is_decoding_each_point(
+    W_E: Tensor, vectors: Tensor, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    directions = torch.randn(5, 37, D_MODEL, generator=generator)
+    lengths = torch.tensor([0.0, 0.5, 30.0])[:, None] * torch.rand(3, 37, generator=generator)
+    monkeypatch.setattr(decoding, "BLOCK", block)
+    ids, products = Decoder(W_E).along(vectors, directions, lengths)
+    assert ids.shape == products.shape == (3, 5, 37)
+    points = vectors + lengths[:, None, :, None] * directions
+    for point, best, product in zip(points.flatten(0, 1), ids.flatten(0, 1), products.flatten(0, 1), strict=True):
+        cosines = (product / point.norm(dim=1))[:, None]
+        assert agrees(Decoded(best[:, None], cosines), point, W_E)
+    assert not torch.equal(ids[0], ids[2])

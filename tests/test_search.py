@@ -330,6 +330,33 @@ class TestCommand:
         rungs = json.loads((ran.folder / "outputs" / "search" / "sweep.json").read_text())["ladder"]
         assert {rung["prior"] for rung in rungs} == {"gcg", "random"}
 
+    def test_methods_stand_beside_each_other_at_equal_passes(self, actmax: Actmax) -> None:
+        """What `experiment=search` says of each method is what that method's own record holds."""
+        small = ("search.passes=60", "steps=30", "search.candidates=10", "search.top_k=8", "seeds=[0,1]", "tokens=4")
+        ran = actmax("experiment=search", "subject=tiny", "unit.layer=2", *QUICK, *small)
+        assert ran.code == 0, ran.err
+        assert "What each method finds in tokens" in ran.out
+        folder = ran.folder / "outputs" / "search"
+        methods = json.loads((folder / "summary.json").read_text())["methods"]
+        assert list(methods) == ["snapped", "simplex", "random", "gcg", "epo"]
+        for record in (Record(status.parent) for status in folder.glob("*/status.json")):
+            said, gaps = record.summary(), record.table("gaps")
+            name = {"none": "snapped"}.get(said["prior"], said["prior"])
+            found, tokens = methods.pop(name), gaps["activation_snapped"]
+            assert found["activation_mean"] == pytest.approx(tokens.mean())
+            assert found["activation_max"] == pytest.approx(tokens.max())
+            spread = gaps["random_activation_sd"].iloc[0]
+            assert found["z"] == pytest.approx((tokens.mean() - gaps["random_activation_mean"].iloc[0]) / spread)
+            assert found["cross_entropy"] == pytest.approx(gaps["cross_entropy"].mean())
+            assert 50 < found["forward_passes"] <= 60
+            assert found["whole_passes"] == (found["forward_passes"] if name == "epo" else 0)
+        assert not methods
+
+    def test_a_search_beside_a_prior_is_refused(self, actmax: Actmax) -> None:
+        ran = actmax(*JOB, "prior=l2")
+        assert ran.code == 2
+        assert "actmax: prior=l2: a search moves over tokens" in ran.err
+
     @pytest.mark.parametrize(
         ("overrides", "key"),
         [

@@ -26,7 +26,7 @@ from actmax.architecture import Unit
 from actmax.decoding import Decoder
 from actmax.errors import InputError
 from actmax.gap import GapSettings
-from actmax.ladder import ladder
+from actmax.ladder import SEARCHES, by_method, ladder, methods
 from actmax.maximization import Objective
 from actmax.record import Record, Status, Table, now
 from actmax.reproducibility import (
@@ -116,6 +116,8 @@ class Collected:
     """A row per condition, site and layer: means over units."""
     ladder: pd.DataFrame
     """A row per prior and site, where there are several priors; else empty."""
+    methods: pd.DataFrame
+    """The same as what each finds in tokens, where a search is among them; else empty."""
     left_out: tuple[tuple[str, str], ...]
     """Records that could not be read, with the reason."""
     notes: tuple[str, ...]
@@ -136,11 +138,12 @@ def collect(folder: Path) -> Collected:
     complete = [job for job in jobs if job.state == "complete"]
     target = Record(folder)
     for name in get_args(Table):
-        if name not in ("units", "jobs", "layers", "ladder"):
+        if name not in ("units", "jobs", "layers", "ladder", "methods"):
             _concatenate(target, name, [job for job in complete if name in job.tables])
     table, (units, notes) = _job_table(jobs), _units(complete)
     layers = _aggregate(units, ["condition", "site", "layer"])
     rungs = _ladder(units, complete)
+    searched = _methods(rungs, units, complete)
     target.write_table("jobs", table)
     if len(units):
         target.write_table("units", units)
@@ -148,8 +151,12 @@ def collect(folder: Path) -> Collected:
     if len(rungs):
         target.write_table("ladder", rungs)
     summary = {**_summary(folder, table, units, layers, left_out, notes), "ladder": _rows(rungs, list(rungs.columns))}
+    if len(searched):
+        target.write_table("methods", searched)
+        summary |= {"methods": by_method(searched)}
+        target.write_json("summary.json", {key: summary[key] for key in ("sweep", "collected", "methods")})
     target.write_json("sweep.json", summary)
-    return Collected(folder, table, units, layers, rungs, tuple(left_out), tuple(notes), summary)
+    return Collected(folder, table, units, layers, rungs, searched, tuple(left_out), tuple(notes), summary)
 
 
 def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
@@ -162,6 +169,25 @@ def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
             key = str(job.summary["condition"]), str(job.config["unit"]["site"])
             seconds[key] = seconds.get(key, 0.0) + job.summary["seconds"]["fit"]
     return ladder(units, seconds)
+
+
+def _methods(rungs: pd.DataFrame, units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """What gradient runs and searches find in tokens, where a search is among them."""
+    if not len(rungs) or not set(SEARCHES) & set(rungs["prior"]):
+        return pd.DataFrame()
+    ran = [job for job in jobs if "gaps" in job.tables]
+    gaps = pd.concat([job.record.table("gaps").assign(condition=job.summary["condition"]) for job in ran])
+    gaps = gaps.drop_duplicates(["condition", *UNIT, "seed"])
+    return methods(rungs, units, gaps, {str(job.summary["condition"]): _passes(job) for job in ran})
+
+
+def _passes(job: Job) -> tuple[float, float]:
+    """Forward passes of a restart, a backward pass counted as one, and how many ran the whole model."""
+    if job.config["task"]["name"] == "search":
+        spent = job.record.table("restarts")[["forward_passes", "whole_passes"]].mean()
+        return float(spent.iloc[0]), float(spent.iloc[1])
+    passes = 2.0 * job.config["steps"]
+    return passes, passes if job.config["prior"]["fluency"]["weight"] > 0 else 0.0
 
 
 def _jobs(folder: Path) -> tuple[list[Job], list[tuple[str, str]]]:
@@ -394,7 +420,7 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
     pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
     ends = None
     if config["task"]["name"] == "search":
-        ends = findings.random_ends(subject, settings, only_text=config["search"]["only_text"])
+        (ends,) = findings.random_ends(subject, settings, only_text=config["search"]["only_text"])([restarts])
     measured = measure(restarts, decoder, pool, settings=settings, name=subject.token, ends=ends)
     (decision,) = judge([measured], Own("not available: one unit"))
     objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])

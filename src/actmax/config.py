@@ -466,6 +466,9 @@ def check(cfg: DictConfig) -> None:
 
 
 def _check_search(cfg: DictConfig) -> None:
+    if idle := [*parameterizations(cfg), *prior_terms(cfg)]:
+        allowed = "a search moves over tokens: there is no embedding that a prior could keep near text"
+        raise InputError("prior", "+".join(idle), allowed, "Leave it out, or run two jobs: -m prior=simplex,gcg.")
     weights = list(cfg.search.weights)
     if not weights or not all(weight >= 0 and math.isfinite(weight) for weight in weights):
         raise InputError("search.weights", weights, "must be numbers from 0, at least one")

@@ -86,6 +86,33 @@ class Decoder:
         shape = (*vectors.shape[:-1], top_k)
         return Decoded(torch.cat(ids).reshape(shape), torch.cat(cosines).reshape(shape))
 
+    def along(
+        self,
+        start: Float[Tensor, "vectors d_model"],
+        directions: Float[Tensor, "draws vectors d_model"],
+        lengths: Float[Tensor, "paths vectors"],
+    ) -> tuple[Int[Tensor, "paths draws vectors"], Float[Tensor, "paths draws vectors"]]:
+        """Decodes start + length · direction for many lengths on the same directions.
+
+        Inner products are linear: those of start and direction with the tokens are taken once, whatever the number of
+        paths, and a path costs a multiplication and an addition per token.
+
+        Returns:
+            Token ids, and the inner product of the moved vector with that token's unit vector, on the CPU.
+        """
+        device, width = self.directions.device, max(1, BLOCK // self.vocabulary)
+        shape = len(lengths), len(directions), len(start)
+        ids, products = torch.empty(shape, dtype=torch.long), torch.empty(shape)
+        for place in torch.arange(len(start)).split(width):
+            base = start[place].to(device) @ self.directions.T
+            for draw in torch.arange(len(directions)).split(max(1, width // len(place))):
+                slope = directions[draw[:, None], place].to(device) @ self.directions.T
+                for path, length in enumerate(lengths[:, place].to(device)):
+                    best, token = torch.addcmul(base, slope, length[:, None]).max(-1)
+                    ids[path, draw[:, None], place] = token.cpu()
+                    products[path, draw[:, None], place] = best.cpu()
+        return ids, products
+
     def _blocks(self, flat: Tensor) -> Iterator[Tensor]:
         return iter(flat.split(max(1, BLOCK // self.vocabulary)))
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from actmax import results
 from actmax.architecture import Unit
@@ -91,15 +92,24 @@ def _address(unit: Unit) -> dict[str, Any]:
     return {"site": unit.site, "layer": unit.layer, "index": unit.index}
 
 
-def random_ends(subject: Subject, settings: NullSettings, *, only_text: bool) -> Callable[[Restarts], Displaced]:
-    """Where a search would end by chance: at tokens drawn uniformly from those that it may use, one by one."""
+def random_ends(
+    subject: Subject, settings: NullSettings, *, only_text: bool
+) -> Callable[[Sequence[Restarts]], list[Displaced]]:
+    """Where searches would end by chance: at tokens drawn uniformly from those that they may use, one by one."""
     decoder = Decoder(subject.embedding_matrix)
     choices = subject.embed(Alphabet(subject, only_text=only_text).ids)
+    drawn: list[tuple[Tensor, Displaced]] = []
 
-    def draw(restarts: Restarts) -> Displaced:
-        return redraw(decoder, restarts.initial, choices, draws=settings.displacements, seed=settings.seed)
+    def draw(one: Restarts) -> Displaced:
+        # the same start gives the same draws: units of a job share their seeds
+        for initial, found in drawn:
+            if initial.shape == one.initial.shape and torch.equal(initial, one.initial):
+                return found
+        found = redraw(decoder, one.initial, choices, draws=settings.displacements, seed=settings.seed)
+        drawn.append((one.initial, found))
+        return found
 
-    return draw
+    return lambda restarts: [draw(one) for one in restarts]
 
 
 def summarize(

@@ -1,4 +1,4 @@
-"""Priors at equal budget: what each buys in agreement of restarts, and what it keeps of the activation once snapped."""
+"""Priors and searches at equal budget: what each buys in agreement of restarts, and what it finds once it is tokens."""
 
 from __future__ import annotations
 
@@ -12,8 +12,37 @@ from numpy import ndarray
 
 from actmax.reproducibility import VERDICTS
 
-RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency")
-"""From nothing to the dearest; any other prior comes after them."""
+RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "gcg", "epo")
+"""From nothing to the dearest, then the searches over tokens; any other prior comes after them."""
+SEARCHES = ("random", "gcg", "epo")
+UNIT = ["site", "layer", "index"]
+FOUND = {
+    "activation_snapped_mean": "activation_mean",
+    "z_snapped": "z",
+    "cross_entropy_mean": "cross_entropy",
+}
+METHOD_COLUMNS = (
+    "method",
+    "site",
+    "condition",
+    "units",
+    "restarts",
+    "activation_mean",
+    "activation_max",
+    "random_activation_mean",
+    "z",
+    "z_max",
+    "null_snapped_p",
+    "cross_entropy",
+    "null_cross_entropy_mean",
+    "jaccard",
+    "null_jaccard_mean",
+    "displacement_cosine_assigned",
+    "null_displacement_cosine_assigned_mean",
+    "forward_passes",
+    "whole_passes",
+    "seconds",
+)
 SPACES = {"tokens": "jaccard", "embeddings": "displacement_cosine_assigned"}
 MEANS = (
     "activation_initial_mean",
@@ -67,6 +96,49 @@ def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.
         ]
         table[f"pareto_{space}"] = np.concatenate(fronts)
     return table.reset_index(drop=True)
+
+
+def methods(
+    rungs: pd.DataFrame, units: pd.DataFrame, gaps: pd.DataFrame, passes: Mapping[str, tuple[float, float]]
+) -> pd.DataFrame:
+    """A row per method and site: what it finds once it is tokens, beside random tokens.
+
+    Args:
+        rungs: of `ladder`.
+        units: a row per condition and unit, as collected.
+        gaps: a row per restart, with its `condition`: `activation_snapped` is what its tokens give.
+        passes: forward passes of a restart, by condition, and how many of them ran the whole model.
+
+    Returns:
+        `method` (`snapped` where an embedding was free), `site condition units restarts`, `activation_mean` and
+        `activation_max` over restarts, `z` and `z_max` (of both, in standard deviations of one random token sequence),
+        `null_snapped_p` (of the mean against as many random sequences, two-sided; the largest over units),
+        `cross_entropy`, `jaccard` and `displacement_cosine_assigned` with their nulls' means, `random_activation_mean`,
+        `forward_passes whole_passes seconds`. Several units: means over them.
+    """
+    spread = gaps["random_activation_sd"].where(gaps["random_activation_sd"] > 0)
+    highest = gaps.assign(
+        activation_max=gaps["activation_snapped"],
+        z_max=(gaps["activation_snapped"] - gaps["random_activation_mean"]) / spread,
+    )
+    best = highest.groupby(["condition", *UNIT], dropna=False)[["activation_max", "z_max"]].max()
+    best = best.groupby(["condition", "site"]).mean()
+    best["null_snapped_p"] = units.groupby(["condition", "site"])["null_snapped_p"].max()
+    table = rungs.merge(best, left_on=["condition", "site"], right_index=True, how="left")
+    costs = [passes.get(condition, (np.nan, np.nan)) for condition in table["condition"]]
+    table[["forward_passes", "whole_passes"]] = np.array(costs, dtype=float).reshape(-1, 2)
+    table = table.rename(columns={"prior": "method", **FOUND})
+    return pd.DataFrame(table[list(METHOD_COLUMNS)]).replace({"method": {"none": "snapped"}})
+
+
+def by_method(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The numbers of `methods` under each method's name, means over sites."""
+    numbers = table.drop(columns=["site", "condition", "units", "restarts"]).groupby("method", sort=False).mean()
+    counts = table.groupby("method", sort=False)[["units", "restarts"]].sum()
+    return {
+        str(name): {key: None if pd.isna(value) else value for key, value in row.items()}
+        for name, row in pd.concat([counts, numbers], axis=1).to_dict("index").items()
+    }
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -42,6 +42,7 @@ Table = Literal[
     "rounding",
     "front",
     "ladder",
+    "methods",
     "comparison",
     "rates",
     "effects",

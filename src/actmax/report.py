@@ -174,6 +174,8 @@ def show_sweep(found: Collected, console: Console | None = None) -> None:
         console.print(ladder_table(found.ladder))
     elif len(found.layers):
         console.print(layer_table(found.layers))
+    if len(found.methods):
+        console.print(method_table(found.methods))
     for row in found.summary["overall"]:
         said = "; ".join(f"{row[label]} {label}" for label in VERDICTS if row[label])
         which = f", {_condition(row)}" if len(found.summary["overall"]) > 1 else ""
@@ -243,6 +245,32 @@ def ladder_table(rungs: pd.DataFrame) -> Table:
             f"{row['cross_entropy_mean']:.1f} ({row['cross_entropy_initial_mean']:.1f})",
             f"{row['jaccard']:.1%} ({row['null_jaccard_mean']:.1%})",
             f"{row['displacement_cosine_assigned']:.3f} ({row['null_displacement_cosine_assigned_mean']:.3f})",
+        )
+    return table
+
+
+def method_table(methods: pd.DataFrame) -> Table:
+    """A row per site and method: what it finds in tokens."""
+    several = "; means over units" if methods["units"].max() > 1 else ""
+    table = Table(title=f"What each method finds in tokens{several}", box=box.SIMPLE_HEAD)
+    table.caption = (
+        "snapped: the optimum of a free embedding, decoded; z: in standard deviations of one random token sequence,\n"
+        "of the mean and the best restart; nats: cross-entropy per token; shared: tokens that two restarts have in\n"
+        "common; in brackets the null's mean; passes: forward passes of a restart, a backward pass counted as one"
+    )
+    for name in ("site", "method", "activation", "best", "z", "best z", "nats", "shared", "passes", "whole", "seconds"):
+        table.add_column(name, justify="left" if name in ("site", "method") else "right")
+    for row in methods.to_dict("records"):
+        table.add_row(
+            str(row["site"]),
+            str(row["method"]),
+            f"{row['activation_mean']:.3g} ({row['random_activation_mean']:.2g})",
+            f"{row['activation_max']:.3g}",
+            f"{row['z']:.2f}",
+            f"{row['z_max']:.2f}",
+            f"{row['cross_entropy']:.1f} ({row['null_cross_entropy_mean']:.1f})",
+            f"{row['jaccard']:.1%} ({row['null_jaccard_mean']:.1%})",
+            *(f"{row[name]:.0f}" for name in ("forward_passes", "whole_passes", "seconds")),
         )
     return table
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 SPREAD = ("tokens_equal", "displacement_cosine", "activation_difference")
 """How alike two restarts ended."""
+TOGETHER = 32
+"""Units whose nulls are drawn together."""
 OWN_UNITS = 256
 """Units above which they are not set against each other: similarities of all their restarts are held at once."""
 
@@ -95,7 +98,7 @@ def measure_units(
     settings: NullSettings,
     gap_settings: GapSettings,
     cache: Path,
-    ends: Callable[[Restarts], Displaced] | None = None,
+    ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None = None,
 ) -> dict[str, Any]:
     """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
 
@@ -107,16 +110,20 @@ def measure_units(
         settings: of the nulls.
         gap_settings: of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
-        ends: draws where such restarts would end by chance; None for random displacements.
+        ends: draws where the restarts of some units would end by chance; None for random displacements.
     """
     decoder = Decoder(subject.embedding_matrix)
     sample = max(restarts.final.shape[:2].numel() for _, restarts in found.values())
     pool = null_pool(subject, decoder, settings, sample, cache)
-    silent = not sys.stderr.isatty() or len(found) < 2
-    measured = [
-        reproducibility.measure(restarts, decoder, pool, settings=settings, name=subject.token, ends=ends)
-        for _, restarts in tqdm(found.values(), desc="nulls", unit="unit", disable=silent)
-    ]
+    draw = ends or partial(reproducibility.moves, decoder, settings=settings)
+    measured: list[Measures] = []
+    with tqdm(desc="nulls", unit="unit", total=len(found), disable=not sys.stderr.isatty() or len(found) < 2) as bar:
+        for start in range(0, len(found), TOGETHER):
+            some = [restarts for _, restarts in list(found.values())[start : start + TOGETHER]]
+            for one, by_chance in zip(some, draw(some), strict=True):
+                options = {"settings": settings, "name": subject.token, "ends": by_chance}
+                measured.append(reproducibility.measure(one, decoder, pool, **options))
+                bar.update()
     decided = reproducibility.judge(measured, own_of([one for _, one in found.values()], decoder, settings))
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
     gaps = gap.measure(subject, objective, ended, decoder, settings=gap_settings)

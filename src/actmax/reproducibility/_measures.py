@@ -22,7 +22,7 @@ from actmax.reproducibility._nulls import (
     Pool,
     Restarts,
     against,
-    displace,
+    displace_together,
     uniform_unique,
 )
 from actmax.reproducibility._own import Own
@@ -115,7 +115,7 @@ def measure(
     *,
     settings: NullSettings,
     name: Callable[[int], str] = str,
-    ends: Callable[[Restarts], Displaced] | None = None,
+    ends: Displaced | None = None,
 ) -> Measures:
     """The headline numbers of one unit, each beside its null.
 
@@ -125,7 +125,7 @@ def measure(
         pool: decoded random vectors of the subject.
         settings: sizes and seed of the nulls.
         name: a token id in, its text out.
-        ends: draws where such restarts would end by chance; None for random displacements of their own lengths.
+        ends: where such restarts would end by chance; None for random displacements of their own lengths.
     """
     before, after = decoder(restarts.initial), decoder(restarts.final)
     ids, total = after.best.flatten(), after.best.numel()
@@ -133,7 +133,7 @@ def measure(
     cosine = after.best_cosine.double().mean().item()
     unique = len(ids.unique())
     pool_unique, pool_cosine = pool.samples(total, draws=settings.draws, seed=settings.seed)
-    moved = _displaced(decoder, restarts, settings) if ends is None else ends(restarts)
+    moved = ends or moves(decoder, [restarts], settings)[0]
     length = (restarts.final - restarts.initial).double().norm(dim=-1) / restarts.initial.double().norm(dim=-1)
     return Measures(
         restarts=len(restarts.final),
@@ -159,8 +159,20 @@ def measure(
     )
 
 
-def _displaced(decoder: Decoder, restarts: Restarts, settings: NullSettings) -> Displaced:
-    return displace(decoder, restarts.initial, restarts.final, draws=settings.displacements, seed=settings.seed)
+def moves(decoder: Decoder, restarts: Sequence[Restarts], settings: NullSettings) -> list[Displaced]:
+    """Random displacements of the restarts of some units, those that share their initial noise together."""
+    found: dict[int, Displaced] = {}
+    for number, one in enumerate(restarts):
+        if number not in found:
+            same = [other for other in range(number, len(restarts)) if _same_start(one, restarts[other])]
+            finals = [restarts[other].final for other in same]
+            options = {"draws": settings.displacements, "seed": settings.seed}
+            found |= dict(zip(same, displace_together(decoder, one.initial, finals, **options), strict=True))
+    return [found[number] for number in range(len(restarts))]
+
+
+def _same_start(one: Restarts, other: Restarts) -> bool:
+    return one.initial.shape == other.initial.shape and torch.equal(one.initial, other.initial)
 
 
 def judge(measured: Sequence[Measures], own: Own, *, alpha: float = 0.05) -> tuple[Verdict, ...]:

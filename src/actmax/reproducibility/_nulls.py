@@ -7,11 +7,12 @@ both sides mean something; one-sided it is k of the side that was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
 from pathlib import Path
+from typing import TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -217,6 +218,10 @@ class Restarts:
     """Which went non-finite on the way."""
 
 
+_Group: TypeAlias = tuple[Tensor, Tensor, dict[str, NDArray[np.float64]]]
+"""Of some draws: token ids, mean best cosine, and the agreement in embeddings."""
+
+
 @dataclass(frozen=True)
 class Displaced:
     """What decoding gives when the initial noise is moved in random directions, as far as the optimizer moved it."""
@@ -255,10 +260,40 @@ def displace(
         draws: how many.
         seed: of the directions.
     """
+    (found,) = displace_together(decoder, initial, [final], draws=draws, seed=seed)
+    return found
+
+
+def displace_together(
+    decoder: Decoder,
+    initial: Float[Tensor, "restarts tokens d_model"],
+    finals: Sequence[Float[Tensor, "restarts tokens d_model"]],
+    *,
+    draws: int,
+    seed: int,
+) -> list[Displaced]:
+    """`displace` for units whose restarts started from the same noise: what decoding has in common is done once.
+
+    Args:
+        decoder: of the subject.
+        initial: where the restarts of every one of them started.
+        finals: where those of each ended.
+        draws: how many.
+        seed: of the directions.
+    """
     start = initial.detach().float().cpu()
-    length = (final.detach().float().cpu() - start).norm(dim=-1, keepdim=True).expand_as(start)
-    together = BLOCK // (decoder.vocabulary * start.shape[:2].numel())
-    return _displaced(decoder, start, _steps(length, together=together, draws=draws, seed=seed), RANDOM_MOVES)
+    lengths = torch.stack([(final.detach().float().cpu() - start).norm(dim=-1) for final in finals])
+    kept, flat = decoder(start).best, start.flatten(0, 1)
+    groups: list[list[_Group]] = [[] for _ in finals]
+    for noise in _directions(start.shape, draws=draws, seed=seed):
+        ids, products = decoder.along(flat, noise.flatten(1, 2), lengths.flatten(1))
+        for unit, (length, own, product) in enumerate(zip(lengths, ids, products, strict=True)):
+            step = length[..., None] * noise
+            moved = start + step
+            cosine = product.view(moved.shape[:-1]) / moved.norm(dim=-1).clamp_min(torch.finfo().tiny)
+            decoded = own.view(cosine.shape), cosine.double().mean((1, 2)), embedding_values(step, moved)
+            groups[unit].append(decoded)
+    return [_put_together(kept, group, RANDOM_MOVES) for group in groups]
 
 
 def redraw(
@@ -297,12 +332,15 @@ def redraw(
 
 def _displaced(decoder: Decoder, start: Tensor, steps: Iterator[Tensor], kind: str) -> Displaced:
     """What some groups of displacements come to; each tensor of steps is (draws, restarts, tokens, d_model)."""
-    kept = decoder(start).best
     groups = []
     for step in steps:
         moved = start + step
         decoded = decoder(moved)
         groups.append((decoded.best, decoded.best_cosine.double().mean((1, 2)), embedding_values(step, moved)))
+    return _put_together(decoder(start).best, groups, kind)
+
+
+def _put_together(kept: Tensor, groups: Sequence[_Group], kind: str) -> Displaced:
     parts, cosine, embeddings = zip(*groups, strict=True)
     ids = torch.cat(parts)
     counts = incidence_counts(ids)
@@ -317,11 +355,11 @@ def _displaced(decoder: Decoder, start: Tensor, steps: Iterator[Tensor], kind: s
     )
 
 
-def _steps(length: Tensor, *, together: int, draws: int, seed: int) -> Iterator[Tensor]:
-    """Random displacements of these lengths, some draws at a time; how many makes no difference to a draw."""
+def _directions(shape: torch.Size, *, draws: int, seed: int) -> Iterator[Tensor]:
+    """Random unit vectors for (restarts, tokens), some draws at a time; how many makes no difference to a draw."""
     generator = stream(seed, "displacement")
-    shape = length.shape[0] * length.shape[1], length.shape[2]
-    for start in range(0, draws, max(1, together)):
-        group = range(min(max(1, together), draws - start))
-        noise = torch.stack([torch.randn(shape, generator=generator) for _ in group])
-        yield length * normalize(noise, dim=-1).reshape(-1, *length.shape)
+    together = max(1, BLOCK // shape.numel())
+    for start in range(0, draws, together):
+        group = range(min(together, draws - start))
+        noise = torch.stack([torch.randn((shape[0] * shape[1], shape[2]), generator=generator) for _ in group])
+        yield normalize(noise, dim=-1).reshape(-1, *shape)
