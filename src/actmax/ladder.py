@@ -121,23 +121,25 @@ def methods(
         activation_max=gaps["activation_snapped"],
         z_max=(gaps["activation_snapped"] - gaps["random_activation_mean"]) / spread,
     )
-    best = highest.groupby(["condition", *UNIT], dropna=False)[["activation_max", "z_max"]].max()
-    best = best.groupby(["condition", "site"]).mean()
+    best = pd.DataFrame(highest.groupby(["condition", *UNIT], dropna=False)[["activation_max", "z_max"]].max())
+    best = pd.DataFrame(best.groupby(["condition", "site"]).mean())
     best["null_snapped_p"] = units.groupby(["condition", "site"])["null_snapped_p"].max()
     table = rungs.merge(best, left_on=["condition", "site"], right_index=True, how="left")
     costs = [passes.get(condition, (np.nan, np.nan)) for condition in table["condition"]]
     table[["forward_passes", "whole_passes"]] = np.array(costs, dtype=float).reshape(-1, 2)
     table = table.rename(columns={"prior": "method", **FOUND})
-    return pd.DataFrame(table[list(METHOD_COLUMNS)]).replace({"method": {"none": "snapped"}})
+    table["method"] = table["method"].replace("none", "snapped")
+    return pd.DataFrame(table[list(METHOD_COLUMNS)])
 
 
 def by_method(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The numbers of `methods` under each method's name, means over sites."""
-    numbers = table.drop(columns=["site", "condition", "units", "restarts"]).groupby("method", sort=False).mean()
-    counts = table.groupby("method", sort=False)[["units", "restarts"]].sum()
+    groups = table.drop(columns=["site", "condition"]).groupby("method", sort=False)
+    found = pd.DataFrame(groups.mean())
+    found[["units", "restarts"]] = groups[["units", "restarts"]].sum()
     return {
         str(name): {key: None if pd.isna(value) else value for key, value in row.items()}
-        for name, row in pd.concat([counts, numbers], axis=1).to_dict("index").items()
+        for name, row in found.to_dict("index").items()
     }
 
 

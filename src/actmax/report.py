@@ -251,7 +251,7 @@ def ladder_table(rungs: pd.DataFrame) -> Table:
 
 def method_table(methods: pd.DataFrame) -> Table:
     """A row per site and method: what it finds in tokens."""
-    several = "; means over units" if methods["units"].max() > 1 else ""
+    several = "; means over units" if max(methods["units"].tolist()) > 1 else ""
     table = Table(title=f"What each method finds in tokens{several}", box=box.SIMPLE_HEAD)
     table.caption = (
         "snapped: the optimum of a free embedding, decoded; z: in standard deviations of one random token sequence,\n"

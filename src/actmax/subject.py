@@ -226,7 +226,11 @@ class Subject:
         return self.embedding_matrix[ids.to(self.device)]
 
     def run(
-        self, embeddings: Float[Tensor, "rows tokens d_model"], places: Sequence[Place]
+        self,
+        embeddings: Float[Tensor, "rows tokens d_model"],
+        places: Sequence[Place],
+        *,
+        cache: Any = None,
     ) -> dict[Place, Float[Tensor, "rows tokens width"]]:
         """Activations at some places, computed no deeper than the deepest of them and without the head.
 
@@ -236,6 +240,7 @@ class Subject:
         Args:
             embeddings: what stands in the place of token embeddings; cast to the subject's dtype.
             places: pairs of site and layer; layer None at `final_norm`.
+            cache: transformers' `Cache` with the keys and values of what stands before; theirs are added to it.
 
         Returns:
             One tensor per place, in no particular order; width is `geometry.width(site)`.
@@ -251,8 +256,8 @@ class Subject:
         captured: dict[Place, Tensor] = {}
         with self._capturing(view, places, captured):
             # what a config may ask for besides would leave hooks of transformers' own behind
-            off = {"use_cache": False, "output_hidden_states": False, "output_attentions": False}
-            view(inputs_embeds=embeddings.to(self.dtype), **off)
+            off = {"output_hidden_states": False, "output_attentions": False}
+            view(inputs_embeds=embeddings.to(self.dtype), past_key_values=cache, use_cache=cache is not None, **off)
         return captured
 
     def logits(self, hidden: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape vocabulary"]:

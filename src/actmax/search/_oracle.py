@@ -15,11 +15,14 @@ from torch import Tensor
 from actmax import gap
 from actmax.architecture import Unit
 from actmax.maximization import LAST, Objective, own_activations
+from actmax.search import _prefixes
 from actmax.search._alphabet import Alphabet, Ids
 from actmax.search._front import Point
 from actmax.subject import Place, Subject
 
 Answer = TypeVar("Answer")
+ROWS = 2048
+"""Sequences per forward pass, at most: the more there are, the more of them begin alike."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Oracle:
         objective: what is sought.
         alphabet: of what.
         top_k: tokens per position in an answer to `Slopes`.
-        max_rows: sequences per forward pass; None for as many as `gap` takes.
+        max_rows: sequences per forward pass; None for `ROWS`.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class Oracle:
     ) -> None:
         self.subject, self.objective, self.alphabet = subject, objective, alphabet
         self.top_k = min(top_k, len(alphabet.ids))
-        self.rows = gap.ROWS if max_rows is None else max_rows
+        self.rows = ROWS if max_rows is None else max_rows
         self.sign = 1.0 if objective.sign == "maximize" else -1.0
         with torch.no_grad():
             self._matrix = subject.embed(alphabet.ids)
@@ -158,12 +161,12 @@ class Oracle:
 
     @torch.no_grad()
     def _activations(self, ids: Tensor, units: Sequence[Unit]) -> list[float]:
-        captured = self.subject.run(self.subject.embed(ids), _places(units))
+        captured = _prefixes.run(self.subject, ids, _places(units))
         return own_activations(captured, units, self.objective).tolist()
 
     @torch.no_grad()
     def _both(self, ids: Tensor, units: Sequence[Unit]) -> list[tuple[float, float]]:
-        captured = self.subject.run(self.subject.embed(ids), [*_places(units), LAST])
+        captured = _prefixes.run(self.subject, ids, [*_places(units), LAST])
         activation = own_activations(captured, units, self.objective)
         scores = gap.own_scores(gap.predictions(self.subject, captured[LAST]), ids)
         return list(zip(activation.tolist(), (-scores.mean(1)).tolist(), strict=True))
