@@ -151,10 +151,14 @@ class Pace:
 
 
 def random_model(setting: Setting) -> Any:
-    """The subject of every row, with the same weights in each."""
+    """The subject of every row but actmax's, which makes its own with the same weights."""
+    from transformers.activations import NewGELUActivation
+
     from actmax.subject import load
 
     subject = load(name="random", source="random", architecture=setting.architecture, dtype=setting.dtype)
+    for block in subject.base.h:
+        block.mlp.act = NewGELUActivation()  # `load` puts a faster one there, which the others do not have
     return subject.to(setting.device)
 
 
@@ -296,7 +300,7 @@ def job(overrides: Sequence[str], folder: Path) -> Any:
     from actmax.run import MaximizationWork
 
     config.register()
-    with initialize_config_dir(str(config.conf_folder()), version_base=None):
+    with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides))
     config.check(cfg)
     work = MaximizationWork(cfg, Record(folder))
