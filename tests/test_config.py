@@ -18,7 +18,7 @@ from actmax.tuning.plan import Settings
 
 CONF = config.conf_folder()
 CASES = sorted(str(file.relative_to(CONF).with_suffix("")) for file in CONF.glob("*/*.yaml"))
-NEEDS = {"init/file": ["init.path=somewhere"], "trainer/gpus": ["seeds=[0,1]"]}
+NEEDS = {"init/file": ["init.path=somewhere"], "trainer/gpus": ["seeds=[0,1]"], "experiment/atlas": ["subject=tiny"]}
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -39,6 +39,21 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 def test_every_group_of_the_design_that_is_built_has_a_case() -> None:
     groups = "subject unit init prior optimizer search trainer callbacks logger task experiment launch debug"
     assert {case.split("/")[0] for case in CASES} >= set(groups.split())
+
+
+@pytest.mark.parametrize(("site", "width"), [("resid_pre", 96), ("mlp_post", 384), ("z", 96)])
+def test_an_atlas_is_of_every_coordinate_of_its_site(site: str, width: int) -> None:
+    cfg = composed("experiment=atlas", "subject=tiny", f"unit.site={site}", "unit.layer=2")
+    assert [unit.index for unit in config.units(cfg)] == list(range(width))
+    named = composed("experiment=atlas", "subject=tiny", f"unit.site={site}", "unit.layer=2", f"unit.index='0:{width}'")
+    assert config.job_folder(cfg) == config.job_folder(named)
+    assert len(config.units(composed("experiment=atlas", "subject=tiny", "unit.layer=2", "unit.index='0:5'"))) == 5
+
+
+def test_an_atlas_of_a_site_that_is_not_there_is_refused() -> None:
+    cfg = composed("experiment=atlas", "subject=tiny", "unit.site=mlp_pre_linear", "unit.layer=2")
+    with pytest.raises(InputError, match=r"unit\.site"):
+        config.every_index(cfg)
 
 
 @pytest.mark.parametrize("case", CASES)

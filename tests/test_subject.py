@@ -859,3 +859,18 @@ def test_plain_tokens_are_all_but_the_special_ones(subject: Subject) -> None:
     assert subject.plain_tokens.tolist() == list(range(256))  # 256 ends a text
     assert subject.text([97 - 33, 98 - 33]) == "ab"
     assert subject.tokens("ab") == [97 - 33, 98 - 33]
+
+
+@pytest.mark.parametrize(("model_type", "sizes"), [("gpt2", {"n_layer": 2, "n_embd": 24, "n_head": 4})])
+def test_gelu_is_one_kernel_and_the_same_function(model_type: str, sizes: dict[str, int]) -> None:
+    from transformers.activations import NewGELUActivation
+
+    subject = load(name="tiny", source="random", architecture={"model_type": model_type, **sizes}, dtype="float64")
+    assert not any(isinstance(module, NewGELUActivation) for module in subject.model.modules())
+    acts = [block.mlp.act for block in subject.base.h]  # pyright: ignore
+    x = torch.linspace(-6, 6, 401, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(acts[0](x).sum(), x)
+    (expected,) = torch.autograd.grad(NewGELUActivation()(x).sum(), x)
+    assert (acts[0](x) - NewGELUActivation()(x)).abs().max() < 1e-14
+    assert (slope - expected).abs().max() < 1e-14
+    assert (acts[0](x) - gelu(x)).abs().max() > 1e-4  # the exact GELU is another function

@@ -174,6 +174,19 @@ class TestSerial:
         assert states([first]) == ["complete"]
 
     @pytest.mark.slow
+    def test_an_atlas_says_how_many_units_agree_and_draws_them(self, actmax: Actmax, tmp_path: Path) -> None:
+        small = ("subject=tiny", "subject.architecture.n_embd=16", "subject.architecture.n_layer=2", "steps=3")
+        ran = actmax("experiment=atlas", *small, *QUICK, "nulls.displacements=39")
+        assert ran.code == 0, ran.err
+        folder = tmp_path / "outputs" / "atlas"
+        units = pd.read_parquet(folder / "units.parquet")
+        assert (len(units), len(ran.jobs)) == (32, 2)
+        assert set(map(tuple, units[["layer", "index"]].to_numpy())) == {(a, b) for a in (0, 1) for b in range(16)}
+        assert (folder / "figures" / "units.png").stat().st_size > 1000
+        assert "Of 32 units" in ran.out
+        trajectory = pd.read_parquet(ran.jobs[0] / "trajectory.parquet")
+        assert sorted(set(trajectory["step"])) == [0, 3]
+
     def test_experiments_sweep_by_themselves(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax(*TINY[:2], "experiment=layers", "steps=2", "seeds=0", *QUICK)
         assert ran.code == 0, ran.err

@@ -358,7 +358,9 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     found = [_unit([row[key] for key in UNIT]) for row in rows]
     same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
     settings = NullSettings(**same[0].config["nulls"])
-    own = _own([_ended(unit, same) for unit in found], settings)
+    own = Own(f"not available: {len(found)} units", units=len(found))
+    if len(found) <= results.OWN_UNITS:  # with many, reading each one's restarts would take hours besides
+        own = _own([_ended(unit, same) for unit in found], settings)
     tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
     decided = decide(tokens, embeddings, own)
     changed = [results.rejudged(row, decision) for row, decision in zip(rows, decided, strict=True)]
@@ -368,9 +370,8 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
 def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
     """The units set against each other over the seeds that all of them have."""
     seeds = sorted(set.intersection(*(set(one) for one in ended)))
-    if len(ended) > results.OWN_UNITS or len(seeds) < 2:
-        reason = f"{len(ended)} units" if len(seeds) > 1 else "the units share fewer than two seeds"
-        return Own(f"not available: {reason}", units=len(ended), seeds=len(seeds))
+    if len(seeds) < 2:
+        return Own("not available: the units share fewer than two seeds", units=len(ended), seeds=len(seeds))
     ids = torch.stack([torch.stack([one[seed].ids for seed in seeds]) for one in ended])
     moves = torch.stack([torch.stack([one[seed].final - one[seed].initial for seed in seeds]) for one in ended])
     return own_agreement(ids, moves, seed=settings.seed)

@@ -635,10 +635,7 @@ def check_subject(cfg: DictConfig) -> None:
         design(cfg)
         return
     subject = cfg.subject
-    if subject.source == "random" and subject.path is None:
-        sizes = geometry(subject.architecture)
-    else:
-        sizes = read_geometry(locate(**_place(cfg)).folder)
+    sizes = _sizes(cfg)
     if cfg.task.name == "tuning":
         _check_tuned(cfg, sizes)
         return
@@ -799,10 +796,25 @@ def sweep_name(root: DictConfig) -> str:
 
 def every_layer(root: DictConfig) -> str:
     """All layers of the subject, as a sweep."""
-    subject = root.subject
+    return f"range(0,{_sizes(root).layers})"
+
+
+def every_index(root: DictConfig) -> str:
+    """All coordinates of the unit's site, as a range.
+
+    Raises:
+        InputError: the subject has no such site.
+    """
+    sizes = _sizes(root)
+    sizes.check_site(root.unit.site)
+    return f"0:{sizes.width(root.unit.site)}"
+
+
+def _sizes(cfg: DictConfig) -> Geometry:
+    subject = cfg.subject
     if subject.source == "random" and subject.path is None:
-        return f"range(0,{geometry(subject.architecture).layers})"
-    return f"range(0,{read_geometry(locate(**_place(root)).folder).layers})"
+        return geometry(subject.architecture)
+    return read_geometry(locate(**_place(cfg)).folder)
 
 
 def mebibytes(gigabytes: float) -> str:
@@ -832,6 +844,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
     OmegaConf.register_new_resolver("every_layer", lambda *, _root_: every_layer(_root_), replace=True)
+    OmegaConf.register_new_resolver("every_index", lambda *, _root_: every_index(_root_), replace=True)
     OmegaConf.register_new_resolver("per_job", lambda jobs: 1 / jobs, replace=True)
     OmegaConf.register_new_resolver("mebibytes", mebibytes, replace=True)
     OmegaConf.register_new_resolver("notice_seconds", notice_seconds, replace=True)

@@ -72,6 +72,29 @@ def decode_gap(gaps: pd.DataFrame) -> Figure:
     return figure
 
 
+def units(table: pd.DataFrame) -> Figure:
+    """How far the restarts of each unit agree above chance: a histogram over units, those above it set apart.
+
+    Args:
+        table: `units.parquet`.
+    """
+    figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
+    spaces = {
+        "tokens": ("jaccard", "shared tokens (Jaccard)"),
+        "embeddings": ("displacement_cosine_assigned", "cosine of moves (assigned)"),
+    }
+    for place, (space, (name, words)) in enumerate(spaces.items(), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        gain = (table[name] - table[f"null_{name}_mean"]).to_numpy(float)
+        above = table[f"convergence_p_{space}"].to_numpy(float) <= 0.05
+        axes.hist([gain[~above], gain[above]], bins=40, stacked=True, color=["0.7", COLOURS[0]])
+        axes.axvline(0, color="0.3", lw=0.8)
+        axes.set_xlabel(f"{words} above its null")
+        axes.set_title(f"{int(above.sum())} of {len(above)} units above chance (chance: up to {len(above) * 0.05:.0f})")
+        axes.set_ylabel("units")
+    return figure
+
+
 def pareto(table: pd.DataFrame) -> Figure:
     """What each prior buys: agreement of restarts above its null against activation once snapped to tokens.
 

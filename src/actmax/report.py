@@ -20,6 +20,8 @@ from actmax.record import Record
 from actmax.reproducibility import VERDICTS
 from actmax.tuning.heatmap import terminal
 
+MANY = 16
+"""Units from which on they are worth a histogram."""
 UNITS_SHOWN = 20
 """Rows of the table of units on a terminal."""
 ROWS_SHOWN = 60
@@ -151,6 +153,8 @@ def draw(record: Record) -> None:
     """Writes a job's figures."""
     from actmax import figures  # matplotlib takes half a second
 
+    if record.path("units.parquet").exists():
+        _draw_units(record, record.table("units"))
     if not record.path("gaps.parquet").exists():
         return
     gaps = record.table("gaps")
@@ -159,9 +163,18 @@ def draw(record: Record) -> None:
         figures.save(record, "decode_gap", lambda: figures.decode_gap(varied))
 
 
+def _draw_units(record: Record, units: pd.DataFrame) -> None:
+    from actmax import figures
+
+    if len(units) >= MANY and bool(units["convergence_p_tokens"].notna().any()):
+        figures.save(record, "units", lambda: figures.units(units))
+
+
 def draw_sweep(found: Collected) -> None:
     """Writes a sweep's figures."""
     from actmax import figures
+
+    _draw_units(Record(found.folder), found.units)
 
     if len(found.ladder):
         figures.save(Record(found.folder), "pareto", lambda: figures.pareto(found.ladder))

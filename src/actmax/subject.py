@@ -391,8 +391,22 @@ def load(
         found_id, found_revision = weights.id, weights.revision
     model.requires_grad_(False)
     model.eval()  # from_config leaves dropout on
+    _fuse_gelu(model)
     sizes = geometry(model.config.to_dict())
     return Subject(name, found_id, found_revision, model, tokenizer, sizes)
+
+
+def _fuse_gelu(model: nn.Module) -> None:
+    """GELU's tanh form in one kernel: transformers computes the same function in eight, with as many again backward.
+
+    On a CPU those take a quarter of the time of the matrix products around them. Results change by rounding alone.
+    """
+    from transformers.activations import NewGELUActivation
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tuple[Any, Any]:

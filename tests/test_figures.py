@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from actmax import figures
+
+
+def table(p: list[float]) -> pd.DataFrame:
+    count = len(p)
+    gains = {"jaccard": [0.1] * count, "displacement_cosine_assigned": [0.2 + 0.01 * row for row in range(count)]}
+    nulls = {f"null_{name}_mean": [0.1] * count for name in gains}
+    return pd.DataFrame({**gains, **nulls, "convergence_p_tokens": [1.0] * count, "convergence_p_embeddings": p})
+
+
+@pytest.mark.parametrize(("p", "above"), [([0.01, 0.05, 0.06, 1.0], 2), ([1.0] * 4, 0), ([float("nan")] * 4, 0)])
+def test_units_above_chance_are_counted_and_every_unit_is_drawn(p: list[float], above: int) -> None:
+    tokens, embeddings = figures.units(table(p)).axes
+    assert tokens.get_title().startswith("0 of 4 units above chance")
+    assert embeddings.get_title().startswith(f"{above} of 4 units above chance")
+    bars = [[bar.get_height() for bar in group] for group in embeddings.containers]
+    assert [sum(heights) for heights in bars] == [4 - above, above]
