@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
-from actmax import gap
+from actmax import gap, run
 from actmax.architecture import Unit, geometry
 from actmax.errors import InputError
 from actmax.gap import GapSettings
@@ -81,7 +83,7 @@ def rows(count: int, unit: Unit = UNIT, start: int = 0) -> list[Row]:
     return [Row(unit, seed) for seed in range(start, start + count)]
 
 
-def run(toy: Subject, method: str, count: int, **others: object) -> list[Found]:
+def searched(toy: Subject, method: str, count: int, **others: object) -> list[Found]:
     settings = replace(SMALL, method=method, **others)
     return search(toy, MAX, rows(count), settings, tokens=3)
 
@@ -136,7 +138,7 @@ class TestSearch:
         top = max(everything.values())
 
         def share(method: str, count: int, **others: int) -> float:
-            found = run(toy, method, count, **others)
+            found = searched(toy, method, count, **others)
             assert all(one.passes <= BUDGET for one in found)
             return float(np.mean([one.activation > top - 1e-9 for one in found]))
 
@@ -152,7 +154,7 @@ class TestSearch:
 
     def test_says_what_it_found(self, toy: Subject, everything: dict[tuple[int, ...], float]) -> None:
         for method in ("gcg", "epo"):
-            for one in run(toy, method, 3, passes=200):
+            for one in searched(toy, method, 3, passes=200):
                 assert one.activation == pytest.approx(everything[one.ids], abs=1e-9)
                 assert one.activation_initial == pytest.approx(everything[one.initial], abs=1e-9)
                 assert one.trajectory[-1] == one.activation
@@ -164,8 +166,8 @@ class TestSearch:
     def test_excluded_tokens_never_appear(
         self, toy: Subject, everything: dict[tuple[int, ...], float], method: str
     ) -> None:
-        assert all(one.ids in everything for one in run(toy, method, 20, passes=300))
-        free = run(toy, method, 20, passes=300, only_text=False)
+        assert all(one.ids in everything for one in searched(toy, method, 20, passes=300))
+        free = searched(toy, method, 20, passes=300, only_text=False)
         assert any(one.ids not in everything for one in free)  # they would
 
     @pytest.mark.parametrize("method", ["gcg", "epo"])
@@ -183,7 +185,7 @@ class TestSearch:
     def test_twice_is_the_same_and_leaves_no_trace(self, toy: Subject, method: str) -> None:
         before = {name: value.clone() for name, value in toy.model.state_dict().items()}
         hooks = count_hooks(toy)  # the test of slopes asks transformers for hidden states, which leaves its own
-        one, two = (run(toy, method, 3, passes=200) for _ in range(2))
+        one, two = (searched(toy, method, 3, passes=200) for _ in range(2))
         for first, second in zip(one, two, strict=True):
             assert np.array_equal(first.trajectory, second.trajectory)
             assert (first.ids, first.front) == (second.ids, second.front)
@@ -220,11 +222,35 @@ class TestSearch:
         assert said == [(48, 2 * BUDGET)]
         assert [one.passes for one in found] == [24, 24]
 
+    @pytest.mark.parametrize("method", ["gcg", "epo", "random"])
+    def test_goes_on_where_it_was_stopped(self, toy: Subject, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings, journal, asked = replace(SMALL, method=method, passes=300), [], []
+        whole = search(toy, MAX, rows(3), settings, tokens=3)
+        rounds = 3
+        stopped = search(
+            toy,
+            MAX,
+            rows(3),
+            settings,
+            tokens=3,
+            progress=lambda done, total: len(journal[0]) >= rounds,
+            keep=lambda answers: journal.__setitem__(slice(None), copy.deepcopy(answers)),
+        )
+        assert all(one.passes < 300 for one in stopped)
+        evaluate = Oracle.evaluate
+        monkeypatch.setattr(Oracle, "evaluate", lambda self, some: asked.append(some) or evaluate(self, some))
+        again = search(toy, MAX, rows(3), settings, tokens=3, answers=journal)
+        assert sum(one.passes for _, one in itertools.chain(*asked)) < 3 * 300 - sum(one.passes for one in stopped) + 1
+        for one, other in zip(whole, again, strict=True):
+            assert np.array_equal(one.trajectory, other.trajectory)
+            assert np.array_equal(one.evaluated, other.evaluated)
+            assert (one.ids, one.front, one.passes) == (other.ids, other.front, other.passes)
+
     def test_counts_a_backward_pass_and_the_whole_model(self, toy: Subject) -> None:
-        (one,) = run(toy, "gcg", 1, passes=50)
+        (one,) = searched(toy, "gcg", 1, passes=50)
         assert (one.passes, one.whole_passes) == (50, 0)
         assert one.evaluated.tolist() == [24, 50]  # 24 candidates; a gradient and 24 more
-        (two,) = run(toy, "epo", 1, passes=60)
+        (two,) = searched(toy, "epo", 1, passes=60)
         assert two.whole_passes == two.passes
         assert two.evaluated.tolist() == [24, 54]  # 3 gradients and 24 more; not enough is left for another round
 
@@ -243,7 +269,7 @@ class TestFront:
         assert math.isnan(weight_of(front[1], front, [0.0, 1.0, 3.0]))
 
     def test_rises_and_comes_back_from_its_text_alone(self, toy: Subject) -> None:
-        for one in run(toy, "epo", 4, passes=600):
+        for one in searched(toy, "epo", 4, passes=600):
             assert len(one.front) > 2
             numbers = np.array([[point.activation, point.cross_entropy] for point in one.front])
             assert (np.diff(numbers, axis=0) > 0).all()
@@ -323,6 +349,32 @@ class TestCommand:
         assert record.path("front.parquet").exists() == (method == "epo")
         if method == "epo":
             check_front(record)
+
+    @pytest.mark.parametrize("method", ["gcg", "epo"])
+    def test_that_failed_goes_on_from_its_checkpoint(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
+        evaluate, calls = Oracle.evaluate, []
+
+        def failing(self: Oracle, asked: list) -> list:
+            calls.append(asked)
+            if len(calls) == 4:
+                raise RuntimeError("the machine went away")
+            return evaluate(self, asked)
+
+        job = (*JOB, *QUICKLY, f"search={method}")
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "KEEP_SECONDS", -1)
+            patch.setattr(Oracle, "evaluate", failing)
+            assert actmax(*job, "hydra.run.dir=cut").code == 1
+        ran = actmax(*job, "hydra.run.dir=cut")
+        assert ran.code == 0, ran.err
+        assert "Going on from step" in (ran.folder / "cut" / "actmax.log").read_text()
+        assert actmax(*job, "hydra.run.dir=whole").code == 0
+        assert len(calls) == 4
+        cut, whole = Record(ran.folder / "cut"), Record(ran.folder / "whole")
+        for name in ("trajectory", "restarts", "tokens", "units"):
+            pd.testing.assert_frame_equal(cut.table(name), whole.table(name), check_exact=True)
 
     def test_sweeps_set_methods_side_by_side(self, actmax: Actmax) -> None:
         ran = actmax("-m", *JOB, *QUICKLY, "unit.index=5", "search=gcg,random")

@@ -267,23 +267,25 @@ def method_table(methods: pd.DataFrame) -> Table:
     several = "; means over units" if max(methods["units"].tolist()) > 1 else ""
     table = Table(title=f"What each method finds in tokens{several}", box=box.SIMPLE_HEAD)
     table.caption = (
-        "snapped: the optimum of a free embedding, decoded; z: in standard deviations of one random token sequence,\n"
-        "of the mean and the best restart; nats: cross-entropy per token; shared: tokens that two restarts have in\n"
-        "common; in brackets the null's mean; passes: forward passes of a restart, a backward pass counted as one"
+        "snapped: the optimum of a free embedding, decoded; passes: forward passes of a restart, a backward pass\n"
+        "counted as one; mean, best: activation over restarts, random: of random tokens; z: of both, in standard\n"
+        "deviations of one random sequence; nats: cross-entropy per token (random tokens'); shared: tokens that two\n"
+        "restarts have in common (their null's)"
     )
-    for name in ("site", "method", "activation", "best", "z", "best z", "nats", "shared", "passes", "whole", "seconds"):
+    for name in ("site", "method", "passes", "mean", "best", "random", "z", "best z", "nats", "shared"):
         table.add_column(name, justify="left" if name in ("site", "method") else "right")
     for row in methods.to_dict("records"):
         table.add_row(
             str(row["site"]),
             str(row["method"]),
-            f"{row['activation_mean']:.3g} ({row['random_activation_mean']:.2g})",
+            f"{row['forward_passes']:.0f}",
+            f"{row['activation_mean']:.3g}",
             f"{row['activation_max']:.3g}",
+            f"{row['random_activation_mean']:.2g}",
             f"{row['z']:.2f}",
             f"{row['z_max']:.2f}",
             f"{row['cross_entropy']:.1f} ({row['null_cross_entropy_mean']:.1f})",
             f"{row['jaccard']:.1%} ({row['null_jaccard_mean']:.1%})",
-            *(f"{row[name]:.0f}" for name in ("forward_passes", "whole_passes", "seconds")),
         )
     return table
 

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ PACKAGES = ("actmax", "torch", "transformers", "lightning", "hydra-core", "torch
 
 LINE_SECONDS = 10
 """Between two lines about a search's progress where there is no terminal."""
+KEEP_SECONDS = 10
+"""Between two checkpoints of a search."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -436,11 +438,11 @@ class SearchWork(UnitsWork):
         self.subject.to(_device(cfg.trainer.accelerator))
 
     def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:  # noqa: ARG002
-        """Searches and measures. There are no checkpoints: a search that was stopped keeps what it had."""
+        """Searches and measures."""
         cfg, clock, stop = self.cfg, time.perf_counter(), Stop()
         gap_settings = GapSettings(**cfg.gap)
         with _graceful_interrupt(stop):
-            found = self._search(stop, gap_settings)
+            found = self._search(stop, gap_settings, checkpoint)
         seconds = {"fit": time.perf_counter() - clock}
         findings.write_found(self.record, self.subject, found, top_k=cfg.decode.top_k)
         if stop.requested:
@@ -460,11 +462,12 @@ class SearchWork(UnitsWork):
         seconds["nulls"] = time.perf_counter() - clock
         return {**said, "method": self.settings.method, **self.signed(seconds)}
 
-    def _search(self, stop: Stop, gap_settings: GapSettings) -> list[Found]:
+    def _search(self, stop: Stop, gap_settings: GapSettings, checkpoint: Path | None) -> list[Found]:
         subject, tokens, units = self.subject, self.cfg.tokens, config.units(self.cfg)
+        answers = [] if checkpoint is None else torch.load(checkpoint, weights_only=True)["answers"]
         spread = spreads(subject, self.objective, units, tokens=tokens, settings=gap_settings)
-        options = {"tokens": tokens, "spread": spread, "max_rows": self.cfg.max_rows}
-        silent, shown = not sys.stderr.isatty(), time.perf_counter()
+        options = {"tokens": tokens, "spread": spread, "max_rows": self.cfg.max_rows, "answers": answers}
+        silent, shown, kept = not sys.stderr.isatty(), time.perf_counter(), time.perf_counter()
         with tqdm(desc="search", unit="pass", disable=silent) as bar:
 
             def progress(done: int, total: int) -> bool:
@@ -476,7 +479,19 @@ class SearchWork(UnitsWork):
                     log.info("%d of %d forward passes", done, total)
                 return stop.requested
 
-            return search(subject, self.objective, self.rows, self.settings, progress=progress, **options)
+            def keep(given: list) -> None:
+                nonlocal kept
+                if stop.requested or time.perf_counter() - kept > KEEP_SECONDS:
+                    kept = time.perf_counter()
+                    self._keep(given)
+
+            return search(subject, self.objective, self.rows, self.settings, progress=progress, keep=keep, **options)
+
+    def _keep(self, answers: list) -> None:
+        """A checkpoint: whose it is, and what every restart was answered so far."""
+        name = str(self.record.checkpoint.relative_to(self.record.folder))
+        content = {"actmax": self.identity, "global_step": max(map(len, answers)), "answers": answers}
+        self.record.write(name, partial(torch.save, content))
 
 
 def _device(accelerator: str) -> str:

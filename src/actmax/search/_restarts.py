@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
+from torch import Tensor
 
 from actmax import gap
 from actmax.architecture import Unit
@@ -20,6 +22,9 @@ from actmax.search._methods import METHODS, SearchSettings
 from actmax.search._moves import Moves
 from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
 from actmax.subject import Subject
+
+Answered: TypeAlias = Tensor | list[Tensor]
+"""An answer as it is kept: activations and cross-entropies of sequences, or the best tokens of some."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class Found:
     """-1 where the activation was minimized."""
 
 
+def _kept(answer: Scored | list) -> Answered:
+    if isinstance(answer, Scored):
+        return torch.from_numpy(np.stack([answer.activation, answer.cross_entropy]))
+    return [tops.clone() for tops in answer]
+
+
 class Restart:
     """A restart at work: its questions, and what the answers came to.
 
@@ -75,6 +86,7 @@ class Restart:
         self._first: Point | None = None
         self._best: Point | None = None
         self._front: tuple[Point, ...] = ()
+        self.answers: list[Answered] = []
         self.passes = self.whole_passes = 0
         self.question = self._within(next(self._questions))
 
@@ -85,9 +97,18 @@ class Restart:
             raise ValueError("there was no question")
         self.passes += asked.passes
         self.whole_passes += asked.passes if asked.fluency else 0
+        self.answers.append(_kept(answer))
         if isinstance(answer, Scored):
             self._note(answer)
         self.question = self._within(self._questions.send(answer))
+
+    def again(self, answers: Sequence[Answered]) -> None:
+        """Takes answers that it was given before, so that it stands where it stood; nothing is evaluated."""
+        for answer in answers:
+            asked = self.question
+            if asked is None:
+                raise ValueError("more answers than questions")
+            self.answer(Scored(asked.sequences, *answer.numpy()) if isinstance(asked, Evaluate) else list(answer))
 
     def _within(self, asked: Evaluate | Slopes) -> Evaluate | Slopes | None:
         """What the budget still pays of a question."""
@@ -139,6 +160,8 @@ def search(
     spread: Mapping[Unit, float] | None = None,
     max_rows: int | None = None,
     progress: Callable[[int, int], bool] | None = None,
+    answers: Sequence[Sequence[Answered]] = (),
+    keep: Callable[[list[list[Answered]]], object] | None = None,
 ) -> list[Found]:
     """Searches from every row, in shared batches.
 
@@ -153,6 +176,8 @@ def search(
         spread: what λ counts in for each unit; 1 where none is given. `spreads` gives it.
         max_rows: sequences per forward pass.
         progress: called after each round with passes done and to do, over all restarts; True stops.
+        answers: what each row was answered before it was stopped: it goes on from there.
+        keep: called after each round with all answers so far, for such a use.
 
     Returns:
         Where each row ended, in order.
@@ -164,8 +189,12 @@ def search(
         Restart(row, alphabet, settings, tokens=tokens, sign=oracle.sign, spread=spread.get(row.unit, 1.0))
         for row in rows
     ]
+    for one, before in zip(restarts, answers, strict=False):
+        one.again(before)
     while any(one.question is not None for one in restarts):
         _round(oracle, restarts)
+        if keep is not None:
+            keep([one.answers for one in restarts])
         if progress is not None and progress(sum(one.passes for one in restarts), settings.passes * len(rows)):
             break
     return [one.found for one in restarts]
