@@ -406,7 +406,7 @@ def _fuse_gelu(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
+                setattr(module, name, nn.GELU(approximate="tanh").train(child.training))
 
 
 def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tuple[Any, Any]:
