@@ -258,7 +258,9 @@ def visible_text(text: str) -> str:
         >>> print(visible_text("a b\x1b"))
         a b\x1b
     """
-    return "".join(letter if letter in "\n " else visible(letter) for letter in text)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def address(row: Any) -> str:
