@@ -17,7 +17,7 @@ from typing import Any
 import torch.distributed as dist
 from lightning import Callback
 
-QUICK = ("nulls.pool=1000", "nulls.draws=100", "nulls.displacements=20", "gap.draws=20", "logger=none")
+QUICK = ("nulls.pool=1000", "nulls.draws=100", "nulls.displacements=20", "gap.draws=20", "logger=none", "page=false")
 
 
 @dataclass(frozen=True)

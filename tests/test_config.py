@@ -147,6 +147,7 @@ SAME_WORK = [
     "resume=false",
     "callbacks.checkpoint.every=7",
     "report=false",
+    "page=false",
     "launch=gpus",
     "sweep=other",
     "force=true",

@@ -58,7 +58,7 @@ def test_front_against_a_loop() -> None:
 
 class TestCommand:
     def test_a_sweep_over_priors_ends_in_a_table_and_a_figure(self, actmax: Actmax, tmp_path: Path) -> None:
-        ran = actmax("-m", *TINY, "prior=none,l2,simplex", "unit=residual,neuron")
+        ran = actmax("-m", *TINY, "prior=none,l2,simplex", "unit=residual,neuron", "page=true")
         assert ran.code == 0, ran.err
         folder = tmp_path / "outputs/s"
         table = pd.read_parquet(folder / "ladder.parquet")
@@ -71,9 +71,9 @@ class TestCommand:
         assert (folder / "figures/pareto.svg").read_text().count("simplex") == 4  # 2 panels x 2 sites
 
     def test_one_prior_is_no_ladder(self, actmax: Actmax, tmp_path: Path) -> None:
-        assert actmax("-m", *TINY, "prior=l2", "unit=residual,neuron").code == 0
+        assert actmax("-m", *TINY, "prior=l2", "unit=residual,neuron", "page=true").code == 0
         assert not (tmp_path / "outputs/s/ladder.parquet").exists()
-        assert not (tmp_path / "outputs/s/figures").exists()
+        assert not (tmp_path / "outputs/s/figures/pareto.png").exists()
 
 
 def test_the_table_shows_numbers_beside_nulls() -> None:

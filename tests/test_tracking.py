@@ -42,6 +42,16 @@ def test_a_run_offline(actmax: Actmax) -> None:
     assert os.environ.get("WANDB_DATA_DIR") is None
 
 
+def test_figures_are_logged(actmax: Actmax) -> None:
+    ran = actmax(*WANDB, "seeds='0:2'", "page=true", "hydra.run.dir=with")
+    assert ran.code == 0, ran.err
+    drawn = {file.stem for file in (ran.folder / "with/figures").glob("*.png")}
+    logged = [file for file in (ran.folder / "with/wandb").rglob("*.png") if "media" in file.parts]
+    assert {name for name in drawn if any(file.name.startswith(f"{name}_") for file in logged)} == drawn != set()
+    assert actmax(*WANDB, "seeds='0:2'", "hydra.run.dir=without").code == 0
+    assert not [file for file in (ran.folder / "without/wandb").rglob("*.png") if "media" in file.parts]
+
+
 def test_a_failed_job_ends_its_run_with_1_and_the_next_job_has_its_own(actmax: Actmax) -> None:
     ran = actmax("-m", *WANDB, "steps=4,12", "+callbacks.failing._target_=cli.Failing")
     assert ran.code == 1

@@ -308,6 +308,7 @@ class Config:
     resume: bool = True
     force: bool = False
     report: bool = True
+    page: bool = True
 
 
 PRIOR_TERMS = ("l2", "norm", "manifold", "fluency", "smooth")
@@ -383,6 +384,7 @@ NOT_IDENTITY = (
     "resume",
     "force",
     "report",
+    "page",
     "launch",
 )
 """What may differ between two runs of the same job; the hash of the weights stands for where they lie."""

@@ -1,4 +1,4 @@
-"""From a record to what a person reads; so far on the terminal."""
+"""From a record to what a person reads: on the terminal, and with `page` as HTML."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -16,12 +17,13 @@ from rich.table import Table
 
 from actmax.collection import Collected, collect
 from actmax.errors import InputError
+from actmax.page import NAME as PAGE
+from actmax.page import visible, write_job
+from actmax.page.sweep import write_sweep
 from actmax.record import Record
 from actmax.reproducibility import VERDICTS
 from actmax.tuning.heatmap import terminal
 
-MANY = 16
-"""Units from which on they are worth a histogram."""
 UNITS_SHOWN = 20
 """Rows of the table of units on a terminal."""
 ROWS_SHOWN = 60
@@ -58,6 +60,8 @@ def show(record: Record, console: Console | None = None) -> None:
     else:
         console.print(f"[bold]Comparison[/bold] {escape(compared)}.", highlight=False)
     console.print(f"Record: {escape(str(record.folder))}", highlight=False, soft_wrap=True)
+    if record.path(PAGE).exists():
+        console.print(f"Page: {escape(str(record.path(PAGE)))}", highlight=False, soft_wrap=True)
 
 
 def show_tuning(record: Record, summary: dict[str, Any], console: Console) -> None:
@@ -150,34 +154,13 @@ def line(record: Record) -> str:
 
 
 def draw(record: Record) -> None:
-    """Writes a job's figures."""
-    from actmax import figures  # matplotlib takes half a second
-
-    if record.path("units.parquet").exists():
-        _draw_units(record, record.table("units"))
-    if not record.path("gaps.parquet").exists():
-        return
-    gaps = record.table("gaps")
-    varied = pd.DataFrame(gaps[gaps["random_activation_sd"] > 0])  # else there is no unit to count in
-    if len(varied):
-        figures.save(record, "decode_gap", lambda: figures.decode_gap(varied))
-
-
-def _draw_units(record: Record, units: pd.DataFrame) -> None:
-    from actmax import figures
-
-    if len(units) >= MANY and bool(units["convergence_p_tokens"].notna().any()):
-        figures.save(record, "units", lambda: figures.units(units))
+    """Writes a job's page with its figures."""
+    write_job(record)
 
 
 def draw_sweep(found: Collected) -> None:
-    """Writes a sweep's figures."""
-    from actmax import figures
-
-    _draw_units(Record(found.folder), found.units)
-
-    if len(found.ladder):
-        figures.save(Record(found.folder), "pareto", lambda: figures.pareto(found.ladder))
+    """Writes a sweep's page with its figures."""
+    write_sweep(found)
 
 
 def show_sweep(found: Collected, console: Console | None = None) -> None:
@@ -202,6 +185,8 @@ def show_sweep(found: Collected, console: Console | None = None) -> None:
     for note in found.notes:
         console.print(f"[bold]Note.[/bold] {escape(note)}", highlight=False)
     console.print(f"Tables and sweep.json: {escape(str(found.folder))}", highlight=False, soft_wrap=True)
+    if (found.folder / PAGE).exists():
+        console.print(f"Page: {escape(str(found.folder / PAGE))}", highlight=False, soft_wrap=True)
 
 
 def layer_table(layers: pd.DataFrame) -> Table:
@@ -306,32 +291,47 @@ def _console() -> Console:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script `actmax-report`: collects what lies under a folder, and shows it."""
+    """The console script `actmax-report`: collects what lies under a folder, shows it, writes `report.html` there."""
     parser = argparse.ArgumentParser(prog="actmax-report", description=main.__doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="of a sweep, or of several; it may still run")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("folder", metavar="DIR", type=Path, help="of a job, a sweep, or several; it may still run")
+    parser.add_argument("--jobs", type=int, metavar="N", help="a page for each job too, up to N jobs of a sweep")
+    parsed = parser.parse_args(arguments)
     try:
-        if Record(folder).status() is not None:
-            draw(Record(folder))
-            show(Record(folder))
+        if _is_job(parsed.folder):
+            _report_job(Record(parsed.folder))
         else:
-            found = collect(folder)
-            draw_sweep(found)
+            found = collect(parsed.folder)
+            write_sweep(found, **({} if parsed.jobs is None else {"jobs": parsed.jobs}))
             show_sweep(found)
     except InputError as error:
         print(f"actmax-report: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
 
-def visible(token: str) -> str:
-    """A token with its spaces shown as dots and its control characters as escapes.
+def _is_job(folder: Path) -> bool:
+    """Whether a folder is a job's own; of a damaged record something may be missing, but it has no jobs under it."""
+    names = ("status.json", "config.yaml", "summary.json")
+    return any((folder / name).exists() for name in names) and not (folder / "multirun.yaml").exists()
 
-    Example:
-        >>> visible(" the ")
-        '·the·'
+
+def _report_job(record: Record) -> None:
+    """Writes the page first: it says what is missing where the rest cannot be shown.
+
+    Raises:
+        InputError: the record is damaged, or of another version.
     """
-    shown = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in token.replace(" ", "·"))
-    return "".join(shown)
+    page = write_job(record)
+    status = record.status()
+    console = _console()
+    if status is not None and status.state == "complete":
+        try:
+            show(record, console)
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            allowed = f"its record is damaged or incomplete ({type(error).__name__})"
+            raise InputError("DIR", record.folder, allowed, f"{page} says what is missing.") from error
+    else:
+        state = "without a status" if status is None else status.state
+        console.print(f"This job is {state}. Page: {escape(str(page))}", highlight=False, soft_wrap=True)
 
 
 def token_table(tokens: pd.DataFrame) -> Table:

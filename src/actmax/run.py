@@ -33,11 +33,11 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf
 from tqdm.auto import tqdm
 
-from actmax import comparison, config, examples, findings, optimizee, ranks, report, results
+from actmax import comparison, config, examples, findings, optimizee, page, ranks, report, results
 from actmax.architecture import Unit
 from actmax.callbacks import Checkpoint, JobCallback, Progress, Stop
 from actmax.decoding import Vocabulary
-from actmax.errors import InputError
+from actmax.errors import InputError, JobError
 from actmax.gap import GapSettings
 from actmax.job import Work, run_job
 from actmax.maximization import Maximization, Objective, Row
@@ -81,11 +81,18 @@ def run(cfg: DictConfig) -> None:
     with _bounded_noise():
         work = TASKS[cfg.task.name](cfg, record)
         request = config.request(cfg)
-        run_job(work, record, resolved=resolved, request=request, resume=cfg.resume, force=cfg.force)
+        draws = cfg.report and cfg.page and HydraConfig.get().mode != RunMode.MULTIRUN
+        try:
+            run_job(work, record, resolved=resolved, request=request, resume=cfg.resume, force=cfg.force)
+        except JobError:
+            if draws:
+                report.draw(record)
+            raise
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         log.info("%s", report.line(record))
     elif cfg.report:
-        report.draw(record)
+        if draws:
+            report.draw(record)
         report.show(record)
 
 
@@ -692,6 +699,7 @@ def tracker_of(cfg: DictConfig, record: Record, name: str, tags: list[str], iden
         tags=[cfg.task.name, *tags, *logger.tags],
         job_type=cfg.task.name,
         config={**identity, **plain, **_axes(cfg)},
+        draw=page.draw if cfg.report and cfg.page else None,
     )
 
 

@@ -236,7 +236,8 @@ class Sweeper(HydraSweeper):
         try:
             collected = collection.collect(folder)
             if self.config.report:
-                report.draw_sweep(collected)
+                if self.config.page:
+                    report.draw_sweep(collected)
                 report.show_sweep(collected)
         except InputError:
             trouble = f"There is no record in {folder} to collect."

@@ -58,6 +58,7 @@ class WandbTracker(Tracker):
         tags: to filter by.
         job_type: the task.
         config: the resolved config, as plain containers.
+        draw: gives a record's figures as PNG files, which are logged; None logs none.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class WandbTracker(Tracker):
         tags: Sequence[str],
         job_type: str,
         config: Mapping[str, Any],
+        draw: Callable[[Record], Sequence[Path]] | None = None,
     ) -> None:
+        self._draw = draw
         self.run: Any = None
         self.failed = False
         # artifacts are staged in the user's home unless this is set
@@ -123,6 +126,8 @@ class WandbTracker(Tracker):
         if record.path("tokens.parquet").exists():
             tokens = record.table("tokens").astype({"layer": "object"})
             self.run.log({"tokens": wandb.Table(dataframe=tokens)})
+        if self._draw is not None:
+            self.run.log({f"figures/{file.stem}": wandb.Image(str(file)) for file in self._draw(record)})
         artifact = wandb.Artifact(f"record-{summary['job_hash'][:12]}", type="record")
         for file in sorted(record.folder.glob("*.*")):
             if file.is_file() and not file.name.startswith("."):
