@@ -108,7 +108,7 @@ class Restart:
             asked = self.question
             if asked is None:
                 raise ValueError("more answers than questions")
-            self.answer(Scored(asked.sequences, *answer.numpy()) if isinstance(asked, Evaluate) else list(answer))
+            self.answer(Scored(asked.sequences, *answer.numpy()) if isinstance(answer, Tensor) else answer)
 
     def _within(self, asked: Evaluate | Slopes) -> Evaluate | Slopes | None:
         """What the budget still pays of a question."""
