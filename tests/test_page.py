@@ -112,7 +112,7 @@ class TestHostileText:
         assert [tag for tag, _ in read(broken).tags] != [tag for tag, _ in read(plain).tags]
 
     @settings(deadline=None, max_examples=50)
-    @given(st.text())
+    @given(st.text(min_size=1))
     def test_any_text_leaves_the_page_as_it_is(self, text: str) -> None:
         tags = [tag for tag, _ in read(render(page(text))).tags]
         assert tags == [tag for tag, _ in read(render(page("plain"))).tags]
@@ -242,10 +242,15 @@ FILES = (
 
 
 class TestDamage:
-    @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+    @pytest.mark.parametrize(
+        "damage",
+        [pytest.param(act, id=name, marks=[pytest.mark.slow] * (name != "gone")) for name, act in DAMAGES.items()],
+    )
     def test_what_is_missing_is_said(self, damage: Callable[[Path], None], job: Path, tmp_path: Path) -> None:
         assert 'class="missing"' not in write_job(Record(job)).read_text()
         for name in FILES:
+            if damage is cut and name == "config.yaml":
+                continue  # half a YAML file is a whole one
             copy = tmp_path / f"copy-{name}"
             shutil.copytree(job, copy)
             damage(copy / name)

@@ -138,17 +138,17 @@ class TestPool:
 
 class TestDisplacement:
     def test_keeps_each_positions_own_length(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen: list[Tensor] = []
+        seen: list[tuple[Tensor, ...]] = []
         initial = noise(0, 3, 4, 16)
         final = initial + noise(1, 3, 4, 16) * torch.arange(1.0, 13).reshape(3, 4, 1)
-        call = Decoder.__call__
-        spy = lambda self, vectors, **kw: seen.append(vectors) or call(self, vectors, **kw)  # noqa: E731
-        monkeypatch.setattr(Decoder, "__call__", spy)
+        along = Decoder.along
+        monkeypatch.setattr(Decoder, "along", lambda self, *paths: seen.append(paths) or along(self, *paths))
         displace(decoder, initial, final, draws=20, seed=0)
-        start, *moved = seen
-        lengths = (torch.cat([some.reshape(-1, 12, 16) for some in moved]) - start.flatten(0, 1)).norm(dim=-1)
-        assert lengths.shape == (20, 12)
-        assert torch.allclose(lengths, (final - initial).norm(dim=-1).flatten().expand(20, 12), rtol=1e-4)
+        ((start, directions, (lengths,)),) = seen
+        assert torch.equal(start, initial.flatten(0, 1))
+        moved = (lengths[:, None] * directions).norm(dim=-1)
+        assert moved.shape == (20, 12)
+        assert torch.allclose(moved, (final - initial).norm(dim=-1).flatten().expand(20, 12), rtol=1e-4)
 
     def test_no_move_keeps_every_token(self, decoder: Decoder) -> None:
         initial = noise(0, 3, 4, 16)

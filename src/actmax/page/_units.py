@@ -248,6 +248,8 @@ def _texts(made: Table) -> Table:
 
 def _token_tables(source: Source) -> list[Block]:
     tokens = source.table("tokens")
+    if not len(tokens):
+        return [Missing("Decoded tokens", "tokens.parquet is damaged: it has no rows.")]
     units = [pd.DataFrame(rows) for _, rows in tokens.groupby(["site", "layer", "index"], sort=False, dropna=False)]
     blocks: list[Block] = [_token_table(rows) for rows in units[:UNITS_SHOWN]]
     if len(units) > UNITS_SHOWN:

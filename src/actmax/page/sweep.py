@@ -54,6 +54,8 @@ COLUMNS = (
     "host",
 )
 """Of the table of jobs, before what differs among them."""
+SWEEP_KEYS = ("overrides", "sweeper", "launcher")
+"""Of Hydra's part of multirun.yaml, what a reader may want."""
 HIDDEN = (*COLUMNS, "process", "error", "job_hash")
 
 
@@ -299,10 +301,13 @@ def _made(source: Source) -> list[Block]:
     file = source.record.path("multirun.yaml")
     try:
         text = file.read_text(encoding="utf-8")
-        overrides = yaml.safe_load(text)["hydra"]["overrides"]["task"]
+        content = yaml.safe_load(text)
+        overrides = content["hydra"]["overrides"]["task"]
+        # the rest of Hydra's own part is its help and its logging
+        content["hydra"] = {key: content["hydra"][key] for key in SWEEP_KEYS if key in content["hydra"]}
         return [
             Code("Run it again", shlex.join(["actmax", "-m", *overrides]), folded=False),
-            Code("multirun.yaml", text),
+            Code("multirun.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True)),
         ]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return [Missing("The command", "multirun.yaml is not here: the folder was not made by one sweep.")]
