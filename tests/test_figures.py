@@ -20,3 +20,11 @@ def test_units_above_chance_are_counted_and_every_unit_is_drawn(p: list[float], 
     assert embeddings.get_title().startswith(f"{above} of 4 units above chance")
     bars = [[bar.get_height() for bar in group] for group in embeddings.containers]
     assert [sum(heights) for heights in bars] == [4 - above, above]
+
+
+@pytest.mark.parametrize(("priors", "name"), [(("none", "l2"), "none, z.3"), (("none", "none"), "z.3")])
+def test_verdicts_name_the_prior_where_there_are_several(priors: tuple[str, str], name: str) -> None:
+    counts = {"yes": [1, 2], "no": [3, 0]}
+    layers = pd.DataFrame({"prior": priors, "site": "z", "layer": [3, 4], **counts})
+    (axes,) = figures.verdict_shares(layers, ("yes", "no")).axes
+    assert axes.get_yticklabels()[0].get_text() == name

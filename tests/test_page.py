@@ -324,6 +324,15 @@ class TestSweep:
         assert "actmax -m subject=tiny" in said.text
         assert hosts(source) == []
 
+    def test_priors_side_by_side_are_not_averaged(self, actmax: Actmax, tmp_path: Path) -> None:
+        ran = actmax("-m", "subject=tiny", "steps=4", "seeds='0:2'", "sweep=s", "prior=none,simplex", *QUICK)
+        assert ran.code == 0, ran.err
+        said = read(write_sweep(collect(tmp_path / "outputs/s")).read_text()).text
+        best = max(collect(tmp_path / "outputs/s").ladder.to_dict("records"), key=lambda row: row["z_snapped"])
+        assert f"{best['prior']} has the most activation left in tokens" in said
+        assert f"z = {best['z_snapped']:.2f}" in said
+        assert "Over 2 conditions together" not in said
+
     def test_whole(self, swept: Path) -> None:
         source = write_sweep(collect(swept)).read_text()
         assert 'class="missing"' not in source

@@ -113,7 +113,7 @@ class Collected:
     units: pd.DataFrame
     """A row per condition and unit, its restarts from all jobs together, each number beside its null."""
     layers: pd.DataFrame
-    """A row per condition, site and layer: means over units."""
+    """A row per condition (and what a person calls its prior), site and layer: means over units."""
     ladder: pd.DataFrame
     """A row per prior and site, where there are several priors; else empty."""
     methods: pd.DataFrame
@@ -141,7 +141,7 @@ def collect(folder: Path) -> Collected:
         if name not in ("units", "jobs", "layers", "ladder", "methods"):
             _concatenate(target, name, [job for job in complete if name in job.tables])
     table, (units, notes) = _job_table(jobs), _units(complete)
-    layers = _aggregate(units, ["condition", "site", "layer"])
+    layers = _aggregate(units, ["condition", "prior", "site", "layer"])
     rungs = _ladder(units, complete)
     searched = _methods(rungs, units, complete)
     target.write_table("jobs", table)

@@ -452,8 +452,12 @@ def verdict_shares(layers: pd.DataFrame, verdicts: tuple[str, ...]) -> Figure:
         layers: `layers.parquet`, with a count per verdict.
         verdicts: the columns.
     """
+    several = len(set(layers["prior"])) > 1
     names = [
-        str(row["site"]) + ("" if pd.isna(row["layer"]) else f".{row['layer']}") for row in layers.to_dict("records")
+        (f"{row['prior']}, " if several else "")
+        + str(row["site"])
+        + ("" if pd.isna(row["layer"]) else f".{row['layer']}")
+        for row in layers.to_dict("records")
     ]
     figure = Figure(figsize=(WIDE, min(1.2 + 0.17 * len(layers), 9.0)), layout="constrained")
     axes = figure.add_subplot()

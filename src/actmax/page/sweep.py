@@ -118,6 +118,8 @@ def sweep_page(source: Source, found: Collected) -> Page:
 def _said(found: Collected, counts: dict[str, int]) -> tuple[str, tuple[Number, ...]]:
     states = ", ".join(f"{number} {state}" for state, number in counts.items() if number and state != "total")
     jobs = Number("Jobs complete", f"{counts.get('complete', 0)} of {counts['total']}", states or "none could be read")
+    if len(found.ladder):
+        return _side_by_side(found.ladder, jobs)
     if len(found.units):
         numbers = headline(found.units)
         several = len(set(found.units["condition"]))
@@ -127,6 +129,28 @@ def _said(found: Collected, counts: dict[str, int]) -> tuple[str, tuple[Number, 
     if not len(done):
         return "No job is complete, so there is nothing to say yet.", (jobs,)
     return f"{len(done)} jobs are complete; each has its own page below.", (jobs,)
+
+
+def _side_by_side(rungs: pd.DataFrame, jobs: Number) -> tuple[str, tuple[Number, ...]]:
+    """Where several priors ran: which keeps most of the activation in tokens, and whose restarts agree most."""
+    best, alike = (
+        rungs.sort_values(name, ascending=False, na_position="last").iloc[0] for name in ("z_snapped", "jaccard_above")
+    )
+    verdict = (
+        f"{best['prior']} has the most activation left in tokens, restarts of {alike['prior']} share the most tokens "
+        "above their null. Each prior is judged by itself; the tables below keep them apart."
+    )
+    tokens = Number(
+        f"Activation in tokens, {best['prior']} ({best['site']})",
+        f"z = {best['z_snapped']:.2f}",
+        f"± {best['z_snapped_se']:.2f} over {best['units']} units; random tokens: 0 ± 1",
+    )
+    shared = Number(
+        f"Tokens that two restarts share, {alike['prior']} ({alike['site']})",
+        f"{alike['jaccard']:.1%}",
+        f"its null: {alike['null_jaccard_mean']:.1%}",
+    )
+    return verdict, (jobs, tokens, shared)
 
 
 def _unfinished_notes(found: Collected) -> list[Block]:
@@ -226,7 +250,8 @@ def _verdicts(source: Source, found: Collected) -> list[Block]:
 
 def _layer_table(found: Collected) -> Table:
     shown = [
-        Shown("condition", form=lambda text: str(text)[:8]), Shown("site", form="s"), Shown("layer", form="d"),
+        Shown("prior", form="s"), Shown("condition", form=lambda text: str(text)[:8]),
+        Shown("site", form="s"), Shown("layer", form="d"),
         Shown("units", form="d"), Shown("restarts", form=".0f"), Shown("activation_final_mean", "activation"),
         Shown("z_final", "z optimum", ".3g"), Shown("z_snapped", "z snapped", ".2f", shade=True),
         Shown("jaccard", "shared", ".2%", shade=True), Shown("null_jaccard_mean", "null", ".2%"),
