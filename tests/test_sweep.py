@@ -176,7 +176,7 @@ class TestSerial:
     @pytest.mark.slow
     def test_an_atlas_says_how_many_units_agree_and_draws_them(self, actmax: Actmax, tmp_path: Path) -> None:
         small = ("subject=tiny", "subject.architecture.n_embd=16", "subject.architecture.n_layer=2", "steps=3")
-        ran = actmax("experiment=atlas", *small, *QUICK, "nulls.displacements=39")
+        ran = actmax("experiment=atlas", *small, *QUICK, "page=true", "nulls.displacements=39")
         assert ran.code == 0, ran.err
         folder = tmp_path / "outputs" / "atlas"
         units = pd.read_parquet(folder / "units.parquet")
