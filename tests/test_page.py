@@ -244,7 +244,7 @@ FILES = (
 class TestDamage:
     @pytest.mark.parametrize(
         "damage",
-        [pytest.param(act, id=name, marks=[pytest.mark.slow] * (name != "gone")) for name, act in DAMAGES.items()],
+        [pytest.param(act, id=name, marks=pytest.mark.slow) for name, act in DAMAGES.items()],
     )
     def test_what_is_missing_is_said(self, damage: Callable[[Path], None], job: Path, tmp_path: Path) -> None:
         assert 'class="missing"' not in write_job(Record(job)).read_text()
