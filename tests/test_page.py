@@ -328,6 +328,8 @@ class TestSweep:
         ran = actmax("-m", "subject=tiny", "steps=4", "seeds='0:2'", "sweep=s", "prior=none,simplex", *QUICK)
         assert ran.code == 0, ran.err
         said = read(write_sweep(collect(tmp_path / "outputs/s")).read_text()).text
+        asked = [read(page.read_text()).text for page in (tmp_path / "outputs/s").glob("*/report.html")]
+        assert [text.count("respond to (prior: simplex), and") for text in sorted(asked, key=len)].count(1) == 1
         best = max(collect(tmp_path / "outputs/s").ladder.to_dict("records"), key=lambda row: row["z_snapped"])
         assert f"{best['prior']} has the most activation left in tokens" in said
         assert f"z = {best['z_snapped']:.2f}" in said

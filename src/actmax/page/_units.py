@@ -70,7 +70,11 @@ MANY = 16
 def question(source: Source) -> str:
     """What a job on units asks."""
     name = source.part("subject").get("name", "the subject")
-    return f"What does {unit_of(source.part('unit'))} of {name} respond to, and would you get the same answer again?"
+    how = {"": "", "none": "", "None": ""}.get(prior := str(source.summary.get("prior", "")), f" (prior: {prior})")
+    if source.part("task").get("name") == "search":
+        how = f" (token search: {prior})"
+    unit = unit_of(source.part("unit"))
+    return f"What does {unit} of {name} respond to{how}, and would you get the same answer again?"
 
 
 def unit_of(unit: dict[str, Any]) -> str:
