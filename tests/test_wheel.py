@@ -42,6 +42,7 @@ def test_the_wheel_runs_by_itself(tmp_path: Path) -> None:
     assert json.loads((empty / "outputs/s/sweep.json").read_text())["jobs"]["complete"] == 2
     collected = subprocess.run([str(tools / "actmax-report"), "outputs/s"], cwd=empty, capture_output=True, text=True)
     assert collected.returncode == 0, collected.stderr
+    assert (empty / "outputs/s/report.html").stat().st_size > 10_000
     lacking = subprocess.run([*sweep, "launch=gpus"], cwd=empty, capture_output=True, text=True, env=environment)
     assert lacking.returncode == 2
     assert "pip install 'actmax[ray]'" in lacking.stderr
