@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# COVERAGE=1 measures and prints it (.ci/run does); it takes half as long again
+# COVERAGE=1 measures and prints it for the fast tests (.ci/run does); they take half as long again
 COV := $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 .PHONY: setup demo test fast test-all lint lock clean
 
@@ -24,7 +24,7 @@ fast: setup
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto $(COV)
 
 test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment
-	$(BIN)/python -m pytest -m slow $(COV) $(if $(COVERAGE),--cov-append)
+	$(BIN)/python -m pytest -m slow --durations=30
 
 lint: setup
 	$(BIN)/ruff check .

@@ -70,6 +70,7 @@ class TestCommand:
         assert imread(folder / "figures/pareto.png").shape[0] > 300
         assert (folder / "figures/pareto.svg").read_text().count("simplex") == 4  # 2 panels x 2 sites
 
+    @pytest.mark.slow
     def test_one_prior_is_no_ladder(self, actmax: Actmax, tmp_path: Path) -> None:
         assert actmax("-m", *TINY, "prior=l2", "unit=residual,neuron", "page=true").code == 0
         assert not (tmp_path / "outputs/s/ladder.parquet").exists()

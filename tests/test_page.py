@@ -324,6 +324,7 @@ class TestSweep:
         assert "actmax -m subject=tiny" in said.text
         assert hosts(source) == []
 
+    @pytest.mark.slow
     def test_priors_side_by_side_are_not_averaged(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax("-m", "subject=tiny", "steps=4", "seeds='0:2'", "sweep=s", "prior=none,simplex", *QUICK)
         assert ran.code == 0, ran.err
@@ -341,11 +342,13 @@ class TestSweep:
         assert {file.stem for file in (swept / "figures").glob("*.png")} >= {"layers"}
         assert "3 of 3" in source
 
+    @pytest.mark.slow
     def test_of_many_jobs_has_no_pages_of_theirs(self, swept: Path) -> None:
         source = write_sweep(collect(swept), jobs=2).read_text()
         assert not list(swept.glob("*/report.html"))
         assert "3 have none: actmax-report FOLDER/JOB makes it" in source
 
+    @pytest.mark.slow
     def test_a_page_that_is_new_enough_is_kept(self, swept: Path) -> None:
         write_sweep(collect(swept))
         pages = {file: file.stat().st_mtime_ns for file in swept.glob("*/report.html")}

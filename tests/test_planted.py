@@ -69,6 +69,7 @@ def test_one_direction_that_tokens_are_blind_to_is_half_way(actmax: Actmax, toy:
     assert found["gap"].tolist() == ["at the snap"] * 4
 
 
+@pytest.mark.slow
 def test_an_attractor_of_all_units_is_not_one_units_own(actmax: Actmax, toy: str, tmp_path: Path) -> None:
     """Each unit is a job of its own: alone it converges, beside the others of the sweep it is not its own."""
     same = ("unit.site=mlp_pre", "unit.layer=0", SEEDS, "optimizer.lr=0.01", "steps=40", "sweep=s")

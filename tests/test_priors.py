@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from scipy.optimize import linprog
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -459,16 +459,19 @@ class TestConfig:
 
 class TestCommandLine:
     @pytest.mark.slow
-    @pytest.mark.slow
     def test_a_sweep_over_every_file_and_a_combination(self, actmax: Actmax) -> None:
         names = sorted(file.stem for file in (config.conf_folder() / "prior").glob("*.yaml"))
         choices = ",".join([*names, "[pca,l2,fluency]"])
         ran = actmax("-m", *BASE, *QUICK, "steps=6", f"prior={choices}")
         assert ran.code == 0, ran.err
         assert len(ran.jobs) == len(names) + 1
-        said = [json.loads((job / "summary.json").read_text()).get("priors", {}) for job in ran.jobs]
-        found = sorted("+".join(sorted(one)) for one in said)
-        assert found == sorted(["", "", "", "fluency", "fluency+l2", "l2", "l2", "manifold", "norm", "smooth"])
+        said, found = [], []
+        for job in ran.jobs:
+            said.append(json.loads((job / "summary.json").read_text()).get("priors", {}))
+            cfg = OmegaConf.load(job / "config.yaml")
+            found.append(cfg.search.method if cfg.task.name == "search" else "+".join(sorted(said[-1])))
+        optimized = ["", "", "", "fluency", "fluency+l2", "l2", "l2", "manifold", "norm", "smooth"]
+        assert sorted(found) == sorted([*optimized, "epo", "gcg", "random"])
         for one in said:
             for term in one.values():
                 assert term["final_mean"] < term["initial_mean"]

@@ -32,6 +32,7 @@ def test_writes_its_record_and_prints_the_concordance(actmax: Actmax) -> None:
     assert "actmax.subject" not in ran.err
 
 
+@pytest.mark.slow
 def test_the_same_design_gives_the_same_numbers(actmax: Actmax) -> None:
     first = actmax(*SMALL, "hydra.run.dir=a").folder
     actmax(*SMALL, "hydra.run.dir=b")

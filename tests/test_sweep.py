@@ -118,6 +118,7 @@ class TestSerial:
         assert "2 new" in more.out
         assert len(started(tmp_path / "outputs/s")) == 6
 
+    @pytest.mark.slow
     def test_force_runs_all_again_and_deletes_nothing(self, actmax: Actmax, tmp_path: Path) -> None:
         sweep = ("-m", *TINY, "seeds=0,1")
         actmax(*sweep)
@@ -187,6 +188,7 @@ class TestSerial:
         trajectory = pd.read_parquet(ran.jobs[0] / "trajectory.parquet")
         assert sorted(set(trajectory["step"])) == [0, 3]
 
+    @pytest.mark.slow
     def test_experiments_sweep_by_themselves(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax(*TINY[:2], "experiment=layers", "steps=2", "seeds=0", *QUICK)
         assert ran.code == 0, ran.err

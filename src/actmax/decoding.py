@@ -141,7 +141,8 @@ class Vocabulary(nn.Module):
     ) -> Float[Tensor, "*shape vocabulary"]:
         """The cosine of each vector to each token, over a temperature; 0 where either has length 0."""
         reach = torch.where(self.lengths > 0, temperature * self.lengths, torch.inf)
-        return (normalize(vectors, dim=-1) @ self.matrix.T) / reach
+        flat = normalize(vectors, dim=-1).reshape(-1, self.matrix.shape[1])  # a view's product would go row by row
+        return (flat @ self.matrix.T).unflatten(0, vectors.shape[:-1]) / reach
 
 
 def _directions(vectors: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors d_model"]:
