@@ -472,7 +472,7 @@ def serve(connection: Any, row: Row, setting: Setting, threads: int | None) -> N
         CONTESTANTS[row.key].run(setting, row.restarts, pace_of(row, setting, wait=wait, report=report))
         connection.send(("end", peak_bytes(setting.device)))
     except ModuleNotFoundError as error:
-        connection.send(("error", f"not installed: {error.name}"))
+        connection.send(("error", f"not installed: {str(error.name).partition('.')[0]}"))
     except Exception as error:  # the other rows go on
         traceback.print_exc()
         connection.send(("error", f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"))

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,7 +29,7 @@ from actmax.errors import InputError
 from actmax.gap import GapSettings
 from actmax.ladder import SEARCHES, by_method, ladder, methods
 from actmax.maximization import Objective
-from actmax.record import Record, Status, Table, now
+from actmax.record import Record, Status, Table, from_yaml, now
 from actmax.reproducibility import (
     PRIMARY,
     VERDICTS,
@@ -78,10 +79,15 @@ class Job:
     config: Mapping[str, Any]
     """Resolved; empty where the job left none."""
 
-    @property
+    @cached_property
     def tables(self) -> list[Table]:
         """The kinds of tables that it has."""
-        return [name for name in get_args(Table) if self.record.path(f"{name}.parquet").exists()]
+        files = {file.name for file in self.record.folder.glob("*.parquet")}
+        return [name for name in get_args(Table) if f"{name}.parquet" in files]
+
+    def read(self, name: Table) -> pa.Table:
+        """One of them, whole; not by pyarrow's dataset, which takes five times as long to open a small file."""
+        return pq.ParquetFile(self.record.path(f"{name}.parquet")).read(use_threads=False)
 
 
 @dataclass(frozen=True)
@@ -218,12 +224,12 @@ def _job(name: str, record: Record) -> Job:
         raise ValueError("its status went away")
     state = "died" if status.state == "running" and not record.busy else status.state
     file = record.path("config.yaml")
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    config = from_yaml(file.read_text(encoding="utf-8")) if file.exists() else {}
     summary = record.summary() if state == "complete" else {}
     job = Job(name, record, status, state, summary, config)
     if state == "complete":
         for table in job.tables:
-            pq.read_table(record.path(f"{table}.parquet"))
+            job.read(table)
         _restart_count(job)
     return job
 
@@ -248,16 +254,20 @@ def _concatenate(target: Record, name: Table, jobs: Sequence[Job]) -> None:
     """One table of all jobs, a job at a time, so that memory stays flat."""
     if not jobs:
         return
-    files = [job.record.path(f"{name}.parquet") for job in jobs]
-    schema = pa.unify_schemas([_plain(pq.read_schema(file)) for file in files], promote_options="permissive")
-    schema = schema.insert(0, pa.field("job", pa.string()))
+    schema = _common_schema(name, jobs)
 
     def save(path: Path) -> None:
         with pq.ParquetWriter(path, schema) as writer:
-            for job, file in zip(jobs, files, strict=True):
-                writer.write_table(_fitted(pq.read_table(file), job.name, schema))
+            for job in jobs:
+                writer.write_table(_fitted(job.read(name), job.name, schema))
 
     target.write(f"{name}.parquet", save)
+
+
+def _common_schema(name: Table, jobs: Sequence[Job]) -> pa.Schema:
+    """Every column that a table has in any of the jobs, behind the job's name."""
+    schemas = [_plain(pq.read_schema(job.record.path(f"{name}.parquet"))) for job in jobs]
+    return pa.unify_schemas(schemas, promote_options="permissive").insert(0, pa.field("job", pa.string()))
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
@@ -266,15 +276,13 @@ def _plain(schema: pa.Schema) -> pa.Schema:
 
 def _fitted(table: pa.Table, job: str, schema: pa.Schema) -> pa.Table:
     """A job's table with all columns of the schema, empty where it lacks one."""
-    rows = table.num_rows
-    columns = [
-        pa.array([job] * rows, pa.string())
-        if field.name == "job"
-        else table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(rows, field.type)
-        for field in schema
-    ]
+    known = dict(zip(table.column_names, table.columns, strict=True)) | {"job": pa.repeat(job, table.num_rows)}
+    columns = []
+    for field in schema:
+        column = known.get(field.name)
+        if column is None:
+            column = pa.nulls(table.num_rows, field.type)
+        columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.table(columns, schema=schema)
 
 
@@ -326,20 +334,25 @@ def _differing(flat: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
     """Every unit of every condition once, with a note for those whose numbers could not be worked out."""
-    tables = [_own_units(job) for job in jobs if "units" in job.tables]
-    if not tables:
+    having = [job for job in jobs if "units" in job.tables]
+    if not having:
         return pd.DataFrame(), []
-    rows = pd.concat(tables, ignore_index=True)
+    rows = _own_units(having)
     notes: list[str] = []
     parts = []
+    known = {job.name: job for job in jobs}
+    read: tuple[frozenset[str], dict[Unit, dict[int, Ended]]] = (frozenset(), {})
     for _, found in rows.groupby(["condition", *UNIT], sort=True, dropna=False):
         if len(found) == 1:
             parts.append(found)
             continue
-        together = [job for job in jobs if job.name in set(found["job"])]
+        names = frozenset(found["job"])
+        together = [known[name] for name in found["job"]]
+        if names != read[0]:  # units of the same jobs stand together: their records are read once
+            read = names, _ended(together)
         unit = _unit(found.iloc[0][UNIT].tolist())
         try:
-            parts.append(_pooled(str(found.iloc[0]["condition"]), unit, together))
+            parts.append(_pooled(str(found.iloc[0]["condition"]), unit, together, read[1][unit]))
         except InputError as error:
             notes.append(f"{unit}: the restarts of {len(together)} jobs were not put together ({error})")
     if not parts:
@@ -359,8 +372,9 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
     settings = NullSettings(**same[0].config["nulls"])
     own = Own(f"not available: {len(found)} units", units=len(found))
-    if len(found) <= results.OWN_UNITS:  # with many, reading each one's restarts would take hours besides
-        own = _own([_ended(unit, same) for unit in found], settings)
+    if len(found) <= results.OWN_UNITS:
+        ended = _ended(same)
+        own = _own([ended[unit] for unit in found], settings)
     tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
     decided = decide(tokens, embeddings, own)
     changed = [results.rejudged(row, decision) for row, decision in zip(rows, decided, strict=True)]
@@ -383,11 +397,13 @@ def _null(row: Mapping[Any, Any], name: str, settings: NullSettings) -> Null:
     return Null(row[name], mean, low, high, p, settings.displacements, "greater")
 
 
-def _own_units(job: Job) -> pd.DataFrame:
-    table = job.record.table("units")
-    summary = job.summary
-    named = {"job": job.name, "condition": summary["condition"], "prior": summary["prior"], "jobs": 1.0}
-    return _with(table, named, first=True)
+def _own_units(jobs: Sequence[Job]) -> pd.DataFrame:
+    """The rows of all jobs, a unit of several jobs several times."""
+    schema = _common_schema("units", jobs)
+    whole = pa.concat_tables([_fitted(job.read("units"), job.name, schema) for job in jobs])
+    table = whole.to_pandas().astype({"layer": "Int64"})
+    named = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in ("condition", "prior")}
+    return _with(table, {"job": table["job"], **named, "jobs": 1.0}, first=True).copy()  # in one piece
 
 
 def _with(table: pd.DataFrame, columns: Mapping[str, Any], *, first: bool = False) -> pd.DataFrame:
@@ -411,11 +427,11 @@ def _shares(units: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
+def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[int, Ended]) -> pd.DataFrame:
     """One unit whose restarts lie in several jobs, measured as if one job had run them; a seed counts once."""
     config = jobs[0].config
     subject = shared(**config["subject"])
-    restarts = _restarts(unit, jobs)
+    restarts = _restarts(ended)
     decoder, settings = Decoder(subject.embedding_matrix), NullSettings(**config["nulls"])
     total = restarts.final.shape[:2].numel()
     pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
@@ -432,31 +448,26 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job]) -> pd.DataFrame:
     return pd.DataFrame([row]).astype({"layer": "Int64"})
 
 
-def _restarts(unit: Unit, jobs: Sequence[Job]) -> Restarts:
-    """A unit's restarts from several records, ordered by seed."""
-    found = _ended(unit, jobs)
-    rows = [found[seed] for seed in sorted(found)]
+def _restarts(ended: Mapping[int, Ended]) -> Restarts:
+    """A unit's restarts, ordered by seed."""
+    rows = [ended[seed] for seed in sorted(ended)]
     before, after = (torch.tensor([getattr(row, name) for row in rows], dtype=torch.float64) for name in ENDS)
     frozen = torch.tensor([row.frozen for row in rows])
     initial, final = torch.stack([row.initial for row in rows]), torch.stack([row.final for row in rows])
     return Restarts(initial, final, before, after, frozen)
 
 
-def _ended(unit: Unit, jobs: Sequence[Job]) -> dict[int, Ended]:
-    """A unit's restarts by seed; a seed that several jobs ran counts once."""
-    found: dict[int, Ended] = {}
+def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
+    """Each unit's restarts by seed, every record read once; a seed that several jobs ran counts once."""
+    found: dict[Unit, dict[int, Ended]] = {}
     for job in jobs:
-        restarts = job.record.table("restarts").to_dict("records")
-        own = [number for number, row in enumerate(restarts) if _unit([row[key] for key in UNIT]) == unit]
-        if not own:
-            continue
+        restarts = job.record.table("restarts")
         saved, tokens = _embeddings(job), job.record.table("tokens")["token_id"].to_numpy()
         ids = torch.from_numpy(tokens.reshape(len(restarts), -1).copy())
-        for number in own:
-            row = restarts[number]
+        for number, row in enumerate(restarts.to_dict("records")):
             ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
             ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends)
-            found.setdefault(int(row["seed"]), ended)
+            found.setdefault(_unit([row[key] for key in UNIT]), {}).setdefault(int(row["seed"]), ended)
     return found
 
 

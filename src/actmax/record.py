@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
 from filelock import FileLock, Timeout
 
 from actmax.errors import BusyError, InputError
@@ -67,6 +68,15 @@ def job_hash(identity: Mapping[str, Any]) -> str:
     """Names the work: sha256 over the canonical JSON of whatever identifies it, and the record's version."""
     text = json.dumps({"record": VERSION, **identity}, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def from_yaml(text: str) -> Any:
+    """What a YAML text says; by libyaml where PyYAML has it, ten times as fast as without.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 @dataclass(frozen=True)

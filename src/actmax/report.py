@@ -76,11 +76,18 @@ def show_tuning(record: Record, summary: dict[str, Any], console: Console) -> No
         console.print(f"[bold]Left out.[/bold] {escape(said)}", highlight=False)
 
 
+def _table(title: str, heads: Sequence[str], left: Sequence[str]) -> Table:
+    """A table with its columns; those of words stand to the left."""
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    for name in heads:
+        table.add_column(name, justify="left" if name in left else "right")
+    return table
+
+
 def context_table(contexts: pd.DataFrame) -> Table:
     """The highest contexts of each unit; the token that they stand for is between brackets."""
-    table = Table(title="Where the units are highest", box=box.SIMPLE_HEAD)
-    for name in ("unit", "activation", "context", "file"):
-        table.add_column(name, justify="right" if name == "activation" else "left")
+    heads = ("unit", "activation", "context", "file")
+    table = _table("Where the units are highest", heads, ("unit", "context", "file"))
     for row in contexts.head(UNITS_SHOWN).to_dict("records"):
         before, token, after = (visible(str(row[name])) for name in ("before", "token", "after"))
         text = f"{escape(before)}[bold]{escape('[' + token + ']')}[/bold]{escape(after)}"
@@ -92,14 +99,12 @@ def context_table(contexts: pd.DataFrame) -> Table:
 
 def share_table(shares: pd.DataFrame, decoders: pd.DataFrame) -> Table:
     """A row per site and layer: how many units are tuned, and how well all of them together decode the category."""
-    table = Table(
-        title="Tuned units and decoders by layer",
-        caption="tuned: Benjamini-Hochberg over all units; shuffled: mean share under shuffled labels, corrected per\n"
-        "layer; accuracy on held-out words, in brackets 95 % of what shuffled labels give",
-        box=box.SIMPLE_HEAD,
+    heads = ("site", "layer", "tuned", "share", "shuffled", "separated", "accuracy")
+    table = _table("Tuned units and decoders by layer", heads, ("site",))
+    table.caption = (
+        "tuned: Benjamini-Hochberg over all units; shuffled: mean share under shuffled labels, corrected per\n"
+        "layer; accuracy on held-out words, in brackets 95 % of what shuffled labels give"
     )
-    for name in ("site", "layer", "tuned", "share", "shuffled", "separated", "accuracy"):
-        table.add_column(name, justify="left" if name == "site" else "right")
     layers = decoders[decoders["scope"] == "layer"]
     rows = shares[shares["scope"] == "layer"].merge(layers, on=["site", "layer"], suffixes=("", "_decoder"))
     for row in rows.head(ROWS_SHOWN).to_dict("records"):
@@ -119,9 +124,8 @@ def share_table(shares: pd.DataFrame, decoders: pd.DataFrame) -> Table:
 
 def example_table(examples: pd.DataFrame, units: pd.DataFrame, summary: dict[str, Any]) -> Table:
     """The most strongly tuned units, each with its words of the highest and of the lowest activation."""
-    table = Table(title="The most strongly tuned units and their words", box=box.SIMPLE_HEAD)
-    for name in ("unit", "t", "d", "highest", "lowest"):
-        table.add_column(name, justify="right" if name in ("t", "d") else "left")
+    heads = ("unit", "t", "d", "highest", "lowest")
+    table = _table("The most strongly tuned units and their words", heads, ("unit", "highest", "lowest"))
     known = units.set_index(["site", "layer", "index"])
     for _, rows in list(examples.groupby("unit", sort=True))[:TOP_SHOWN]:
         words = rows.sort_values("rank")
@@ -192,14 +196,13 @@ def show_sweep(found: Collected, console: Console | None = None) -> None:
 def layer_table(layers: pd.DataFrame) -> Table:
     """A row per site and layer: means over units, each beside its null's."""
     several = len(set(layers["condition"])) > 1
-    table = Table(title="Means over units, by layer; in brackets the null's mean", box=box.SIMPLE_HEAD)
+    names = ("site", "layer", "units", "restarts", "activation", "unique", "kept", "shared", "moves")
+    heads = (("condition",) if several else ()) + names
+    table = _table("Means over units, by layer; in brackets the null's mean", heads, ("site", "condition"))
     table.caption = (
         "unique: different tokens; kept: positions that decode as their initial noise; shared: tokens that two\n"
         "restarts have in common; moves: cosine of two restarts' displacements, positions matched"
     )
-    names = ("site", "layer", "units", "restarts", "activation", "unique", "kept", "shared", "moves")
-    for name in (("condition",) if several else ()) + names:
-        table.add_column(name, justify="left" if name in ("site", "condition") else "right")
     for row in layers.head(ROWS_SHOWN).to_dict("records"):
         cells = [
             str(row["site"]),
@@ -224,15 +227,14 @@ def _condition(row: dict[str, Any]) -> str:
 
 def ladder_table(rungs: pd.DataFrame) -> Table:
     """A row per site and prior: what it bought, and what it cost."""
-    table = Table(title="Priors side by side: means over units; in brackets the null's mean", box=box.SIMPLE_HEAD)
+    heads = ("site", "prior", "seconds", "z optimum", "z snapped", "nats", "shared", "moves")
+    table = _table("Priors side by side: means over units; in brackets the null's mean", heads, ("site", "prior"))
     table.caption = (
         "z: activation against random tokens, of the optimum and once snapped to its tokens\n"
         "(± standard error over units); nats: cross-entropy per snapped token, in brackets what the\n"
         "initial noise decodes to; shared, moves: agreement of restarts in tokens and in embedding\n"
         "space; * on the Pareto front of z snapped and shared tokens"
     )
-    for name in ("site", "prior", "seconds", "z optimum", "z snapped", "nats", "shared", "moves"):
-        table.add_column(name, justify="left" if name in ("site", "prior") else "right")
     for row in rungs.to_dict("records"):
         table.add_row(
             str(row["site"]),
@@ -250,15 +252,14 @@ def ladder_table(rungs: pd.DataFrame) -> Table:
 def method_table(methods: pd.DataFrame) -> Table:
     """A row per site and method: what it finds in tokens."""
     several = "; means over units" if max(methods["units"].tolist()) > 1 else ""
-    table = Table(title=f"What each method finds in tokens{several}", box=box.SIMPLE_HEAD)
+    heads = ("site", "method", "passes", "mean", "best", "random", "z", "best z", "nats", "shared")
+    table = _table(f"What each method finds in tokens{several}", heads, ("site", "method"))
     table.caption = (
         "snapped: the optimum of a free embedding, decoded; passes: forward passes of a restart, a backward pass\n"
         "counted as one; mean, best: activation over restarts, random: of random tokens; z: of both, in standard\n"
         "deviations of one random sequence; nats: cross-entropy per token (random tokens'); shared: tokens that two\n"
         "restarts have in common (their null's)"
     )
-    for name in ("site", "method", "passes", "mean", "best", "random", "z", "best z", "nats", "shared"):
-        table.add_column(name, justify="left" if name in ("site", "method") else "right")
     for row in methods.to_dict("records"):
         table.add_row(
             str(row["site"]),

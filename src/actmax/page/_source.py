@@ -16,7 +16,7 @@ import yaml
 
 from actmax.errors import InputError
 from actmax.page._blocks import Block, Figure, Missing, Section
-from actmax.record import Record, Status, Table
+from actmax.record import Record, Status, Table, from_yaml
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Source:
         return self.record.path(name).read_text(encoding="utf-8")
 
     def _mapping(self, text: str) -> dict[str, Any]:
-        found = yaml.safe_load(text)
+        found = from_yaml(text)
         if text and not isinstance(found, dict):
             raise ValueError("not a mapping")
         return found or {}
@@ -150,7 +150,7 @@ class Source:
         """What reproduces the job; empty where the record doesn't say."""
         file = self.record.path(".hydra/overrides.yaml")
         try:
-            overrides = yaml.safe_load(file.read_text(encoding="utf-8"))
+            overrides = from_yaml(file.read_text(encoding="utf-8"))
             return (
                 shlex.join(["actmax", "hydra.mode=RUN", *overrides])
                 if self._swept

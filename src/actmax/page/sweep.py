@@ -33,7 +33,7 @@ from actmax.page._blocks import (
 from actmax.page._html import render
 from actmax.page._source import Source, present
 from actmax.page._units import headline, histogram, plain_verdict, unit_table
-from actmax.record import Record
+from actmax.record import Record, from_yaml
 from actmax.reproducibility import VERDICTS
 
 JOBS = 24
@@ -326,7 +326,7 @@ def _made(source: Source) -> list[Block]:
     file = source.record.path("multirun.yaml")
     try:
         text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        content = from_yaml(text)
         overrides = content["hydra"]["overrides"]["task"]
         # the rest of Hydra's own part is its help and its logging
         content["hydra"] = {key: content["hydra"][key] for key in SWEEP_KEYS if key in content["hydra"]}
