@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import torch
 
 from actmax.architecture import Unit
-from actmax.maximization import Objective
+from actmax.objective import Objective
 from actmax.search import Alphabet, Evaluate, Oracle
 from actmax.search._moves import Moves
 from actmax.subject import load

@@ -9,7 +9,8 @@ from lightning import Trainer
 from actmax.architecture import Unit
 from actmax.callbacks import Checkpoint, Measures, Progress, Trajectory
 from actmax.decoding import Decoder
-from actmax.maximization import Maximization, Objective, Row
+from actmax.maximization import Maximization
+from actmax.objective import Objective, Row
 from actmax.optimizee import initial, scaled
 from actmax.record import Record
 from actmax.subject import Subject

@@ -27,7 +27,7 @@ from actmax.gap import (
     predictive,
     random_tokens,
 )
-from actmax.maximization import Objective
+from actmax.objective import Objective
 from actmax.reproducibility import Restarts
 from actmax.subject import Subject
 

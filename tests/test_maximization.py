@@ -9,7 +9,8 @@ from lightning import Trainer
 from torch import Tensor
 
 from actmax.architecture import Unit
-from actmax.maximization import Maximization, Objective, Row, by_unit
+from actmax.maximization import Maximization
+from actmax.objective import Objective, Row, by_unit
 from actmax.optimizee import initial, scaled
 from actmax.priors import L2
 from actmax.subject import Subject, load

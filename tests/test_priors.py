@@ -22,7 +22,8 @@ from actmax import config, priors
 from actmax.architecture import Unit
 from actmax.decoding import Vocabulary
 from actmax.errors import InputError
-from actmax.maximization import LAST, Maximization, Objective, Row
+from actmax.maximization import Maximization
+from actmax.objective import LAST, Objective, Row
 from actmax.optimizee import Direct, Mixture, Parameterization, Principal, initial, scaled
 from actmax.priors import L2, PRIORS, Fluency, Manifold, Norm, Prior, Seen, Smooth, coefficients
 from actmax.subject import Subject, load

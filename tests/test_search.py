@@ -19,7 +19,7 @@ from actmax import gap, run
 from actmax.architecture import Unit, geometry
 from actmax.errors import InputError
 from actmax.gap import GapSettings
-from actmax.maximization import Objective, Row
+from actmax.objective import Objective, Row
 from actmax.record import Record
 from actmax.search import (
     Alphabet,

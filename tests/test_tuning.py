@@ -25,12 +25,13 @@ from actmax.comparison.regrouped import regrouped_welch
 from actmax.errors import InputError
 from actmax.subject import Place, Subject, load
 from actmax.tuning import analysis
-from actmax.tuning.activations import Reader, Store, name_of, trainer
+from actmax.tuning.activations import Reader, Texts, trainer
 from actmax.tuning.analysis import Tuning, analyse
 from actmax.tuning.headlines import statement, summarize
 from actmax.tuning.heatmap import Scale, encoded, heat_map, terminal, text_of
 from actmax.tuning.plan import Settings, Words, make_plan, words_of
-from actmax.tuning.tokens import Batches, Texts, begin_token, encode, tokens_of
+from actmax.tuning.store import Store, name_of
+from actmax.tuning.tokens import Batches, begin_token, encode, tokens_of
 from actmax.tuning.words import Context, Data, Sample, Skips
 from cli import Actmax
 

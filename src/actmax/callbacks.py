@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from actmax.architecture import Unit
 from actmax.comparison import BeforeAfter, before_after
 from actmax.decoding import Decoder
-from actmax.maximization import Maximization, by_unit
+from actmax.maximization import Maximization
+from actmax.objective import by_unit
 from actmax.record import Record
 from actmax.reproducibility import InitRetention, Restarts, UniqueTokens
 from actmax.subject import Place

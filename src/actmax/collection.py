@@ -28,7 +28,7 @@ from actmax.decoding import Decoder
 from actmax.errors import InputError
 from actmax.gap import GapSettings
 from actmax.ladder import SEARCHES, by_method, ladder, methods
-from actmax.maximization import Objective
+from actmax.objective import Objective
 from actmax.record import Record, Status, Table, from_yaml, now
 from actmax.reproducibility import (
     PRIMARY,
@@ -59,6 +59,8 @@ HEADLINE = {
 GAPS = ("random_activation_mean", "activation_snapped_mean", "z_final", "z_snapped", "z_retokenised")
 """Of the decode gap: means over units say where the gain dies."""
 ENDS = ("activation_initial", "activation_final")
+ROW_GROUP = 100_000
+"""Rows that are written at a time."""
 STATES = ("complete", "failed", "interrupted", "running", "died")
 
 
@@ -86,7 +88,17 @@ class Job:
         return [name for name in get_args(Table) if f"{name}.parquet" in files]
 
     def read(self, name: Table) -> pa.Table:
-        """One of them, whole; not by pyarrow's dataset, which takes five times as long to open a small file."""
+        """One of them, whole; not by pyarrow's dataset, which takes longer to open a small file than to read it."""
+        if name == "units":
+            return self._units
+        return self._read(name)
+
+    @cached_property
+    def _units(self) -> pa.Table:
+        """A few rows, and the widest of all tables: read once."""
+        return self._read("units")
+
+    def _read(self, name: Table) -> pa.Table:
         return pq.ParquetFile(self.record.path(f"{name}.parquet")).read(use_threads=False)
 
 
@@ -251,15 +263,21 @@ def _embeddings(job: Job) -> dict[str, torch.Tensor]:
 
 
 def _concatenate(target: Record, name: Table, jobs: Sequence[Job]) -> None:
-    """One table of all jobs, a job at a time, so that memory stays flat."""
+    """One table of all jobs, a few jobs at a time, so that memory stays flat."""
     if not jobs:
         return
     schema = _common_schema(name, jobs)
 
     def save(path: Path) -> None:
         with pq.ParquetWriter(path, schema) as writer:
+            waiting: list[pa.Table] = []
             for job in jobs:
-                writer.write_table(_fitted(job.read(name), job.name, schema))
+                waiting.append(_fitted(job.read(name), job.name, schema))
+                if sum(len(table) for table in waiting) >= ROW_GROUP:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
 
     target.write(f"{name}.parquet", save)
 

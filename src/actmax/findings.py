@@ -15,7 +15,7 @@ from actmax import results
 from actmax.architecture import Unit
 from actmax.decoding import Decoder
 from actmax.gap import GapSettings
-from actmax.maximization import Objective, by_unit
+from actmax.objective import Objective, by_unit
 from actmax.record import Record
 from actmax.reproducibility import Displaced, NullSettings, Restarts, redraw
 from actmax.search import Alphabet, Found, front_of, weight_of

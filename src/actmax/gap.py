@@ -16,7 +16,7 @@ from torch import Tensor
 
 from actmax.architecture import Unit
 from actmax.decoding import BLOCK, Decoder
-from actmax.maximization import LAST, Objective, own_activations
+from actmax.objective import LAST, Objective, own_activations
 from actmax.reproducibility import Null, Restarts, against, stream
 from actmax.subject import Subject
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from actmax.comparison import Simulation
 from actmax.decoding import Decoder
 from actmax.examples import Examples, beside_optimum
 from actmax.gap import NO_GAIN, RETOKENISE, SNAP, STAGES, SURVIVES, Gap, GapSettings
-from actmax.maximization import Maximization, Objective, by_unit
+from actmax.objective import Objective, by_unit
 from actmax.record import Record
 from actmax.reproducibility import (
     AGREEMENT,
@@ -38,11 +38,14 @@ from actmax.reproducibility import (
 )
 from actmax.subject import Place, Subject
 from actmax.tuning import headlines
-from actmax.tuning.activations import Store
 from actmax.tuning.analysis import Tuning
 from actmax.tuning.heatmap import HeatMap, Scale
+from actmax.tuning.store import Store
 from actmax.tuning.tokens import Encoding
 from actmax.tuning.words import BUILT_IN, BUILT_IN_ZIPF, Data
+
+if TYPE_CHECKING:
+    from actmax.maximization import Maximization  # Lightning takes seconds, and a report needs none of it
 
 log = logging.getLogger(__name__)
 

@@ -40,7 +40,8 @@ from actmax.decoding import Vocabulary
 from actmax.errors import InputError, JobError
 from actmax.gap import GapSettings
 from actmax.job import Work, run_job
-from actmax.maximization import Maximization, Objective, Row
+from actmax.maximization import Maximization
+from actmax.objective import Objective, Row
 from actmax.optimizee import Parameterization
 from actmax.priors import PRIORS
 from actmax.ranks import Rank, Together
@@ -50,9 +51,10 @@ from actmax.search import Found, SearchSettings, search, spreads
 from actmax.subject import Place, Subject, shared
 from actmax.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.tuning import activations, analysis, heatmap, words
-from actmax.tuning.activations import Reader, Store
+from actmax.tuning.activations import Reader, Texts
 from actmax.tuning.plan import Settings, words_of
-from actmax.tuning.tokens import Texts, begin_token, encode
+from actmax.tuning.store import Store
+from actmax.tuning.tokens import begin_token, encode
 from actmax.weights import cache_folder
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from actmax import gap
 from actmax.architecture import Unit
-from actmax.maximization import LAST, Objective, own_activations
+from actmax.objective import LAST, Objective, own_activations
 from actmax.search import _prefixes
 from actmax.search._alphabet import Alphabet, Ids
 from actmax.search._front import Point

@@ -15,7 +15,7 @@ from torch import Tensor
 from actmax import gap
 from actmax.architecture import Unit
 from actmax.gap import GapSettings
-from actmax.maximization import Objective, Row
+from actmax.objective import Objective, Row
 from actmax.search._alphabet import Alphabet, Ids
 from actmax.search._front import Point, front_of
 from actmax.search._methods import METHODS, SearchSettings

@@ -2,98 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from lightning import Callback, LightningModule, Trainer
-from numpy import ndarray
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from actmax.architecture import Geometry
-from actmax.subject import Place, Subject
-from actmax.tuning.tokens import Batch
+from actmax.subject import Subject
+from actmax.tuning.store import Store
+from actmax.tuning.tokens import Batch, Batches, Encoded
 
 VECTORS = ("last", "mean")
-
-
-def name_of(place: Place) -> str:
-    """A place as `SITE.LAYER`."""
-    site, layer = place
-    return site if layer is None else f"{site}.{layer}"
-
-
-class Store:
-    """The activations of all samples, an array per site and layer.
-
-    Where they are more than a job may hold in memory, each array is a NumPy file, mapped, and at most one is read at a
-    time. It is a context manager: the files are deleted at its end, unless they are to be kept.
-
-    Args:
-        geometry: of the subject.
-        places: pairs of site and layer.
-        samples: rows.
-        memory: bytes above which the arrays go to disk.
-        folder: where to.
-        keep: leave them there, whether or not they would have fitted.
-        dtype: of the arrays.
-    """
-
-    def __init__(
-        self,
-        geometry: Geometry,
-        places: Sequence[Place],
-        samples: int,
-        *,
-        memory: float | int,
-        folder: Path,
-        keep: bool = False,
-        dtype: str = "float32",
-    ) -> None:
-        self.places = tuple(places)
-        self.folder, self.keep = folder, keep
-        widths = {place: geometry.width(place[0]) for place in self.places}
-        self.bytes = samples * sum(widths.values()) * np.dtype(dtype).itemsize
-        self.on_disk = keep or self.bytes > memory
-        if self.on_disk:
-            folder.mkdir(parents=True, exist_ok=True)
-        shapes = {place: (samples, width) for place, width in widths.items()}
-        self._arrays: dict[Place, ndarray] = {}
-        for place, shape in shapes.items():
-            if self.on_disk:
-                # a new file reads as zeros, and its pages are written out again as others are needed
-                np.lib.format.open_memmap(self._file(place), mode="w+", dtype=dtype, shape=shape).flush()
-            else:
-                self._arrays[place] = np.zeros(shape, dtype=dtype)
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._arrays.clear()
-        if self.on_disk and not self.keep:
-            shutil.rmtree(self.folder)
-
-    def _file(self, place: Place) -> Path:
-        return self.folder / f"{name_of(place)}.npy"
-
-    def __getitem__(self, place: Place) -> Float[ndarray, "samples width"]:
-        return self._arrays[place] if not self.on_disk else np.load(self._file(place), mmap_mode="r")
-
-    def add(self, place: Place, samples: Sequence[int], values: Float[ndarray, "texts width"]) -> None:
-        """Adds to some samples' rows; a sample may be named more than once."""
-        array = np.load(self._file(place), mmap_mode="r+") if self.on_disk else self._arrays[place]
-        np.add.at(array, list(samples), values)
 
 
 def word_vectors(
@@ -200,3 +128,25 @@ def trainer(*, accelerator: str = "auto", folder: Path | None = None) -> Trainer
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+class Texts(LightningDataModule):
+    """The texts of a job, batched by length.
+
+    Args:
+        texts: what `encode` gave.
+        tokens: the most tokens of a batch.
+        padding: how many tokens shorter than its batch's longest a text may be.
+    """
+
+    def __init__(self, texts: Sequence[Encoded], *, tokens: int = 1024, padding: int = 0) -> None:
+        super().__init__()
+        self.batches = Batches(texts, tokens=tokens, padding=padding)
+
+    def predict_dataloader(self) -> Any:
+        """The batches, longest texts first: what does not fit in memory fails at once."""
+        return DataLoader(self.batches, batch_size=None, shuffle=False)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Brings what the subject reads to its device."""
+        return replace(batch, ids=batch.ids.to(device), word=batch.word.to(device))

@@ -16,9 +16,9 @@ from actmax.comparison import Comparison, compare, concordance, correct
 from actmax.comparison.layers import Products, decode_products, products
 from actmax.comparison.regrouped import Regrouped, regrouped_welch
 from actmax.subject import Place
-from actmax.tuning.activations import Store
 from actmax.tuning.plan import Plan, Settings, Words, make_plan
 from actmax.tuning.replication import Progress, replication
+from actmax.tuning.store import Store
 from actmax.tuning.words import FEWEST
 
 CORRECTED = ("bonferroni", "bh")

@@ -13,8 +13,8 @@ from numpy import ndarray
 from actmax.comparison import correct
 from actmax.comparison.regrouped import Regrouped
 from actmax.subject import Place
-from actmax.tuning.activations import Store
 from actmax.tuning.plan import Plan
+from actmax.tuning.store import Store
 
 Progress = Callable[[Iterable[Place], str], Iterable[Place]]
 """Passes places on and shows how far it is; the text says with what."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from actmax.errors import InputError
 from actmax.subject import Subject
@@ -198,25 +196,3 @@ def collated(texts: Sequence[Encoded]) -> Batch:
     for row, text in enumerate(texts):
         word[row, list(text.word)] = True
     return Batch(ids, word, torch.tensor([text.sample for text in texts]), tuple(text.share for text in texts))
-
-
-class Texts(LightningDataModule):
-    """The texts of a job, batched by length.
-
-    Args:
-        texts: what `encode` gave.
-        tokens: the most tokens of a batch.
-        padding: how many tokens shorter than its batch's longest a text may be.
-    """
-
-    def __init__(self, texts: Sequence[Encoded], *, tokens: int = 1024, padding: int = 0) -> None:
-        super().__init__()
-        self.batches = Batches(texts, tokens=tokens, padding=padding)
-
-    def predict_dataloader(self) -> Any:
-        """The batches, longest texts first: what does not fit in memory fails at once."""
-        return DataLoader(self.batches, batch_size=None, shuffle=False)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """Brings what the subject reads to its device."""
-        return replace(batch, ids=batch.ids.to(device), word=batch.word.to(device))
