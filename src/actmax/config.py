@@ -313,9 +313,9 @@ class TuningConfig:
     data: str = "nouns_verbs"
     """`nouns_verbs` (built in), or a path: a CSV (word,category[,pair][,context]), a CoNLL-U file, a folder of them."""
     group_0: str | None = None
-    """A category of a CSV; of CoNLL-U what a word must be: `upos=NOUN`, `Number=Sing`, `meta.KEY=VALUE`."""
+    """Of a CSV a category (null: the first of two by name); of CoNLL-U a condition: `upos=NOUN`, `meta.KEY=VALUE`."""
     group_1: str | None = None
-    """The same for group 1; differences are group 1 minus group 0."""
+    """The same of group 1 (null: the other category); differences are group 1 minus group 0."""
     pair: str | None = None
     """CoNLL-U: what partners share, `lemma` or `meta.KEY`, where words are really paired."""
     template: str = " {word}"
