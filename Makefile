@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # COVERAGE=1 measures and prints it for the fast tests (.ci/run does); they take half as long again
 COV := $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
-.PHONY: setup demo test fast test-all lint lock clean
+.PHONY: setup demo test fast test-all lint docs lock clean
 
 setup: $(VENV)/.installed
 
@@ -31,9 +31,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+docs: setup ## the pages as a site, in site/; broken links fail it
+	$(BIN)/python scripts/reference.py --check
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+
 lock: setup ## renews constraints.txt; torch stays at the version named here (docs/design.md says why)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade \
 		--constraint constraints.in pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis .coverage*

