@@ -24,7 +24,7 @@ fast: setup
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto $(COV)
 
 test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment
-	$(BIN)/python -m pytest -m slow --durations=30
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile --durations=30
 
 lint: setup
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ docs: setup ## the pages as a site, in site/; broken links fail it
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 lock: setup ## renews constraints.txt; torch stays at the version named here (docs/design.md says why)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate --upgrade \
 		--constraint constraints.in pyproject.toml --output-file constraints.txt
 
 clean:
