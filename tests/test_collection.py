@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from actmax.collection import collect
+from actmax import collection
+from actmax.collection import Job, collect
 from actmax.errors import InputError
 from actmax.record import VERSION, Record
 from actmax.report import main
@@ -63,6 +65,22 @@ def test_works_with_half_of_it_missing(swept: Path) -> None:
         "died": 1,
     }
     assert found.units.loc[0, "restarts"] == 2
+
+
+def test_each_table_is_read_once_and_twice_where_it_is_not_held(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, read = Counter(), Job._read
+    monkeypatch.setattr(Job, "_read", lambda job, name: (reads.update([(job.name, name)]), read(job, name))[1])
+    held = collect(swept)
+    written = {file.name: pd.read_parquet(file) for file in swept.glob("*.parquet")}
+    assert set(reads.values()) == {1}
+    reads.clear()
+    monkeypatch.setattr(collection, "HELD", 0)
+    monkeypatch.setattr(collection, "ROW_GROUP", 1)
+    again = collect(swept)
+    assert min(reads.values()) >= 2
+    pd.testing.assert_frame_equal(held.units, again.units)
+    for file, table in written.items():
+        pd.testing.assert_frame_equal(table, pd.read_parquet(swept / file))
 
 
 def test_other_conditions_stay_apart(swept: Path, actmax: Actmax) -> None:

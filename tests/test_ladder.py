@@ -57,6 +57,7 @@ def test_front_against_a_loop() -> None:
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_a_sweep_over_priors_ends_in_a_table_and_a_figure(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax("-m", *TINY, "prior=none,l2,simplex", "unit=residual,neuron", "page=true")
         assert ran.code == 0, ran.err

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -59,6 +59,8 @@ HEADLINE = {
 GAPS = ("random_activation_mean", "activation_snapped_mean", "z_final", "z_snapped", "z_retokenised")
 """Of the decode gap: means over units say where the gain dies."""
 ENDS = ("activation_initial", "activation_final")
+HELD = 2**28
+"""Bytes of tables, as they lie on disk, that are held from the check to the writing; what is beyond is read twice."""
 ROW_GROUP = 100_000
 """Rows that are written at a time."""
 STATES = ("complete", "failed", "interrupted", "running", "died")
@@ -80,6 +82,8 @@ class Job:
     """Of a complete job; else empty."""
     config: Mapping[str, Any]
     """Resolved; empty where the job left none."""
+    held: dict[str, pa.Table] = field(default_factory=dict)
+    """Tables that were read already."""
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -88,17 +92,19 @@ class Job:
         return [name for name in get_args(Table) if f"{name}.parquet" in files]
 
     def read(self, name: Table) -> pa.Table:
-        """One of them, whole; not by pyarrow's dataset, which takes longer to open a small file than to read it."""
-        if name == "units":
-            return self._units
-        return self._read(name)
+        """One of them, whole."""
+        return self.held[name] if name in self.held else self._read(name)
 
-    @cached_property
-    def _units(self) -> pa.Table:
-        """A few rows, and the widest of all tables: read once."""
-        return self._read("units")
+    def check(self, *, hold: bool) -> int:
+        """Reads all of them, and returns their bytes on disk; they are held for the next who asks, or not."""
+        for name in self.tables:
+            table = self._read(name)
+            if hold:
+                self.held[name] = table
+        return sum(self.record.path(f"{name}.parquet").stat().st_size for name in self.tables)
 
     def _read(self, name: Table) -> pa.Table:
+        # not pyarrow's dataset, which takes longer to open a small file than to read it
         return pq.ParquetFile(self.record.path(f"{name}.parquet")).read(use_threads=False)
 
 
@@ -210,11 +216,15 @@ def _passes(job: Job) -> tuple[float, float]:
 
 def _jobs(folder: Path) -> tuple[list[Job], list[tuple[str, str]]]:
     """The readable records, and those that are not, with the reason."""
-    jobs, left_out = [], []
+    jobs, left_out, size = [], [], 0
     for place in sorted(_folders(folder)):
         name = str(place.relative_to(folder))
         try:
-            jobs.append(_job(name, Record(place)))
+            job = _job(name, Record(place))
+            if job.state == "complete":
+                size += job.check(hold=size < HELD)
+                _restart_count(job)
+            jobs.append(job)
         except InputError as error:
             left_out.append((name, f"{error.value}: {error.allowed}"))
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, yaml.YAMLError) as error:
@@ -230,7 +240,7 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _job(name: str, record: Record) -> Job:
-    """A record, once all that it holds has been read; a record that still runs may lack everything."""
+    """A record; one that still runs may lack everything."""
     status = record.status()
     if status is None:
         raise ValueError("its status went away")
@@ -238,19 +248,13 @@ def _job(name: str, record: Record) -> Job:
     file = record.path("config.yaml")
     config = from_yaml(file.read_text(encoding="utf-8")) if file.exists() else {}
     summary = record.summary() if state == "complete" else {}
-    job = Job(name, record, status, state, summary, config)
-    if state == "complete":
-        for table in job.tables:
-            job.read(table)
-        _restart_count(job)
-    return job
+    return Job(name, record, status, state, summary, config)
 
 
 def _restart_count(job: Job) -> None:
     """Refuses a record whose tables do not belong together."""
     if "restarts" in job.tables:
-        restarts = pq.read_metadata(job.record.path("restarts.parquet")).num_rows
-        tokens = pq.read_metadata(job.record.path("tokens.parquet")).num_rows
+        restarts, tokens = (len(job.read(name)) for name in ("restarts", "tokens"))
         if not restarts or tokens % restarts or len(_embeddings(job)["final"]) != restarts:
             raise ValueError("its tables are of different lengths")
 
@@ -284,8 +288,12 @@ def _concatenate(target: Record, name: Table, jobs: Sequence[Job]) -> None:
 
 def _common_schema(name: Table, jobs: Sequence[Job]) -> pa.Schema:
     """Every column that a table has in any of the jobs, behind the job's name."""
-    schemas = [_plain(pq.read_schema(job.record.path(f"{name}.parquet"))) for job in jobs]
+    schemas = [_plain(_schema(job, name)) for job in jobs]
     return pa.unify_schemas(schemas, promote_options="permissive").insert(0, pa.field("job", pa.string()))
+
+
+def _schema(job: Job, name: Table) -> pa.Schema:
+    return job.held[name].schema if name in job.held else pq.read_schema(job.record.path(f"{name}.parquet"))
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
@@ -296,11 +304,11 @@ def _fitted(table: pa.Table, job: str, schema: pa.Schema) -> pa.Table:
     """A job's table with all columns of the schema, empty where it lacks one."""
     known = dict(zip(table.column_names, table.columns, strict=True)) | {"job": pa.repeat(job, table.num_rows)}
     columns = []
-    for field in schema:
-        column = known.get(field.name)
+    for own in schema:
+        column = known.get(own.name)
         if column is None:
-            column = pa.nulls(table.num_rows, field.type)
-        columns.append(column if column.type == field.type else column.cast(field.type))
+            column = pa.nulls(table.num_rows, own.type)
+        columns.append(column if column.type == own.type else column.cast(own.type))
     return pa.table(columns, schema=schema)
 
 
