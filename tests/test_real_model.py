@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-COMMAND = (sys.executable, "-m", "actmax", "experiment=reproducibility", "subject=smollm2")
+ACTMAX = (sys.executable, "-m", "actmax")
+MAIN = ("experiment=reproducibility", "subject=smollm2")
 QUICK = ("nulls.draws=20", "nulls.displacements=20", "logger=none", "page=false")
 Run = Callable[..., Path]
 
@@ -28,9 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     def once(name: str, *overrides: str) -> Path:
         if name not in done:
-            ran = subprocess.run(
-                [*COMMAND, f"hydra.run.dir={root / name}", *overrides], capture_output=True, text=True, cwd=root
-            )
+            command = [*ACTMAX, *MAIN, f"hydra.run.dir={root / name}", *overrides]
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=root)
             assert ran.returncode == 0, ran.stderr
             done[name] = root / name
         return done[name]
@@ -86,7 +86,8 @@ def test_other_paths_agree_as_contract_3_says(run: Run, main: Path, name: str, o
 
 def test_solo_and_batch_agree_as_contract_3_says(tmp_path: Path, main: Path) -> None:
     alone = f"seeds={','.join(map(str, range(10)))}"  # a sweep: ten jobs of one restart
-    ran = subprocess.run([*COMMAND, "-m", alone, *QUICK, "sweep=solo"], capture_output=True, text=True, cwd=tmp_path)
+    command = [*ACTMAX, "-m", *MAIN, alone, *QUICK, "sweep=solo"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     jobs = [status.parent for status in tmp_path.glob("outputs/solo/*/status.json")]
     assert len(jobs) == 10
