@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from actmax import decoding
-from actmax.decoding import Decoded, Decoder
+from actmax.decoding import Decoded, Decoder, Vocabulary
 
 VOCABULARY, D_MODEL = 120, 16
 
@@ -173,3 +174,14 @@ def test_along_paths_is_decoding_each_point(
         cosines = (product / point.norm(dim=1))[:, None]
         assert agrees(Decoded(best[:, None], cosines), point, W_E)
     assert not torch.equal(ids[0], ids[2])
+
+
+@pytest.mark.parametrize("shape", [(), (0, 5), (3,), (2, 3)])
+def test_cosines_of_any_leading_shape_are_those_of_each_vector(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = Vocabulary(torch.randn(7, 4, generator=generator))
+    vectors = torch.randn(*shape, 4, generator=generator)
+    found = vocabulary.cosines(vectors, temperature=0.5)
+    assert found.shape == (*shape, 7)
+    expected = cosine_similarity(vectors[..., None, :], vocabulary.matrix, dim=-1) / 0.5
+    torch.testing.assert_close(found, expected)

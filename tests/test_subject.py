@@ -297,6 +297,9 @@ def test_logits_are_the_whole_models(subject: Subject, captured: dict) -> None:
     found = subject.logits(captured["final_norm", None])
     assert close(found, subject.model(inputs_embeds=noise(), use_cache=False).logits)
     assert far(found, subject.logits(captured["resid_pre", LAYERS - 1]))
+    last = captured["final_norm", None][:, -1]  # a view, of two dimensions; and one vector
+    assert close(subject.logits(last), found[:, -1])
+    assert close(subject.logits(last[0]), found[0, -1])
 
 
 @pytest.mark.parametrize("layer", range(LAYERS))

@@ -274,12 +274,13 @@ def _concatenate(target: Record, name: Table, jobs: Sequence[Job]) -> None:
 
     def save(path: Path) -> None:
         with pq.ParquetWriter(path, schema) as writer:
-            waiting: list[pa.Table] = []
+            waiting, rows = [], 0
             for job in jobs:
                 waiting.append(_fitted(job.read(name), job.name, schema))
-                if sum(len(table) for table in waiting) >= ROW_GROUP:
+                rows += len(waiting[-1])
+                if rows >= ROW_GROUP:
                     writer.write_table(pa.concat_tables(waiting))
-                    waiting = []
+                    waiting, rows = [], 0
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
 

@@ -142,7 +142,7 @@ class Vocabulary(nn.Module):
         """The cosine of each vector to each token, over a temperature; 0 where either has length 0."""
         reach = torch.where(self.lengths > 0, temperature * self.lengths, torch.inf)
         flat = normalize(vectors, dim=-1).reshape(-1, self.matrix.shape[1])  # a view's product would go row by row
-        return (flat @ self.matrix.T).unflatten(0, vectors.shape[:-1]) / reach
+        return (flat @ self.matrix.T).reshape(*vectors.shape[:-1], len(self.matrix)) / reach
 
 
 def _directions(vectors: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors d_model"]:

@@ -267,7 +267,8 @@ class Subject:
         """
         head: Any = self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
         flat = hidden.to(self.dtype).reshape(-1, hidden.shape[-1])  # of a view PyTorch's product is five times slower
-        return head(flat).unflatten(0, hidden.shape[:-1])
+        scores = head(flat)
+        return scores.reshape(*hidden.shape[:-1], scores.shape[1])
 
     @contextmanager
     def attending(self, kernel: str) -> Iterator[None]:
