@@ -5,6 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -218,26 +219,43 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def family(name: str) -> Family:
     return FAMILY_CASES[name]
 
 
-@pytest.fixture(scope="module")
+# kept by name and not by pytest: where a test narrows the names, pytest may hand it what another name made
+@pytest.fixture
 def subject(name: str) -> Subject:
+    return the_subject(name)
+
+
+@pytest.fixture
+def captured(name: str) -> dict[tuple[str, int | None], Tensor]:
+    return the_captured(name)
+
+
+@pytest.fixture
+def hidden_states(name: str) -> tuple[Tensor, ...]:
+    return the_hidden_states(name)
+
+
+@cache
+def the_subject(name: str) -> Subject:
     return tiny(name)
 
 
-@pytest.fixture(scope="module")
-def captured(subject: Subject) -> dict[tuple[str, int | None], Tensor]:
+@cache
+def the_captured(name: str) -> dict[tuple[str, int | None], Tensor]:
     """Every site of every layer, from one pass."""
+    subject = the_subject(name)
     places = [(site, layer) for site in subject.geometry.sites if site != "final_norm" for layer in range(LAYERS)]
     return subject.run(noise(), [*places, ("final_norm", None)])
 
 
-@pytest.fixture(scope="module")
-def hidden_states(subject: Subject) -> tuple[Tensor, ...]:
-    model: Any = twin(subject).model
+@cache
+def the_hidden_states(name: str) -> tuple[Tensor, ...]:
+    model: Any = twin(the_subject(name)).model
     return model(inputs_embeds=noise(), output_hidden_states=True, use_cache=False).hidden_states
 
 
