@@ -9,7 +9,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from actmax.architecture import Unit
-from actmax.maximization import Maximization
+from actmax.maximization import BUCKET, Maximization
 from actmax.objective import Objective, Row, by_unit
 from actmax.optimizee import initial, scaled
 from actmax.priors import L2
@@ -101,6 +101,28 @@ def test_max_rows_bounds_a_forward_pass(subject: Subject) -> None:
     finally:
         handle.remove()
     assert sizes == [2, 2, 1] * 3
+
+
+@pytest.mark.parametrize(
+    ("seeds", "first", "second"),
+    [(BUCKET, [BUCKET, BUCKET], [BUCKET]), (3, [6], [6]), (BUCKET + 4, [BUCKET, BUCKET, 8], [BUCKET, 8])],
+)
+def test_shallow_targets_do_not_pay_for_deep_ones_unless_they_are_few(
+    subject: Subject, seeds: int, first: list[int], second: list[int]
+) -> None:
+    job = [Row(Unit("resid_pre", layer, 7), seed) for layer in (1, 2) for seed in range(seeds)]
+    sizes: list[list[int]] = [[], []]
+    hooks = [
+        block.register_forward_pre_hook(lambda _, args, own=own: own.append(len(args[0])))
+        for block, own in zip(subject.base.h[:2], sizes, strict=True)
+    ]
+    try:
+        found = fitted(subject, job, steps=1, max_rows=BUCKET if len(first) == 3 else None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert sizes == [first, second]
+    assert torch.allclose(found.embedding[-1], fitted(subject, job[-1:], steps=1).embedding[0], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("room", [3, 1])

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from actmax.errors import InputError
 from actmax.gap import GapSettings
 from actmax.objective import Objective, Row
 from actmax.record import Record
+from actmax.reproducibility import RANDOM_TEXT, RANDOM_TOKENS
 from actmax.search import (
     Alphabet,
     Evaluate,
@@ -30,6 +32,7 @@ from actmax.search import (
     SearchSettings,
     Slopes,
     front_of,
+    real_text,
     search,
     spreads,
     weight_of,
@@ -287,6 +290,58 @@ class TestFront:
         assert abs(one - other) > 1e-3
 
 
+class TestText:
+    """What is to be had of real text without any search: its sequences, each once."""
+
+    WRITTEN = "thequickbrownfoxjumpsoverthelazydogabab"
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        (tmp_path / "text.txt").write_text("".join(letter for letter in self.WRITTEN if letter in LETTERS))
+        return tmp_path / "text.txt"
+
+    def test_is_read_to_its_end_and_its_best_is_found(
+        self, toy: Subject, place: Path, everything: dict[tuple[int, ...], float]
+    ) -> None:
+        ids = toy.tokenizer(place.read_text())["input_ids"]
+        written = {tuple(ids[start : start + 3]) for start in range(len(ids) - 2)}
+        assert set(map(tuple, real_text(Alphabet(toy), place, tokens=3).tolist())) == written
+        for one in searched(toy, "text", 3, text=str(place)):
+            assert one.activation == pytest.approx(max(everything[ids] for ids in written))
+            assert one.passes == len(written) < BUDGET
+            assert one.activation < max(everything.values())
+
+    def test_is_not_read_beyond_the_budget(self, toy: Subject, place: Path) -> None:
+        first, second = searched(toy, "text", 2, text=str(place), passes=4, candidates=3)
+        assert first.passes == second.passes == 4
+        assert first.initial != second.initial
+
+    def test_keeps_what_nobody_can_type_out(self, toy: Subject, place: Path) -> None:
+        place.write_text("aab")  # b behind a is one token with it: the tokens a, ab, and no other
+        with pytest.raises(InputError, match=r"search\.text=.*at least 3 tokens"):
+            real_text(Alphabet(toy), place, tokens=3)
+        assert real_text(Alphabet(toy), place, tokens=2).tolist() == [toy.tokenizer("aab")["input_ids"]]
+
+    def test_stands_beside_its_own_sequences_and_is_another_job_where_it_changes(
+        self, actmax: Actmax, place: Path
+    ) -> None:
+        def ran(folder: str, *overrides: str) -> Record:
+            one = actmax(*JOB, *QUICKLY, "unit.index=5", f"hydra.run.dir={folder}", *overrides)
+            assert one.code == 0, one.err
+            return Record(one.folder / folder)
+
+        reading = ("search=text", f"search.text={place}")
+        place.write_text("the quick brown fox jumps over the lazy dog " * 3)
+        first = ran("first", *reading)
+        assert first.table("units")["null_of_ends"].tolist() == [RANDOM_TEXT]
+        assert "(random text: " in first.summary()["verdict"]
+        assert all(text in place.read_text() for text in first.table("restarts")["text"])
+        assert ran("random", "search=random").table("units")["null_of_ends"].tolist() == [RANDOM_TOKENS]
+        assert ran("again", *reading).summary()["job_hash"] == first.summary()["job_hash"]
+        place.write_text("pack my box with five dozen liquor jugs")
+        assert ran("changed", *reading).summary()["job_hash"] != first.summary()["job_hash"]
+
+
 def test_spreads_are_of_random_tokens(toy: Subject) -> None:
     found = spreads(toy, MAX, [UNIT], tokens=3, settings=GapSettings(draws=50))
     ids = gap.random_tokens(toy, 3, draws=50, seed=0)
@@ -382,15 +437,22 @@ class TestCommand:
         rungs = json.loads((ran.folder / "outputs" / "search" / "sweep.json").read_text())["ladder"]
         assert {rung["prior"] for rung in rungs} == {"gcg", "random"}
 
-    def test_methods_stand_beside_each_other_at_equal_passes(self, actmax: Actmax) -> None:
+    @pytest.mark.parametrize("written", [None, "the quick brown fox jumps over the lazy dog, and so do all of us"])
+    def test_methods_stand_beside_each_other_at_equal_passes(
+        self, actmax: Actmax, tmp_path: Path, written: str | None
+    ) -> None:
         """What `experiment=search` says of each method is what that method's own record holds."""
+        text = []
+        if written is not None:
+            (tmp_path / "written.txt").write_text(written)
+            text = [f"search.text={tmp_path / 'written.txt'}"]
         small = ("search.passes=60", "steps=30", "search.candidates=10", "search.top_k=8", "seeds=[0,1]", "tokens=4")
-        ran = actmax("experiment=search", "subject=tiny", "unit.layer=2", *QUICK, *small)
+        ran = actmax("experiment=search", "subject=tiny", "unit.layer=2", *QUICK, *small, *text)
         assert ran.code == 0, ran.err
         assert "What each method finds in tokens" in ran.out
         folder = ran.folder / "outputs" / "search"
         methods = json.loads((folder / "summary.json").read_text())["methods"]
-        assert list(methods) == ["snapped", "simplex", "random", "gcg", "epo"]
+        assert list(methods) == ["snapped", "simplex", "random", *(["text"] if text else []), "gcg", "epo"]
         for record in (Record(status.parent) for status in folder.glob("*/status.json")):
             said, gaps = record.summary(), record.table("gaps")
             name = {"none": "snapped"}.get(said["prior"], said["prior"])
@@ -415,6 +477,8 @@ class TestCommand:
             (["tokens=1", "search=epo"], "tokens"),
             (["search.weights=[-1]"], "search.weights"),
             (["search.candidates=0"], "search.candidates"),
+            (["search=text"], "search.text"),
+            (["search=text", "search.text=nowhere.txt"], "search.text"),
             (["trainer.devices=2"], "trainer.devices"),
             (["decode.top_k=9999"], "decode.top_k"),
         ],

@@ -168,7 +168,7 @@ class TestRestartsThatEndAtTokens:
     def rejected(self, shared: int) -> tuple[float, float]:
         """Shares of 100 repetitions that p <= 0.05 calls above chance: beside random tokens, beside random moves."""
         matrix = noise(3, VOCABULARY, WIDTH) * torch.logspace(0, -1.5, WIDTH)
-        decoder, found = Decoder(matrix), []
+        decoder, found, every = Decoder(matrix), [], torch.arange(VOCABULARY)[:, None]
         generator = torch.Generator().manual_seed(1)
         for number in range(100):
             begun, ids = (torch.randint(VOCABULARY, (RESTARTS, POSITIONS), generator=generator) for _ in range(2))
@@ -176,7 +176,7 @@ class TestRestartsThatEndAtTokens:
             initial, final = matrix[begun], matrix[ids]
             restarts = Restarts(initial, final, torch.zeros(RESTARTS), torch.ones(RESTARTS), torch.zeros(RESTARTS) > 0)
             nulls = (
-                redraw(decoder, initial, matrix, draws=99, seed=number),
+                redraw(decoder, initial, every, embed=matrix.__getitem__, draws=99, seed=number),
                 displace(decoder, initial, final, draws=99, seed=number),
             )
             verdicts = [
@@ -195,6 +195,28 @@ class TestRestartsThatEndAtTokens:
     def test_agreement_is_found(self) -> None:
         tokens, _ = self.rejected(shared=5)
         assert tokens > 0.9
+
+    def test_of_a_text_keep_the_level_beside_its_sequences_and_not_beside_random_tokens(self) -> None:
+        """Restarts at sequences of a text share its common tokens, whatever the unit."""
+        matrix, generator = noise(3, VOCABULARY, WIDTH), torch.Generator().manual_seed(2)
+        often = 1 / torch.arange(1, VOCABULARY + 1)
+        text = torch.multinomial(often, 500 * POSITIONS, replacement=True, generator=generator).view(500, POSITIONS)
+        decoder, found, every = Decoder(matrix), [], torch.arange(VOCABULARY)[:, None]
+        for number in range(100):
+            begun, ids = (text[torch.randint(500, (RESTARTS,), generator=generator)] for _ in range(2))
+            zeros = torch.zeros(RESTARTS)
+            restarts = Restarts(matrix[begun], matrix[ids], zeros, zeros + 1, zeros > 0)
+            options = {"embed": matrix.__getitem__, "draws": 99, "seed": number}
+            nulls = (redraw(decoder, matrix[begun], choices, **options) for choices in (text, every))
+            found.append(
+                [
+                    decide([agreed[PRIMARY["tokens"]]], [agreed[PRIMARY["embeddings"]]], ALONE)[0].label != CHANCE
+                    for agreed in (agree(restarts, ids, null).nulls for null in nulls)
+                ]
+            )
+        of_text, of_tokens = np.mean(found, axis=0)
+        assert of_text <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 100)
+        assert of_tokens > 0.3
 
 
 class TestRule:

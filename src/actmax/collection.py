@@ -42,6 +42,7 @@ from actmax.reproducibility import (
     measure,
     own_agreement,
 )
+from actmax.search import SearchSettings
 from actmax.subject import shared
 from actmax.weights import cache_folder
 
@@ -464,7 +465,8 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[int,
     pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
     ends = None
     if config["task"]["name"] == "search":
-        (ends,) = findings.random_ends(subject, settings, only_text=config["search"]["only_text"])([restarts])
+        searched = SearchSettings.of(config["search"], tokens=config["tokens"])
+        (ends,) = findings.random_ends(subject, settings, searched)([restarts])
     measured = measure(restarts, decoder, pool, settings=settings, name=subject.token, ends=ends)
     (decision,) = judge([measured], Own("not available: one unit"))
     objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])

@@ -289,7 +289,7 @@ class SearchConfig:
     """How `task=search` searches; docs/search.md says what the keys mean, and how forward passes are counted."""
 
     method: str = "gcg"
-    """Greedy coordinate gradient, evolutionary prompt optimization, or no search at all."""
+    """Greedy coordinate gradient, evolutionary prompt optimization, or no search: random tokens, or a text's."""
     passes: int = 2000
     """Forward passes per restart; a backward pass counts as one."""
     candidates: int = 160
@@ -304,6 +304,8 @@ class SearchConfig:
     """`epo`: on cross-entropy, one per member: standard deviations of the unit over random tokens, per nat."""
     only_text: bool = True
     """Leave out tokens and sequences that nobody can type."""
+    text: str | None = None
+    """`text`: a text file, or a folder of .txt files, whose sequences are evaluated."""
 
 
 @dataclass
@@ -450,7 +452,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "objective.sign": ("maximize", "minimize"),
     "optimizer.name": ("adam", "adamw", "sgd"),
     "rounding.kernel": ("other", "same"),
-    "search.method": ("gcg", "epo", "random"),
+    "search.method": ("gcg", "epo", "random", "text"),
     "logger.name": ("csv", "wandb", "none"),
     "launch.name": ("serial", "gpus", "cluster", "slurm"),
     "tuning.vector": ("last", "mean"),
@@ -601,6 +603,9 @@ def _check_search(cfg: DictConfig) -> None:
         raise InputError("search.weights", weights, "must be numbers from 0, at least one")
     if cfg.search.method == "epo" and cfg.tokens < 2:
         raise InputError("tokens", cfg.tokens, "must be at least 2 with search=epo: one has no fluency")
+    if cfg.search.method == "text" and (cfg.search.text is None or not Path(cfg.search.text).exists()):
+        allowed = "must be a text file or a folder of .txt files with search=text"
+        raise InputError("search.text", cfg.search.text, allowed)
     if cfg.trainer.devices > 1:
         way_out = "A job per seed, spread over the devices: -m 'seeds=range(0,8)' launch=gpus."
         raise InputError("trainer.devices", cfg.trainer.devices, "must be 1 with task=search", way_out)
@@ -687,6 +692,8 @@ def _data_places(cfg: DictConfig) -> list[tuple[Path, str]]:
     if cfg.task.name == "examples":
         named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
         return [(Path(place), pattern) for pattern, place in named.items() if place is not None]
+    if reads_text(cfg):
+        return [(Path(cfg.search.text), "*.txt")]
     found = [] if cfg.tuning.data == BUILT_IN else [(Path(cfg.tuning.data), "*.conllu")]
     if cfg.tuning.text is not None and names_file(cfg.tuning.text):
         found.append((Path(cfg.tuning.text), ""))
@@ -831,9 +838,16 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     if cfg.task.name == "examples":
         content = {key: content[key] for key in ("task", "subject", "unit")} | {"examples": _plain(cfg.examples)}
         _remove(content, ["examples", "rows"])
+    if not reads_text(cfg):
+        _remove(content, ["search", "text"])
     for key in NOT_IDENTITY:
         _remove(content, key.split("."))
     return content
+
+
+def reads_text(cfg: DictConfig) -> bool:
+    """Whether a search chooses among sequences of a text."""
+    return cfg.task.name == "search" and cfg.search.method == "text"
 
 
 def _tuning_identity(cfg: DictConfig) -> dict[str, Any]:
@@ -855,7 +869,7 @@ def request(cfg: DictConfig) -> str:
     files: dict[str, Any] = {}
     if cfg.task.name != "simulation":
         files = {"weights": fingerprint(**_place(cfg)), "init": init_hash(cfg)}
-    if cfg.task.name in ("tuning", "examples"):
+    if cfg.task.name in ("tuning", "examples") or reads_text(cfg):
         files = {"weights": files["weights"], "data": data_hash(cfg)}
     return job_hash({"config": identity(cfg), **files})
 
@@ -865,7 +879,8 @@ def condition(cfg: DictConfig) -> str:
     content = identity(cfg)
     for key in ("unit", "seeds"):
         content.pop(key, None)
-    return job_hash({"config": content, "init": init_hash(cfg)})[:12]
+    files = {"data": data_hash(cfg)} if reads_text(cfg) else {"init": init_hash(cfg)}
+    return job_hash({"config": content, **files})[:12]
 
 
 def init_hash(cfg: DictConfig) -> str | None:
@@ -926,6 +941,11 @@ def every_layer(root: DictConfig) -> str:
     return f"range(0,{_sizes(root).layers})"
 
 
+def every_method(root: DictConfig) -> str:
+    """All ways to find tokens that a unit responds to, as a sweep; a text's own where `search.text` names one."""
+    return f"random,{'' if root.search.text is None else 'text,'}none,simplex,gcg,epo"
+
+
 def every_index(root: DictConfig) -> str:
     """All coordinates of the unit's site, as a range.
 
@@ -971,6 +991,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
     OmegaConf.register_new_resolver("every_layer", lambda *, _root_: every_layer(_root_), replace=True)
+    OmegaConf.register_new_resolver("every_method", lambda *, _root_: every_method(_root_), replace=True)
     OmegaConf.register_new_resolver("every_index", lambda *, _root_: every_index(_root_), replace=True)
     OmegaConf.register_new_resolver("per_job", lambda jobs: 1 / jobs, replace=True)
     OmegaConf.register_new_resolver("mebibytes", mebibytes, replace=True)

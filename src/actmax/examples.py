@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -48,17 +48,21 @@ class Examples:
     """Positions read, begin-of-text left out."""
 
 
-def text_files(place: Path) -> list[Path]:
+def text_files(place: Path, *, key: str = "examples.text") -> list[Path]:
     """A text file, or the `.txt` files of a folder, each checked to be text.
+
+    Args:
+        place: a file or a folder.
+        key: that an error names.
 
     Raises:
         InputError: there is none, or one is not UTF-8 (file and line are named).
     """
     if not place.exists():
-        raise InputError("examples.text", place, "must be a text file or a folder of .txt files")
+        raise InputError(key, place, "must be a text file or a folder of .txt files")
     files = sorted(place.rglob("*.txt")) if place.is_dir() else [place]
     if not any(file.stat().st_size for file in files):
-        raise InputError("examples.text", place, "must hold text: a file, or a folder with .txt files")
+        raise InputError(key, place, "must hold text: a file, or a folder with .txt files")
     for file in files:
         with file.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
@@ -87,6 +91,32 @@ def windows(subject: Subject, files: Iterable[Path], *, size: int, begin: int) -
                 done, held = done + size - 1, held[size - 1 :]
         if held:
             yield Window((begin, *held), str(file), done)
+
+
+def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, seed: int) -> Int[ndarray, "pieces size"]:
+    """A uniform choice of runs of `size` consecutive tokens of one file, beginning anywhere; nothing else is kept.
+
+    Args:
+        subject: whose tokenizer it is.
+        files: of text.
+        size: tokens of a piece.
+        count: how many; all of them where there are fewer.
+        seed: of the choice.
+    """
+    rng, found, keys = np.random.default_rng(seed), np.empty((0, size), dtype=np.int64), np.empty(0)
+    for file in files:
+        held: list[int] = []
+        for block in _blocks(file):
+            held += subject.tokenizer(block, add_special_tokens=False)["input_ids"]
+            if len(held) < size:
+                continue
+            new = np.lib.stride_tricks.sliding_window_view(np.array(held), size)
+            found, keys = np.concatenate([found, new]), np.concatenate([keys, rng.random(len(new))])
+            if len(keys) > count:  # the smallest keys so far
+                kept = np.argpartition(keys, count)[:count]
+                found, keys = found[kept], keys[kept]
+            held = held[len(held) - size + 1 :]
+    return found[np.argsort(keys)]
 
 
 def _blocks(file: Path) -> Iterator[str]:

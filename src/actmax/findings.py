@@ -17,8 +17,8 @@ from actmax.decoding import Decoder
 from actmax.gap import GapSettings
 from actmax.objective import Objective, by_unit
 from actmax.record import Record
-from actmax.reproducibility import Displaced, NullSettings, Restarts, redraw
-from actmax.search import Alphabet, Found, front_of, weight_of
+from actmax.reproducibility import RANDOM_TEXT, RANDOM_TOKENS, Displaced, NullSettings, Restarts, redraw
+from actmax.search import Alphabet, Found, SearchSettings, front_of, real_text, weight_of
 from actmax.subject import Subject
 
 
@@ -93,11 +93,21 @@ def _address(unit: Unit) -> dict[str, Any]:
 
 
 def random_ends(
-    subject: Subject, settings: NullSettings, *, only_text: bool
+    subject: Subject, settings: NullSettings, searched: SearchSettings
 ) -> Callable[[Sequence[Restarts]], list[Displaced]]:
-    """Where searches would end by chance: at tokens drawn uniformly from those that they may use, one by one."""
-    decoder = Decoder(subject.embedding_matrix)
-    choices = subject.embed(Alphabet(subject, only_text=only_text).ids)
+    """Where searches would end by chance: at tokens drawn uniformly from those that they may use, one by one.
+
+    A search among sequences of a text ends at one of these, drawn uniformly.
+
+    Raises:
+        InputError: the text is no longer there.
+    """
+    decoder, alphabet = Decoder(subject.embedding_matrix), Alphabet(subject, only_text=searched.only_text)
+    if searched.source is None:
+        choices, kind = alphabet.ids[:, None], RANDOM_TOKENS
+    else:
+        choices, kind = real_text(alphabet, searched.source, tokens=searched.lengths[0]), RANDOM_TEXT
+    options: dict[str, Any] = {"embed": subject.embed, "kind": kind}
     drawn: list[tuple[Tensor, Displaced]] = []
 
     def draw(one: Restarts) -> Displaced:
@@ -105,7 +115,7 @@ def random_ends(
         for initial, found in drawn:
             if initial.shape == one.initial.shape and torch.equal(initial, one.initial):
                 return found
-        found = redraw(decoder, one.initial, choices, draws=settings.displacements, seed=settings.seed)
+        found = redraw(decoder, one.initial, choices, draws=settings.displacements, seed=settings.seed, **options)
         drawn.append((one.initial, found))
         return found
 
@@ -118,7 +128,7 @@ def summarize(
     found: Sequence[Found],
     *,
     objective: Objective,
-    only_text: bool,
+    searched: SearchSettings,
     settings: NullSettings,
     gap_settings: GapSettings,
     cache: Path,
@@ -130,14 +140,14 @@ def summarize(
         subject: whose tokens they are.
         found: the restarts.
         objective: that they were searched for.
-        only_text: whether the search was among what can be typed.
+        searched: how it searched.
         settings: of the nulls.
         gap_settings: of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
-    nulls |= {"ends": random_ends(subject, settings, only_text=only_text)}
+    nulls |= {"ends": random_ends(subject, settings, searched)}
     headline = results.measure_units(record, subject, ended, objective=objective, **nulls)
     activations = [one.activation for one in found]
     best = max(found, key=lambda one: one.sign * one.activation)

@@ -12,9 +12,9 @@ from numpy import ndarray
 
 from actmax.reproducibility import VERDICTS
 
-RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "gcg", "epo")
+RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "text", "gcg", "epo")
 """From nothing to the dearest, then the searches over tokens; any other prior comes after them."""
-SEARCHES = ("random", "gcg", "epo")
+SEARCHES = ("random", "text", "gcg", "epo")
 UNIT = ["site", "layer", "index"]
 FOUND = {
     "activation_snapped_mean": "activation_mean",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,8 @@ Found = TypeVar("Found")
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 """Only optimizers that work element by element: any other would let restarts feel each other."""
+BUCKET = 16
+"""Rows from which on a pass of their own, no deeper than they need, costs less than one with deeper rows."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,9 @@ class Maximization(LightningModule):
             raise ValueError("the rows of a unit must stand together")
         self.objective = objective
         self.priors = tuple(priors)
+        whole = any(prior.needs_logits for prior in self.priors)
+        depth = subject.geometry.depth
+        self._depths = [0 if whole else depth(row.unit.site, row.unit.layer) for row in self.rows]
         self.parameterization = Direct() if parameterization is None else parameterization
         self.optimizer = (optimizer, lr, dict(options or {}))
         self.steps = steps
@@ -224,7 +230,13 @@ class Maximization(LightningModule):
         self.best_loss = torch.where(better, loss, self.best_loss)
 
     def _chunks(self) -> list[slice]:
-        return [slice(start, start + self.max_rows) for start in range(0, len(self.rows), self.max_rows)]
+        """Which rows run together: at most `max_rows`, and of one depth, unless these would be few."""
+        starts = [0]
+        for row in range(1, len(self.rows)):
+            held = row - starts[-1]
+            if held == self.max_rows or (self._depths[row] != self._depths[row - 1] and held >= BUCKET):
+                starts.append(row)
+        return [slice(*ends) for ends in pairwise([*starts, len(self.rows)])]
 
     def activations(self, embeddings: Float[Tensor, "rows tokens d_model"], chunk: slice) -> Float[Tensor, " rows"]:
         """The activation of each restart of a chunk: its own unit, reduced over positions."""

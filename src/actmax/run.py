@@ -434,6 +434,11 @@ def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | 
 class SearchWork(UnitsWork):
     """Maximizes units over real tokens, and sets what it finds beside the same nulls."""
 
+    def read(self) -> dict[str, str | None]:
+        """The text that it chooses among, where there is one."""
+        data = {"data": config.data_hash(self.cfg)} if config.reads_text(self.cfg) else {}
+        return super().read() | data
+
     def prepare(self) -> None:
         """Puts the subject where it is to run, and builds the settings."""
         cfg, vocabulary = self.cfg, len(self.subject.embedding_matrix)
@@ -441,8 +446,7 @@ class SearchWork(UnitsWork):
             allowed = f"must be at most {vocabulary}, the size of the vocabulary"
             raise InputError("decode.top_k", cfg.decode.top_k, allowed)
         content: Any = OmegaConf.to_container(cfg.search, resolve=True)
-        own = {**content, "weights": tuple(content["weights"]), "lengths": (cfg.tokens, cfg.tokens)}
-        self.settings = SearchSettings(**own)
+        self.settings = SearchSettings.of(content, tokens=cfg.tokens)
         self.objective = Objective(cfg.objective.reduction, cfg.objective.sign)
         self.subject.to(_device(cfg.trainer.accelerator))
 
@@ -463,7 +467,7 @@ class SearchWork(UnitsWork):
             self.subject,
             found,
             objective=self.objective,
-            only_text=self.settings.only_text,
+            searched=self.settings,
             settings=NullSettings(**cfg.nulls),
             gap_settings=gap_settings,
             cache=cache_folder() / "nulls",

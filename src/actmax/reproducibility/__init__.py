@@ -22,6 +22,9 @@ from actmax.reproducibility._measures import (
 )
 from actmax.reproducibility._nulls import (
     POOL_VERSION,
+    RANDOM_MOVES,
+    RANDOM_TEXT,
+    RANDOM_TOKENS,
     Displaced,
     Null,
     Pool,
@@ -54,6 +57,9 @@ __all__ = [
     "EMBEDDINGS",
     "POOL_VERSION",
     "PRIMARY",
+    "RANDOM_MOVES",
+    "RANDOM_TEXT",
+    "RANDOM_TOKENS",
     "TOKENS",
     "VERDICTS",
     "Agreement",

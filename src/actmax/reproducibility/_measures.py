@@ -16,7 +16,7 @@ from torchmetrics.utilities import dim_zero_cat
 from actmax.decoding import Decoder
 from actmax.reproducibility._agreement import Agreement, agree
 from actmax.reproducibility._nulls import (
-    RANDOM_TOKENS,
+    RANDOM_MOVES,
     Displaced,
     Null,
     Pool,
@@ -203,9 +203,7 @@ def repeated(ids: Sequence[int], name: Callable[[int], str] = str) -> list[tuple
 
 def verdict(measures: Measures, decision: Verdict) -> str:
     """What the numbers say, in plain words, with null results said as clearly as positive ones."""
-    found = (
-        _searched(measures) if measures.null_of_ends == RANDOM_TOKENS else f"{_decoded(measures)} {_start(measures)}"
-    )
+    found = f"{_decoded(measures)} {_start(measures)}" if measures.null_of_ends == RANDOM_MOVES else _searched(measures)
     return f"{_rise(measures)} {_agreed(measures, decision)} {found}"
 
 
@@ -250,12 +248,12 @@ def _decoded(measures: Measures) -> str:
 
 def _searched(measures: Measures) -> str:
     """Of restarts that end at tokens: that they lie near tokens says nothing."""
-    unique, kept = measures.displaced_unique, measures.retention
+    unique, kept, chance = measures.displaced_unique, measures.retention, measures.null_of_ends
     counted = f"{measures.tokens_unique} of {measures.tokens_total} tokens are unique"
     held = f"{measures.init_retention:.0%} of the positions hold the token that they began with"
     return (
-        f"{counted} (random tokens: {unique.mean:.1f}, 95 %: {unique.low:.0f} to {unique.high:.0f}, {_p(unique)}); "
-        f"{held} (random tokens: {kept.mean:.0%}, 95 %: {kept.low:.0%} to {kept.high:.0%}, {_p(kept)})."
+        f"{counted} ({chance}: {unique.mean:.1f}, 95 %: {unique.low:.0f} to {unique.high:.0f}, {_p(unique)}); "
+        f"{held} ({chance}: {kept.mean:.0%}, 95 %: {kept.low:.0%} to {kept.high:.0%}, {_p(kept)})."
     )
 
 

@@ -28,7 +28,7 @@ from actmax.reproducibility._coverage import incidence_counts, rarefactions
 from actmax.reproducibility._estimates import LEVEL, ROUNDING
 from actmax.reproducibility._pairs import Alternative, embedding_values, token_values
 
-RANDOM_MOVES, RANDOM_TOKENS = "random moves", "random tokens"
+RANDOM_MOVES, RANDOM_TOKENS, RANDOM_TEXT = "random moves", "random tokens", "random text"
 """The nulls of where restarts end."""
 POOL_VERSION = 1
 """Of how a pool's vectors are drawn and decoded: a cached pool of another version is not read."""
@@ -299,35 +299,41 @@ def displace_together(
 def redraw(
     decoder: Decoder,
     initial: Float[Tensor, "restarts tokens d_model"],
-    choices: Float[Tensor, "choices d_model"],
+    choices: Int[Tensor, "choices length"],
     *,
+    embed: Callable[[Int[Tensor, "*shape"]], Float[Tensor, "*shape d_model"]],
     draws: int,
     seed: int,
+    kind: str = RANDOM_TOKENS,
 ) -> Displaced:
     """Draws from the null of random tokens: each position ends at a token drawn uniformly, wherever it began.
 
     Null hypothesis: what a search over tokens ends with is independent of the unit: tokens drawn uniformly and
-    independently. The right null where restarts end at tokens: differences of token embeddings are no isotropic moves,
-    so that under `displace` even random tokens would seem to agree.
+    independently; where it chose among sequences of a text, whole sequences of that text, whose common tokens
+    restarts share whatever the unit is. The right null where restarts end at tokens: differences of token embeddings
+    are no isotropic moves, so that under `displace` even random tokens would seem to agree.
 
     Args:
         decoder: of the subject.
         initial: where the restarts of one unit started.
-        choices: the embeddings of the tokens that the search may use.
+        choices: the tokens that the search may use (length 1), or sequences as long as the restarts'.
+        embed: gives tokens' embeddings.
         draws: how many.
         seed: of the tokens.
+        kind: what the null is called.
     """
-    start, choices = initial.detach().float().cpu(), choices.detach().float().cpu()
+    start = initial.detach().float().cpu()
     generator, shape = stream(seed, "random ends"), start.shape[:2]
+    drawn = (shape[0], shape[1] // choices.shape[1])
     together = max(1, BLOCK // (decoder.vocabulary * shape.numel()))
 
     def steps() -> Iterator[Tensor]:
         for first in range(0, draws, together):
             group = range(min(together, draws - first))
-            ids = torch.stack([torch.randint(len(choices), shape, generator=generator) for _ in group])
-            yield choices[ids] - start
+            rows = torch.stack([torch.randint(len(choices), drawn, generator=generator) for _ in group])
+            yield embed(choices[rows].flatten(-2)).detach().float().cpu() - start
 
-    return _displaced(decoder, start, steps(), RANDOM_TOKENS)
+    return _displaced(decoder, start, steps(), kind)
 
 
 def _displaced(decoder: Decoder, start: Tensor, steps: Iterator[Tensor], kind: str) -> Displaced:

@@ -5,8 +5,9 @@ So a restart cannot know which others share its batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,12 +42,26 @@ class SearchSettings:
     """The shortest and the longest sequence."""
     only_text: bool = True
     """Leave out tokens and sequences that nobody can type."""
+    text: str | None = None
+    """Of `text`: a text file, or a folder of .txt files, whose sequences are evaluated."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError("search.method", self.method, f"must be one of {', '.join(METHODS)}")
         if self.fluency and self.lengths[0] < 2:
             raise InputError("tokens", self.lengths[0], "must be at least 2 with search=epo: one has no fluency")
+        if self.method == "text" and self.text is None:
+            raise InputError("search.text", None, "must be a text file or a folder of .txt files with search=text")
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], *, tokens: int) -> SearchSettings:
+        """From a config's `search`, for sequences of one length."""
+        return cls(**{**content, "weights": tuple(content["weights"]), "lengths": (tokens, tokens)})
+
+    @property
+    def source(self) -> Path | None:
+        """The text that the method reads, if it reads any."""
+        return Path(self.text) if self.method == "text" and self.text is not None else None
 
     @property
     def fluency(self) -> bool:
@@ -58,6 +73,12 @@ def random(moves: Moves, settings: SearchSettings, weights: tuple[float, ...]) -
     """Sequences drawn uniformly: the floor that a search must leave."""
     while True:
         yield Evaluate(moves.fresh(settings.candidates))
+
+
+def text(moves: Moves, settings: SearchSettings, weights: tuple[float, ...]) -> Questions:  # noqa: ARG001
+    """Sequences of a text, drawn uniformly: what is to be had without any search where there is text to read."""
+    while sequences := moves.real(settings.candidates):
+        yield Evaluate(sequences)
 
 
 def gcg(moves: Moves, settings: SearchSettings, weights: tuple[float, ...]) -> Questions:  # noqa: ARG001
@@ -110,6 +131,7 @@ METHODS: dict[str, Callable[[Moves, SearchSettings, tuple[float, ...]], Question
     "gcg": gcg,
     "epo": epo,
     "random": random,
+    "text": text,
 }
 """A restart's questions, from its moves, the settings, and λ in activations per nat."""
 

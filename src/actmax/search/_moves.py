@@ -28,12 +28,23 @@ class Moves:
         lengths: the shortest and the longest sequence.
         start: the length of sequences out of nothing.
         sign: -1 where the activation is minimized.
+        text: sequences that `real` draws from.
     """
 
-    def __init__(self, alphabet: Alphabet, seed: int, *, lengths: tuple[int, int], start: int, sign: float) -> None:
+    def __init__(
+        self,
+        alphabet: Alphabet,
+        seed: int,
+        *,
+        lengths: tuple[int, int],
+        start: int,
+        sign: float,
+        text: Int[Tensor, "sequences tokens"] | None = None,
+    ) -> None:
         self.alphabet, self.lengths, self.start, self.sign = alphabet, lengths, start, sign
         self._generator = stream(seed, "search")
         self._given: set[Ids] = set()
+        self._unread = iter(()) if text is None else self._shuffled(text)
 
     def draw(self, below: int) -> int:
         """A number."""
@@ -52,6 +63,10 @@ class Moves:
             way_out = "Try fewer tokens, or search.only_text=false."
             raise InputError("tokens", self.start, "no random sequence is text that gives the same tokens", way_out)
         return found or tuple(self._random(count))
+
+    def real(self, count: int) -> tuple[Ids, ...]:
+        """Sequences of the text, each once; fewer and then none where all have been given out."""
+        return tuple(itertools.islice(self._unread, count))
 
     def children(self, parent: Ids, tops: Int[Tensor, "tokens k"], count: int) -> tuple[Ids, ...]:
         """Sequences one edit away: a position swapped, or where the lengths allow it left out or put in.
@@ -79,6 +94,10 @@ class Moves:
             ]
 
         return self._new(draft, count, DRAWS) or self.fresh(count)
+
+    def _shuffled(self, text: Int[Tensor, "sequences tokens"]) -> Iterator[Ids]:
+        for number in torch.randperm(len(text), generator=self._generator).tolist():
+            yield tuple(text[number].tolist())
 
     def _new(self, draft: Callable[[int], Sequence[Ids]], count: int, draws: int) -> tuple[Ids, ...]:
         found: tuple[Ids, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from actmax.search._front import Point, front_of
 from actmax.search._methods import METHODS, SearchSettings
 from actmax.search._moves import Moves
 from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
+from actmax.search._text import real_text
 from actmax.subject import Subject
 
 Answered: TypeAlias = Tensor | list[Tensor]
@@ -73,14 +74,23 @@ class Restart:
         tokens: the length of its first sequences.
         sign: -1 where the activation is minimized.
         spread: of the unit over random tokens: what λ counts in.
+        text: sequences of real text, for a search among them.
     """
 
     def __init__(
-        self, row: Row, alphabet: Alphabet, settings: SearchSettings, *, tokens: int, sign: float, spread: float
+        self,
+        row: Row,
+        alphabet: Alphabet,
+        settings: SearchSettings,
+        *,
+        tokens: int,
+        sign: float,
+        spread: float,
+        text: Int[Tensor, "sequences tokens"] | None = None,
     ) -> None:
         self.row, self.sign, self.budget = row, sign, settings.passes
         self.weights = tuple(weight * spread for weight in settings.weights) if settings.fluency else ()
-        moves = Moves(alphabet, row.seed, lengths=settings.lengths, start=tokens, sign=sign)
+        moves = Moves(alphabet, row.seed, lengths=settings.lengths, start=tokens, sign=sign, text=text)
         self._questions = METHODS[settings.method](moves, settings, self.weights)
         self._seen: list[tuple[int, float]] = []
         self._first: Point | None = None
@@ -100,7 +110,10 @@ class Restart:
         self.answers.append(_kept(answer))
         if isinstance(answer, Scored):
             self._note(answer)
-        self.question = self._within(self._questions.send(answer))
+        try:
+            self.question = self._within(self._questions.send(answer))
+        except StopIteration:  # a text is read to its end
+            self.question = None
 
     def again(self, answers: Sequence[Answered]) -> None:
         """Takes answers that it was given before, so that it stands where it stood; nothing is evaluated."""
@@ -185,10 +198,9 @@ def search(
     alphabet = Alphabet(subject, only_text=settings.only_text)
     oracle = Oracle(subject, objective, alphabet, top_k=settings.top_k, max_rows=max_rows)
     spread = spread or {}
-    restarts = [
-        Restart(row, alphabet, settings, tokens=tokens, sign=oracle.sign, spread=spread.get(row.unit, 1.0))
-        for row in rows
-    ]
+    text = None if settings.source is None else real_text(alphabet, settings.source, tokens=tokens)
+    options: dict[str, Any] = {"tokens": tokens, "sign": oracle.sign, "text": text}
+    restarts = [Restart(row, alphabet, settings, spread=spread.get(row.unit, 1.0), **options) for row in rows]
     for one, before in zip(restarts, answers, strict=False):
         one.again(before)
     while any(one.question is not None for one in restarts):
