@@ -152,20 +152,21 @@ class Maximization(LightningModule):
         optimizer = self.optimizers()
         gradient, loss, embeddings = self._in_memory(self._gradients)
         self._judge(loss, gradient, embeddings)
-        # where() and not *: a frozen row's NaN must not survive as NaN * 0
-        self.parameter.grad = torch.where(self.alive[:, None, None], gradient, 0)
+        # filled and not multiplied: a frozen row's NaN must not survive as NaN * 0
+        self.parameter.grad = gradient.masked_fill_(~self.alive[:, None, None], 0)
         optimizer.step()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
 
     def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, loss and embedding of every restart; it changes nothing that a second try would miss."""
-        gradient = torch.empty_like(self.parameter)
-        loss, embeddings = torch.empty_like(self.best_loss), []
+        loss, embeddings, gradients = torch.empty_like(self.best_loss), [], []
         for chunk in self._chunks():
             leaf = self.parameter.detach()[chunk].requires_grad_()
             embedding = self._embed(leaf, chunk)
             self.activation[chunk], loss[chunk] = self._backward(leaf, embedding, chunk)
-            gradient[chunk] = leaf.grad  # pyright: ignore[reportArgumentType]
+            gradients.append(leaf.grad)
             embeddings.append(embedding.detach())
+        # of one chunk its own: the gradient of a mixture has an entry per token, and copies of it cost as much as Adam
+        gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
         return gradient, loss, torch.cat(embeddings)
 
     def _in_memory(self, act: Callable[[], Found]) -> Found:
@@ -224,7 +225,8 @@ class Maximization(LightningModule):
 
     def _judge(self, loss: Tensor, gradient: Tensor, embeddings: Tensor) -> None:
         """Keeps the best finite embedding of each restart, and freezes those that went non-finite."""
-        self.alive &= loss.isfinite() & gradient.isfinite().all(2).all(1)
+        ends = gradient.amax((1, 2)), gradient.amin((1, 2))  # both are NaN where an entry is
+        self.alive &= loss.isfinite() & ends[0].isfinite() & ends[1].isfinite()
         better = self.alive & (loss < self.best_loss)
         self.best = torch.where(better[:, None, None], embeddings, self.best)
         self.best_loss = torch.where(better, loss, self.best_loss)
