@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -28,3 +29,14 @@ def test_verdicts_name_the_prior_where_there_are_several(priors: tuple[str, str]
     layers = pd.DataFrame({"prior": priors, "site": "z", "layer": [3, 4], **counts})
     (axes,) = figures.verdict_shares(layers, ("yes", "no")).axes
     assert axes.get_yticklabels()[0].get_text() == name
+
+
+def test_a_measure_that_is_the_same_in_every_layer_is_neither_highest_nor_lowest() -> None:
+    rising = {name: np.linspace(0, 1, 30) for name in figures.LAYERS}
+    layers = pd.DataFrame({"layer": range(30), **rising, "jaccard": 0.0})
+    axes, _ = figures.layer_map(layers).axes
+    drawn = axes.images[0].get_array()
+    row = list(figures.LAYERS).index("jaccard")
+    assert np.ma.getmaskarray(drawn)[row].all()
+    assert np.ma.getmaskarray(drawn).sum() == 30
+    assert len(axes.get_xticks()) <= figures.CELLS

@@ -603,9 +603,6 @@ def _check_search(cfg: DictConfig) -> None:
         raise InputError("search.weights", weights, "must be numbers from 0, at least one")
     if cfg.search.method == "epo" and cfg.tokens < 2:
         raise InputError("tokens", cfg.tokens, "must be at least 2 with search=epo: one has no fluency")
-    if cfg.search.method == "text" and (cfg.search.text is None or not Path(cfg.search.text).exists()):
-        allowed = "must be a text file or a folder of .txt files with search=text"
-        raise InputError("search.text", cfg.search.text, allowed)
     if cfg.trainer.devices > 1:
         way_out = "A job per seed, spread over the devices: -m 'seeds=range(0,8)' launch=gpus."
         raise InputError("trainer.devices", cfg.trainer.devices, "must be 1 with task=search", way_out)
@@ -778,6 +775,9 @@ def check_subject(cfg: DictConfig) -> None:
     if cfg.task.name == "examples":
         _check_examples(cfg, sizes)
         return
+    if reads_text(cfg) and (cfg.search.text is None or not Path(cfg.search.text).exists()):
+        allowed = "must be a text file or a folder of .txt files with search=text"
+        raise InputError("search.text", cfg.search.text, allowed)
     if cfg.prior.pca.use and cfg.prior.pca.components > sizes.d_model:
         allowed = f"must be at most {sizes.d_model}, the width of {subject.name}"
         raise InputError("prior.pca.components", cfg.prior.pca.components, allowed)

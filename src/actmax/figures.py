@@ -101,6 +101,7 @@ def units(table: pd.DataFrame) -> Figure:
         axes.hist([gain[~above], gain[above]], bins=40, stacked=True, color=["0.7", COLOURS[0]])
         axes.axvline(0, color="0.3", lw=0.8)
         axes.set_xlabel(f"{words} above its null")
+        axes.locator_params(axis="x", nbins=4)
         axes.set_title(f"{int(above.sum())} of {len(above)} units above chance (chance: up to {len(above) * 0.05:.0f})")
         axes.set_ylabel("units")
     return figure
@@ -192,7 +193,7 @@ def against_nulls(units: pd.DataFrame) -> Figure:
         axes.plot(some[name].to_numpy(float), places, "o", color=COLOURS[1], ms=4, label="found")
         axes.set_xlabel(words)
         axes.margins(x=0.15)
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=2)
     panels[0].set_yticks(places, [_address(row) for row in some.to_dict("records")])
     panels[0].set_ylim(len(some) - 0.4, -0.6)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -270,7 +271,7 @@ def rejections(rates: pd.DataFrame, effects: pd.DataFrame) -> Figure:
         rates: `rates.parquet`.
         effects: `effects.parquet`.
     """
-    figure = Figure(figsize=(WIDE, 3.0), layout="constrained")
+    figure = Figure(figsize=(WIDE, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for colour, (name, rows) in zip(COLOURS * 2, rates.groupby("test", sort=False), strict=False):
         at, rate, error = (rows[column].to_numpy(float) for column in ("effect", "rate", "error"))
@@ -286,7 +287,8 @@ def rejections(rates: pd.DataFrame, effects: pd.DataFrame) -> Figure:
     right.set_title("without a usable β")
     for axes in (left, right):
         axes.set_xlabel("effect (standard deviations)")
-        axes.legend(loc="center right", fontsize=6)
+    right.legend(loc="best")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -410,11 +412,11 @@ LAYERS = {
 }
 """Measures of a layer, in words."""
 CELLS = 16
-"""Layers up to which numbers stand in the cells."""
+"""Layers up to which numbers stand in the cells, and names at the axis."""
 
 
 def layer_map(layers: pd.DataFrame) -> Figure:
-    """Layers against measures, each measure on its own scale.
+    """Layers against measures, each measure on its own scale; grey where all layers have one value, or none.
 
     Args:
         layers: `layers.parquet`, rows of one condition and site.
@@ -423,13 +425,14 @@ def layer_map(layers: pd.DataFrame) -> Figure:
     known = np.isfinite(values)
     low = np.where(known, values, np.inf).min(axis=1, keepdims=True)
     high = np.where(known, values, -np.inf).max(axis=1, keepdims=True)
-    scaled = (values - low) / np.where(high > low, high - low, 1)
+    scaled = (values - low) / np.where(high > low, high - low, np.nan)
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(scaled, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    colours = mpl.colormaps["cividis"].with_extremes(bad="0.85")
+    image = axes.imshow(scaled, aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks(range(len(LAYERS)), list(LAYERS.values()))
     names = ["–" if pd.isna(layer) else str(layer) for layer in layers["layer"]]
-    every = -(-len(names) // (2 * CELLS))
+    every = -(-len(names) // CELLS)
     axes.set_xticks(range(0, len(names), every), names[::every])
     axes.set_xlabel("layer")
     if len(names) <= CELLS:

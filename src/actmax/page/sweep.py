@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -221,7 +222,10 @@ def _layers(source: Source, found: Collected) -> list[Block]:
     several = [(key, pd.DataFrame(rows)) for key, rows in groups if len(rows) > 1]
     for number, (key, rows) in enumerate(several[:MAPS]):
         name = "layers" if number == 0 else f"layers_{number + 1}"
-        caption = f"{_named(key)}: every measure from its lowest (dark) to its highest (light) layer; means over units."
+        caption = (
+            f"{_named(key)}: every measure from its lowest (dark) to its highest (light) layer, grey where all have "
+            "the same; means over units."
+        )
         alt = "Heat map: measures by layer."
         blocks.append(source.figure(name, lambda rows=rows: figures.layer_map(rows), alt=alt, caption=caption))
     if len(several) > MAPS:
@@ -289,13 +293,19 @@ def _left_out(found: Collected) -> list[Block]:
     return [Table("Records that could not be read", heads, rows, "They are in none of the numbers.")]
 
 
+def _counted(name: str) -> list[str | int]:
+    """A key that sorts names as people count: layer 2 before layer 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
 def _jobs(source: Source, found: Collected) -> Block:
     if not len(found.jobs):
         return Missing("The table of jobs", "No record could be read.")
     extra = [name for name in found.jobs.columns if name not in HIDDEN]
     heads = [Column("job", numeric=False), Column("state", numeric=False), Column("seconds")]
     heads += [Column(name, numeric=False) for name in [*extra, "device", "host"]]
-    rows = [_job(source, row, extra) for row in found.jobs.head(1000).to_dict("records")]
+    shown = sorted(found.jobs.head(1000).to_dict("records"), key=lambda row: _counted(str(row["job"])))
+    rows = [_job(source, row, extra) for row in shown]
     linked = sum(row[0].link is not None for row in rows)
     caption = "Each job's name leads to its own page." if linked else "No job has a page of its own yet."
     if linked < len(rows):
