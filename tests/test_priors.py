@@ -460,10 +460,12 @@ class TestConfig:
 
 class TestCommandLine:
     @pytest.mark.slow
-    def test_a_sweep_over_every_file_and_a_combination(self, actmax: Actmax) -> None:
+    def test_a_sweep_over_every_file_and_a_combination(self, actmax: Actmax, tmp_path: Path) -> None:
+        text = tmp_path / "text.txt"
+        text.write_text("the quick brown fox jumps over the lazy dog")
         names = sorted(file.stem for file in (config.conf_folder() / "prior").glob("*.yaml"))
         choices = ",".join([*names, "[pca,l2,fluency]"])
-        ran = actmax("-m", *BASE, *QUICK, "steps=6", f"prior={choices}")
+        ran = actmax("-m", *BASE, *QUICK, "steps=6", f"search.text={text}", f"prior={choices}")
         assert ran.code == 0, ran.err
         assert len(ran.jobs) == len(names) + 1
         said, found = [], []
@@ -472,7 +474,7 @@ class TestCommandLine:
             cfg = OmegaConf.load(job / "config.yaml")
             found.append(cfg.search.method if cfg.task.name == "search" else "+".join(sorted(said[-1])))
         optimized = ["", "", "", "fluency", "fluency+l2", "l2", "l2", "manifold", "norm", "smooth"]
-        assert sorted(found) == sorted([*optimized, "epo", "gcg", "random"])
+        assert sorted(found) == sorted([*optimized, "epo", "gcg", "random", "text"])
         for one in said:
             for term in one.values():
                 assert term["final_mean"] < term["initial_mean"]
