@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,6 +36,20 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
         cfg = compose("config", list(overrides), return_hydra_config=True)
     OmegaConf.set_readonly(cfg, True)  # tests share it
     return cfg
+
+
+def test_composing_copies_no_schema_and_changes_none() -> None:
+    composed()  # loads the plugins, which add their own
+    store = ConfigStore.instance()
+    before = deepcopy(store.repo)
+    assert deepcopy({"store": store})["store"] is store
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        changed = compose("config", ["subject=tiny", "steps=7", "subject.architecture.n_layer=3", "+trainer.extra=1"])
+    assert (changed.steps, changed.trainer.extra) == (7, 1)
+    assert store.repo == before
+    changed_by_hand = deepcopy(before)
+    changed_by_hand["schema.yaml"].node.steps = 7
+    assert store.repo != changed_by_hand
 
 
 def test_every_group_of_the_design_that_is_built_has_a_case() -> None:

@@ -8,8 +8,9 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
+from actmax import memory
 from actmax.architecture import Unit
-from actmax.maximization import BUCKET, Maximization
+from actmax.maximization import BUCKET, PROBED, ROW_TENSORS, SHARE_OF_MEMORY, Maximization
 from actmax.objective import Objective, Row, by_unit
 from actmax.optimizee import initial, scaled
 from actmax.priors import L2
@@ -123,6 +124,44 @@ def test_shallow_targets_do_not_pay_for_deep_ones_unless_they_are_few(
             hook.remove()
     assert sizes == [first, second]
     assert torch.allclose(found.embedding[-1], fitted(subject, job[-1:], steps=1).embedding[0], rtol=0, atol=1e-9)
+
+
+def test_where_memory_is_short_fewer_rows_run_together(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seeds = range(PROBED + 6)
+    whole = fitted(subject, rows(*seeds), steps=3)
+    assert whole.max_rows == len(seeds)  # there is room on this machine
+    states = ROW_TENSORS * whole.parameter.numel() * 8  # of float64
+    free = states + int(10.5 * whole.bytes_per_row() / SHARE_OF_MEMORY)
+    monkeypatch.setattr(memory, "free_memory", lambda _: free)
+    assert "rows in a forward pass" not in caplog.text
+    found = fitted(subject, rows(*seeds), steps=3)
+    assert found.max_rows == 10
+    assert "10 of 70 rows in a forward pass" in caplog.text
+    assert torch.allclose(found.embedding, whole.embedding, rtol=0, atol=1e-9)
+    assert fitted(subject, rows(*seeds), steps=1, max_rows=60).max_rows == 60  # who names a number gets it
+    assert fitted(subject, rows(*seeds[:PROBED]), steps=1).max_rows == PROBED
+    monkeypatch.setattr(memory, "free_memory", lambda _: 0)
+    assert fitted(subject, rows(*seeds), steps=1).max_rows == 1
+
+
+def test_what_a_row_keeps_is_what_each_of_many_keeps(subject: Subject) -> None:
+    shallow, deep = Unit("resid_pre", 1, 7), Unit("resid_pre", 2, 7)
+    per_row = {unit.layer: fitted(subject, rows(0, 1, unit=unit), steps=1).bytes_per_row() for unit in (shallow, deep)}
+    both = fitted(subject, rows(0, 1, unit=shallow) + rows(0, 1, unit=deep), steps=1)
+    assert 1.9 * per_row[1] < per_row[2] == both.bytes_per_row()
+    module = fitted(subject, rows(*range(20), unit=deep), steps=1)
+
+    def held(count: int) -> int:
+        chunk = slice(0, count)
+
+        def activation() -> Tensor:
+            return module.activations(module.embedding[chunk].requires_grad_(), chunk)
+
+        return memory.kept_for_backward(activation)
+
+    assert held(20) - held(10) == pytest.approx(10 * per_row[2], rel=0.02)
 
 
 @pytest.mark.parametrize("room", [3, 1])

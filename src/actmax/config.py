@@ -425,7 +425,7 @@ class Config:
     steps: int = MISSING
     """Of the optimizer."""
     max_rows: int | None = None
-    """Rows of a forward pass; null: all at once."""
+    """Rows of a forward pass; null: all at once, or as many as there is free memory for."""
     sweep: str = MISSING
     """Names the folder below `outputs/`; by default the experiment, or the task where there is none."""
     resume: bool = True
@@ -988,6 +988,8 @@ def notice_seconds(minutes: int) -> int:
 
 def register() -> None:
     """Puts the schema and the resolvers where Hydra finds them."""
+    # Hydra copies the store of all schemas, which only `store` changes, for each group that --help lists and each job
+    setattr(ConfigStore, "__deepcopy__", lambda store, _: store)  # noqa: B010
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
     OmegaConf.register_new_resolver("every_layer", lambda *, _root_: every_layer(_root_), replace=True)

@@ -18,6 +18,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from actmax import memory
 from actmax.decoding import Vocabulary
 from actmax.objective import LAST, Objective, Row, by_unit, own_activations
 from actmax.optimizee import Direct, Parameterization
@@ -32,6 +33,12 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 """Only optimizers that work element by element: any other would let restarts feel each other."""
 BUCKET = 16
 """Rows from which on a pass of their own, no deeper than they need, costs less than one with deeper rows."""
+PROBED = 64
+"""Rows above which a job first looks whether there is memory for all of them at once."""
+ROW_TENSORS = 8
+"""Tensors of the size of the parameter, for all rows together: itself, its gradient, Adam's two, the best, copies."""
+SHARE_OF_MEMORY = 0.5
+"""Of the free memory that what is kept for the backward pass may take; the pass itself takes some of the rest."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Maximization(LightningModule):
         lr: its learning rate.
         options: its other arguments.
         steps: how many steps.
-        max_rows: rows per forward pass; None for all at once.
+        max_rows: rows per forward pass; None for all at once, or for as many as the free memory has room for.
         identity: what a checkpoint must name to be this job's own.
         job: the restarts of the whole job, where `rows` are a share of them; None where they are all.
     """
@@ -111,6 +118,7 @@ class Maximization(LightningModule):
         self.optimizer = (optimizer, lr, dict(options or {}))
         self.steps = steps
         self.max_rows = min(len(self.rows), max_rows or len(self.rows))
+        self._bounded = max_rows is not None
         self.identity = dict(identity or {})
         # float32 whatever the subject's dtype, but never coarser than a float64 subject
         precision = torch.promote_types(torch.float32, subject.dtype)
@@ -144,8 +152,41 @@ class Maximization(LightningModule):
         return Steps(self.steps)
 
     def on_fit_start(self) -> None:
-        """Brings the subject, which Lightning does not know of, to the optimizee's device."""
+        """Brings the subject, which Lightning does not know of, to the optimizee's device, and looks for room there."""
         self.subject.to(self.device)
+        if not self._bounded and self.max_rows > PROBED:
+            self._fit_into_memory()
+
+    def _fit_into_memory(self) -> None:
+        """Lowers `max_rows` where the rows do not have room all at once; what that changes is rounding."""
+        free = memory.free_memory(self.device)
+        if free is None:
+            return
+        if self.device.type == "cpu":
+            free = free * len(self.rows) // len(self.job)  # the other ranks of the job take the rest
+        states = ROW_TENSORS * self.parameter.numel() * self.parameter.element_size()
+        room = int(max(0, free - states) * SHARE_OF_MEMORY / self.bytes_per_row())
+        if room < self.max_rows:
+            self.max_rows = max(1, room)
+            message = "%.1f GB of memory are free: %d of %d rows in a forward pass (max_rows=N sets another number)"
+            log.warning(message, free / 1e9, self.max_rows, len(self.rows))
+
+    def bytes_per_row(self) -> int:
+        """What a forward pass of one more row, the deepest, keeps for the backward pass: measured by two small ones."""
+        start = min(self._depths.index(max(self._depths)), max(0, len(self.rows) - 2))
+
+        def held(count: int) -> int:
+            chunk = slice(start, start + count)
+
+            def loss() -> Tensor:
+                embedding = self._embed(self.parameter.detach()[chunk].requires_grad_(), chunk)
+                captured = self._run(embedding, chunk)
+                value = self.objective.loss(self._reduced(captured, chunk, embedding.dtype))
+                return torch.stack([value, *(self._prior_values(embedding, captured) if self.priors else [])]).sum()
+
+            return memory.kept_for_backward(loss)
+
+        return held(2) - held(1) if len(self.rows) > 1 else held(1)
 
     def training_step(self, batch: object, batch_idx: int) -> None:  # noqa: ARG002
         """One step of every restart, at most `max_rows` of them in a forward pass."""

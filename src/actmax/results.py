@@ -131,7 +131,7 @@ def measure_units(
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
     gaps = gap.measure(subject, objective, ended, decoder, settings=gap_settings)
     rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
-    record.write_table("units", pd.DataFrame(rows).astype({"layer": "Int64"}))
+    record.write_table("units", with_layers(pd.DataFrame(rows)))
     record.write_table("rarefaction", pd.concat(map(rarefaction_rows, found, measured), ignore_index=True))
     by_restart = [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()]
     record.write_table("gaps", pd.concat(by_restart, ignore_index=True))
@@ -152,6 +152,12 @@ def own_of(restarts: Sequence[Restarts], decoder: Decoder, settings: NullSetting
     return own_agreement(ids, torch.stack([one.final - one.initial for one in restarts]), seed=settings.seed)
 
 
+def with_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, its layers as whole numbers or missing (`final_norm` has none); the other columns are not copied."""
+    table["layer"] = table["layer"].astype("Int64")
+    return table
+
+
 def rarefaction_rows(unit: Unit, measures: Measures) -> pd.DataFrame:
     """A row per number of restarts: expected unique tokens, beside the same under random displacements."""
     curve = measures.agreement.rarefaction
@@ -159,7 +165,7 @@ def rarefaction_rows(unit: Unit, measures: Measures) -> pd.DataFrame:
     table = pd.DataFrame({"restarts": range(1, len(curve.unique) + 1), **columns})
     for place, (name, value) in enumerate({"site": unit.site, "layer": unit.layer, "index": unit.index}.items()):
         table.insert(place, name, value)
-    return table.astype({"layer": "Int64"})
+    return with_layers(table)
 
 
 def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
@@ -178,7 +184,7 @@ def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
         "random_cross_entropy_mean": one.random.cross_entropy.mean(),
     }
     table = pd.DataFrame({**dict.fromkeys(address), **columns})
-    return table.assign(**address).astype({"layer": "Int64"})
+    return with_layers(table.assign(**address))
 
 
 def write_rounding(
@@ -208,7 +214,7 @@ def write_rounding(
         | reproducibility.rounding(ends(found[unit][1]), ends(second)).flat()
         for unit, (_, second) in again.items()
     ]
-    table = pd.DataFrame(rows).astype({"layer": "Int64"})
+    table = with_layers(pd.DataFrame(rows))
     record.write_table("rounding", table)
     means = table.drop(columns=["site", "layer", "index", "kernel"]).mean().to_dict()
     return {"kernel": kernel, **means, "statement": rounding_of(means, kernel)}
@@ -271,7 +277,7 @@ def unit_tables(
     def frame(columns: Mapping[str, Any], repeat: int) -> pd.DataFrame:
         seed = [seed for seed in seeds for _ in range(repeat)]
         table = pd.DataFrame({**dict.fromkeys(address), "seed": seed, **columns})
-        return table.assign(**address).astype({"layer": "Int64"})
+        return with_layers(table.assign(**address))
 
     def text(ids: Tensor) -> list[str]:
         return [subject.token(token) for token in ids.flatten().tolist()]

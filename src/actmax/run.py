@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities import registry
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -60,6 +61,11 @@ from actmax.weights import cache_folder
 log = logging.getLogger(__name__)
 
 PACKAGES = ("actmax", "torch", "transformers", "lightning", "hydra-core", "torchmetrics", "numpy", "scipy", "pandas")
+
+# Lightning reads what every installed package declares, at every Trainer: a twentieth of a small job's time
+registry.entry_points = lru_cache(registry.entry_points)  # pyright: ignore[reportPrivateImportUsage]
+# with `trainer.deterministic` PyTorch fills every new tensor before it is written; nothing reads one before that
+torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 LINE_SECONDS = 10
 """Between two lines about a search's progress where there is no terminal."""

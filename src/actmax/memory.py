@@ -1,0 +1,81 @@
+"""How much memory is free, and how much of it a forward pass keeps for its backward pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Files of a control group, version 2 and version 1: what it may use, what it uses, and what of that is cache."""
+
+
+def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Bytes that this process could still take; None where that is not known (Apple's GPUs, macOS).
+
+    Of a CUDA device what the driver has left and what PyTorch keeps unused. Of a CPU on Linux `MemAvailable`, or what
+    is left in a control group of this process if that is less: Slurm and containers set such limits, and kill there.
+
+    Args:
+        device: where.
+        root: of the file system.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type != "cpu":
+        return None
+    available = re.search(r"^MemAvailable: *(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
+    machine = [1024 * int(available[1])] if available else []
+    return min([*machine, *_left_in_groups(root)], default=None)
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What is left in each control group of this process that has a limit, theirs and their parents'."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        top = root / "sys/fs/cgroup" / controllers  # version 2 has one tree, and no controllers here
+        if controllers not in ("", "memory"):
+            continue
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if top not in (folder, *folder.parents):
+                break
+            for limit, usage, cache in LIMITS:
+                may, uses = _text(folder / limit).strip(), _text(folder / usage).strip()
+                if may.isdigit() and uses.isdigit():
+                    given_back = re.search(rf"^{cache} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                    yield max(0, int(may) - int(uses) + (int(given_back[1]) if given_back else 0))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def kept_for_backward(forward: Callable[[], Tensor]) -> int:
+    """Bytes of all tensors that a computation keeps for its gradient, each storage once, weights among them.
+
+    Args:
+        forward: the computation; nothing is asked of its result but that it has a gradient.
+    """
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
+        result = forward()  # held to the end, so that no storage's address is used twice
+    del result
+    return sum(storages.values())
