@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning import Callback
 
@@ -73,7 +74,7 @@ class Averaging(Callback):
 
 
 class Diary(Callback):
-    """Writes down which process optimizes which restarts."""
+    """Writes down which process optimizes which restarts, and how exact its products are."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -81,7 +82,8 @@ class Diary(Callback):
     def on_train_start(self, trainer: object, module: Any) -> None:
         rank = dist.get_rank() if dist.is_initialized() else 0
         rows = [[row.unit.index, row.seed] for row in module.rows]
-        (self.folder / f"rank{rank}.json").write_text(json.dumps({"pid": os.getpid(), "rows": rows}))
+        said = {"pid": os.getpid(), "rows": rows, "products": torch.get_float32_matmul_precision()}
+        (self.folder / f"rank{rank}.json").write_text(json.dumps(said))
 
 
 class Doomed(Callback):

@@ -127,6 +127,7 @@ def test_integers_refuses(value: object) -> None:
         ("nulls.displacements=3", "nulls.displacements"),
         ("trainer.devices=2", "trainer.devices"),  # of one restart
         ("trainer.strategy=ddp", "trainer.strategy"),
+        ("trainer.matmul_precision=tf32", "trainer.matmul_precision"),
         ("init=file", "init.path"),
         ("launch.jobs_per_gpu=0", "launch.jobs_per_gpu"),
         ("launch.name=moon", "launch.name"),
@@ -159,6 +160,8 @@ SAME_WORK = [
     "max_rows=2",
     "trainer=cpu",
     "trainer.devices=2",
+    "trainer.compile=true",
+    "trainer.matmul_precision=highest",
     "logger=wandb",
     "resume=false",
     "callbacks.checkpoint.every=7",
@@ -168,7 +171,15 @@ SAME_WORK = [
     "sweep=other",
     "force=true",
 ]
-OTHER_WORK = ["seeds=[0,1]", "unit.layer=2", "optimizer.lr=0.01", "prior=l2", "subject.dtype=float64", "tokens=4"]
+OTHER_WORK = [
+    "seeds=[0,1]",
+    "unit.layer=2",
+    "optimizer.lr=0.01",
+    "prior=l2",
+    "subject.dtype=float64",
+    "tokens=4",
+    "trainer.matmul_precision=high",
+]
 
 
 @pytest.mark.parametrize("override", SAME_WORK)

@@ -182,6 +182,47 @@ class TestRounding:
         assert json.loads((ran.jobs[1] / "summary.json").read_text())["subject"]["attention"] == "sdpa"
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of PyTorch's tracing
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+class TestCompile:
+    @pytest.mark.slow  # a real compiler: half a minute
+    def test_a_compiled_run_is_the_plain_one(
+        self, actmax: Actmax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+        job = (*FLOAT64, "seeds='0:3'", "unit.layer='2:4'", "max_rows=4", "subject.architecture.n_layer=4")
+        folder = actmax(*job, "hydra.run.dir=plain").folder
+        assert not list(tmp_path.glob("compiled/**/*.cpp"))
+        ran = actmax(*job, "hydra.run.dir=other", "trainer.compile=true")
+        assert ran.code == 0, ran.err
+        assert list(tmp_path.glob("compiled/**/*.cpp"))
+        found, plain = final(folder / "other"), final(folder / "plain")
+        assert (found - plain).abs().max() < 1e-9
+        assert (plain[0] - plain[1]).abs().max() > 0.01
+        summaries = [json.loads((folder / name / "summary.json").read_text()) for name in ("other", "plain")]
+        assert summaries[0]["subject"]["job_hash"] == summaries[1]["subject"]["job_hash"]
+
+    @pytest.mark.slow  # a process of its own
+    def test_no_compiler_is_an_error_before_the_work(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CXX", "/no/compiler")
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+        process = start(tmp_path, *TINY, "trainer.compile=true")
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert err.splitlines()[-1].startswith("actmax: trainer.compile=true: PyTorch's compiler cannot be used here (")
+        assert "apt-get install g++" in err
+        assert not list(tmp_path.rglob("status.json"))
+
+
+def test_products_are_as_exact_as_the_job_says(actmax: Actmax, tmp_path: Path) -> None:
+    diary = ("+callbacks.diary._target_=cli.Diary", f"+callbacks.diary.folder={tmp_path}")
+    for override, expected in (("trainer.matmul_precision=high", "high"), ("seeds=1", "highest")):
+        ran = actmax(*TINY, *diary, override)
+        assert ran.code == 0, ran.err
+        assert json.loads((tmp_path / "rank0.json").read_text())["products"] == expected
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 class TestAgain:
     def test_the_same_run_gives_the_same_bits(self, actmax: Actmax) -> None:
         actmax(*TINY, "seeds='0:3'", "hydra.run.dir=a")

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -874,6 +874,61 @@ class TestAttending:
         with pytest.raises(RuntimeError, match="planted"), subject.attending(kernel):
             raise RuntimeError("planted")
         assert subject.attention == before
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of PyTorch's tracing
+class TestCompiled:
+    """By Dynamo alone, which traces as for a compiler; test_run.py has the compiler itself."""
+
+    PLACES = ("resid_pre", 3), ("mlp_post", 1), ("z", 2), ("resid_post", 0), ("mlp_post", 1), ("final_norm", None)
+
+    @pytest.fixture
+    def graphs(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+        """What was handed to the compiler."""
+        handed: list[Any] = []
+
+        def keep(graph: Any, _: Any) -> Any:
+            handed.append(graph)
+            return graph.forward
+
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep, fullgraph=True))
+        torch.compiler.reset()
+        yield handed
+        torch.compiler.reset()
+
+    def test_it_gives_the_same_wherever_one_looks(self, name: str, graphs: list[Any]) -> None:
+        subject, counts = tiny(name), []
+        for rows in (2, 5, 5):
+            embeddings = torch.randn(rows, TOKENS, D_MODEL, dtype=torch.float64, requires_grad=True)
+            for place in self.PLACES:
+                plain = subject.run(embeddings, [place])[place]
+                with subject.compiled():
+                    found = subject.run(embeddings, [place])[place]
+                assert (found - plain).abs().max() < SINGLE * plain.abs().max()
+                slopes = [torch.autograd.grad(value.sin().sum(), embeddings)[0] for value in (plain, found)]
+                assert (slopes[1] - slopes[0]).abs().max() < SINGLE * slopes[0].abs().max()
+            counts.append(len(graphs))
+        assert counts[0] > 0
+        assert counts[1] == counts[2]  # a shape that was met before is not compiled again
+
+    def test_outside_nothing_is_compiled(self, graphs: list[Any]) -> None:
+        subject = tiny("gpt2")
+        blocks = block_of(subject, FAMILY_CASES["gpt2"], 0), block_of(subject, FAMILY_CASES["gpt2"], 3)
+        with subject.compiled():
+            assert all("forward" in block.__dict__ for block in blocks)
+        with pytest.raises(RuntimeError, match="planted"), subject.compiled():
+            raise RuntimeError("planted")
+        assert not any("forward" in block.__dict__ for block in blocks)
+        subject.run(noise(), [("resid_post", 3)])
+        assert not graphs
+
+    def test_a_deep_model_is_compiled_to_its_last_block(self, graphs: list[Any]) -> None:
+        sizes = {"n_layer": 24, "n_embd": 8, "n_head": 2}
+        subject = load(name="deep", source="random", architecture={"model_type": "gpt2", **sizes})
+        for rows in (2, 3, 4):
+            with subject.compiled():
+                subject.run(torch.randn(rows, 4, 8), [("resid_post", 23)])
+        assert graphs  # by `fullgraph` an error where Dynamo's limit of one function's graphs is reached
 
 
 def test_plain_tokens_are_all_but_the_special_ones(subject: Subject) -> None:

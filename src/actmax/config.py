@@ -182,6 +182,10 @@ class TrainerConfig:
     """Lightning's: PyTorch's search for the operation that made a NaN in a backward pass; slow."""
     profiler: str | None = None
     """Lightning's, such as `simple`; null: none."""
+    compile: bool = False
+    """The blocks of the fit's steps through `torch.compile`: some 25 s to begin with, and nothing gained on a CPU."""
+    matmul_precision: str = "highest"
+    """PyTorch's, of float32 products: `highest`, `high` (TF32 on a GPU that has it) or `medium`; it names the job."""
 
 
 @dataclass
@@ -440,6 +444,8 @@ class Config:
 
 PRIOR_TERMS = ("l2", "norm", "manifold", "fluency", "smooth")
 PARAMETERIZATIONS = ("pca", "simplex")
+PRECISIONS = ("highest", "high", "medium")
+"""PyTorch's names for how exact float32 products are, the exact one first."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "task.name": ("maximization", "search", "simulation", "tuning", "examples"),
@@ -454,6 +460,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rounding.kernel": ("other", "same"),
     "search.method": ("gcg", "epo", "random", "text"),
     "logger.name": ("csv", "wandb", "none"),
+    "trainer.matmul_precision": PRECISIONS,
     "launch.name": ("serial", "gpus", "cluster", "slurm"),
     "tuning.vector": ("last", "mean"),
     **{f"prior.{term}.scale": ("relative", "absolute") for term in PRIOR_TERMS},
@@ -842,7 +849,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         _remove(content, ["search", "text"])
     for key in NOT_IDENTITY:
         _remove(content, key.split("."))
-    return content
+    return content | _precision(cfg)
 
 
 def reads_text(cfg: DictConfig) -> bool:
@@ -854,7 +861,13 @@ def _tuning_identity(cfg: DictConfig) -> dict[str, Any]:
     content = {key: _plain(cfg[key]) for key in ("task", "subject", "tuning")}
     for key in ("subject.path", "subject.wheel", "tuning.memory", "tuning.batch_tokens"):
         _remove(content, key.split("."))
-    return content
+    return content | _precision(cfg)
+
+
+def _precision(cfg: DictConfig) -> dict[str, str]:
+    """What coarser products add to a job's name."""
+    precision = cfg.trainer.matmul_precision
+    return {} if precision == PRECISIONS[0] else {"matmul_precision": precision}
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -83,6 +84,7 @@ class Maximization(LightningModule):
         max_rows: rows per forward pass; None for all at once, or for as many as the free memory has room for.
         identity: what a checkpoint must name to be this job's own.
         job: the restarts of the whole job, where `rows` are a share of them; None where they are all.
+        compiled: whether the steps run the subject's blocks through PyTorch's compiler.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Maximization(LightningModule):
         max_rows: int | None = None,
         identity: Mapping[str, str | None] | None = None,
         job: Sequence[Row] | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -119,6 +122,7 @@ class Maximization(LightningModule):
         self.steps = steps
         self.max_rows = min(len(self.rows), max_rows or len(self.rows))
         self._bounded = max_rows is not None
+        self.compiled = compiled
         self.identity = dict(identity or {})
         # float32 whatever the subject's dtype, but never coarser than a float64 subject
         precision = torch.promote_types(torch.float32, subject.dtype)
@@ -191,7 +195,8 @@ class Maximization(LightningModule):
     def training_step(self, batch: object, batch_idx: int) -> None:  # noqa: ARG002
         """One step of every restart, at most `max_rows` of them in a forward pass."""
         optimizer = self.optimizers()
-        gradient, loss, embeddings = self._in_memory(self._gradients)
+        with self.subject.compiled() if self.compiled else nullcontext():
+            gradient, loss, embeddings = self._in_memory(self._gradients)
         self._judge(loss, gradient, embeddings)
         # filled and not multiplied: a frozen row's NaN must not survive as NaN * 0
         self.parameter.grad = gradient.masked_fill_(~self.alive[:, None, None], 0)

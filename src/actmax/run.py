@@ -86,7 +86,7 @@ def run(cfg: DictConfig) -> None:
     """
     record = Record(HydraConfig.get().runtime.output_dir)
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
-    with _bounded_noise():
+    with _bounded_noise(), _products(cfg):
         work = TASKS[cfg.task.name](cfg, record)
         request = config.request(cfg)
         draws = cfg.report and cfg.page and HydraConfig.get().mode != RunMode.MULTIRUN
@@ -148,6 +148,27 @@ def _bounded_noise() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _products(cfg: DictConfig) -> Iterator[None]:
+    """How exact float32 products are in this job; the next one in this process may ask for something else."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(cfg.trainer.matmul_precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _require_compiler(device: str) -> None:
+    """Compiles something small: without a compiler PyTorch would say so in the middle of the first step."""
+    try:
+        torch.compile(lambda tensor: tensor.sin() + 1)(torch.ones(2, device=device))
+    except Exception as error:
+        allowed = f"PyTorch's compiler cannot be used here ({str(error).strip().splitlines()[0]})"
+        way_out = "On Linux: apt-get install g++. Or leave it out: results are the same beyond rounding."
+        raise InputError("trainer.compile", "true", allowed, way_out) from error
 
 
 def _subject(cfg: DictConfig) -> Subject:
@@ -243,6 +264,8 @@ class MaximizationWork(UnitsWork):
                 raise InputError(key, value, f"must be at most {vocabulary}, the size of the vocabulary")
         if self.cfg.rounding.restarts:
             self._check_kernel()
+        if self.cfg.trainer.compile:
+            _require_compiler(_device(self.cfg.trainer.accelerator))
         self.module, self.callbacks = self._module(self.rows), self._callbacks()
 
     def _check_kernel(self) -> None:
@@ -298,6 +321,7 @@ class MaximizationWork(UnitsWork):
         chosen = {unit: seeds[:count] for unit, (seeds, _) in found.items()}
         rows = [Row(unit, seed) for unit, seeds in chosen.items() for seed in seeds]
         kernel, stop, again = self._second_kernel, Stop(), self._module(rows)
+        again.compiled = False
         if self.cfg.rounding.kernel == "same":
             again.max_rows = 1
         log.info("Running %d restarts again, attention kernel %s, %d at a time.", len(rows), kernel, again.max_rows)
@@ -331,6 +355,7 @@ class MaximizationWork(UnitsWork):
             max_rows=cfg.max_rows,
             identity=self.identity,
             job=self.rows,
+            compiled=cfg.trainer.compile,
         )
         try:
             module.configure_optimizers()
@@ -433,8 +458,9 @@ class MaximizationWork(UnitsWork):
 
 def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | None) -> None:
     """A rank other than 0 of a job, in a process of its own. Its record is scratch."""
-    with _bounded_noise():
-        MaximizationWork(OmegaConf.create(settings), rank.record).serve(rank, logs=logs, checkpoint=checkpoint)
+    cfg = OmegaConf.create(settings)
+    with _bounded_noise(), _products(cfg):
+        MaximizationWork(cfg, rank.record).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
 class SearchWork(UnitsWork):

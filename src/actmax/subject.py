@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -287,6 +287,25 @@ class Subject:
         finally:
             model.set_attn_implementation(before)
 
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Runs its blocks through PyTorch's compiler for a while; a block with a place inside runs as it is.
+
+        The first pass of a shape compiles: seconds. Results change by rounding alone.
+        """
+        try:
+            for block, forward in self._compiled:
+                block.forward = forward
+            yield
+        finally:
+            for block, _ in self._compiled:
+                block.__dict__.pop("forward", None)  # the class's own again
+
+    @cached_property
+    def _compiled(self) -> list[tuple[nn.Module, Callable[..., Any]]]:
+        blocks = self.base.get_submodule(self._family.blocks).children()
+        return [(block, torch.compile(block.forward)) for block in blocks]
+
     @property
     def _family(self) -> Family:
         return FAMILIES[self.geometry.model_type]
@@ -304,19 +323,20 @@ class Subject:
     @contextmanager
     def _capturing(self, view: nn.Module, places: Sequence[Place], into: dict[Place, Tensor]) -> Iterator[None]:
         """Hooks that fill `into` during one forward pass and are gone afterwards, also after an error."""
-        handles = []
-        try:
+        with ExitStack() as stack:
             for place in places:
                 module, tap = self._tap(view, place)
                 take = partial(_keep, into, place, None if tap.columns is None else tap.columns(self.geometry))
                 if tap.side == "input":
-                    handles.append(module.register_forward_pre_hook(partial(_on_input, take)))
+                    handle = module.register_forward_pre_hook(partial(_on_input, take))
                 else:
-                    handles.append(module.register_forward_hook(partial(_on_output, take)))
+                    handle = module.register_forward_hook(partial(_on_output, take))
+                stack.callback(handle.remove)
+                if tap.module:  # inside a block, where what is compiled would not see the hook
+                    block = view.get_submodule(f"{self._family.blocks}.{place[1]}")
+                    if forward := block.__dict__.pop("forward", None):
+                        stack.callback(setattr, block, "forward", forward)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _tap(self, view: nn.Module, place: Place) -> tuple[nn.Module, Tap]:
         site, layer = place
