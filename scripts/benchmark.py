@@ -12,6 +12,7 @@ b  TransformerLens 4: one restart at a time as its documentation shows it; "cut"
 c  nnsight, in the same three ways
 d  a bare PyTorch loop: batched, truncated, frozen
 e  actmax: a default job's LightningModule, Trainer and callbacks
+eb the same with weights in bfloat16; em with float32 weights and `trainer.matmul_precision=medium`
 
 Every row has a process of its own, which waits while it is not its turn: so peak memory is its own, and what a library
 patches stays with it. Turns alternate, every second time in reverse order; ratios are taken within an alternation.
@@ -36,7 +37,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -312,27 +313,40 @@ def fit(work: Any, after_each: Callable[[], None]) -> None:
     """Its fit alone, without what comes behind it; calls a function behind every step's callbacks."""
     from lightning import Callback
 
+    from actmax.run import products
+
     class Steps(Callback):
         def on_train_batch_end(self, *_: Any) -> None:
             after_each()
 
     work.callbacks.append(Steps())
     tracker = work.tracker()
-    work._fit(tracker, None)
+    with products(work.cfg):
+        work._fit(tracker, None)
     tracker.finish(0)
 
 
-def framework(setting: Setting, restarts: int, pace: Pace) -> Any:
-    """(e): actmax."""
+def framework(setting: Setting, restarts: int, pace: Pace, *options: str) -> Any:
+    """(e): actmax, and what else its command says."""
     layer, index = TARGETS[setting.size]
     overrides = ["subject=tiny", f"subject.dtype={setting.dtype}", f"steps={setting.total}", f"tokens={setting.tokens}"]
     overrides += [f"++subject.architecture.{key}={value}" for key, value in setting.architecture.items()]
     overrides += [f"unit.layer={layer}", f"unit.index={index}", f"seeds='0:{restarts}'", f"optimizer.lr={LR}"]
-    overrides += ["sweep=benchmark", f"trainer={'cpu' if setting.device == 'cpu' else 'gpu'}"]
+    overrides += ["sweep=benchmark", f"trainer={'cpu' if setting.device == 'cpu' else 'gpu'}", *options]
     with tempfile.TemporaryDirectory() as folder, quiet():
         work = job(overrides, Path(folder))
         fit(work, pace)
         return work.module.embedding
+
+
+def framework_bfloat16(setting: Setting, restarts: int, pace: Pace) -> Any:
+    """(e) with weights in bfloat16, whatever the other rows have."""
+    return framework(replace(setting, dtype="bfloat16"), restarts, pace)
+
+
+def framework_medium(setting: Setting, restarts: int, pace: Pace) -> Any:
+    """(e) with weights as they are, and products that PyTorch may round to bfloat16."""
+    return framework(setting, restarts, pace, "trainer.matmul_precision=medium")
 
 
 @contextmanager
@@ -399,8 +413,12 @@ CONTESTANTS = {
     "cn": Contestant("nnsight, cut, batched", sight_cut, batched=True),
     "d": Contestant("bare PyTorch", bare, batched=True),
     "e": Contestant("actmax", framework, batched=True),
+    "eb": Contestant("actmax, bfloat16", framework_bfloat16, batched=True),
+    "em": Contestant("actmax, medium products", framework_medium, batched=True),
     "peak": Contestant("matrix products", gemm),
 }
+OF_PEAK = ("bn", "cn", "d", "e")
+"""Rows set beside the peak: batched, and products in its own dtype."""
 
 
 # a process for every row
@@ -606,7 +624,7 @@ def figures(rows: Sequence[Row], setting: Setting) -> list[dict[str, Any]]:
             own |= {f"times_{key}": _against(rate, by_key.get((key, 1))) for key in ("a", "a0", "b", "c")}
             own["times_d"] = _against(rate, by_key.get(("d", row.restarts)))
             useful = [flops * one for one in rate]
-            own["of_peak"] = _against(useful, peaks) if CONTESTANTS[row.key].batched else None
+            own["of_peak"] = _against(useful, peaks) if row.key in OF_PEAK else None
         found.append(own)
     return found
 
@@ -659,9 +677,11 @@ def machine() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        name = platform.processor()
+        lines, name = [], platform.processor()
+    known = set(" ".join(line for line in lines if line.startswith("flags")).split())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": name, "cores": cores, "versions": versions}
+    instructions = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in known]
+    return {"processor": name, "cores": cores, "instructions": instructions, "versions": versions}
 
 
 def compete(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_the_whole_script(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, SCRIPT, *words, "--json", tmp_path / "found.json"], capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     found = json.loads((tmp_path / "found.json").read_text())
-    assert [one["key"] for one in found["rows"]] == ["a", "a0", "d", "e"]
+    assert [one["key"] for one in found["rows"]] == ["a", "a0", "d", "e", "eb", "em"]
     assert all(one["error"] is None and len(one["seconds"]) == 2 for one in found["rows"])
     assert found["rows"][3]["times_a"]["low"] > 0
     assert b"actmax" in ran.stdout

@@ -86,7 +86,7 @@ def run(cfg: DictConfig) -> None:
     """
     record = Record(HydraConfig.get().runtime.output_dir)
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
-    with _bounded_noise(), _products(cfg):
+    with _bounded_noise(), products(cfg):
         work = TASKS[cfg.task.name](cfg, record)
         request = config.request(cfg)
         draws = cfg.report and cfg.page and HydraConfig.get().mode != RunMode.MULTIRUN
@@ -151,7 +151,7 @@ def _bounded_noise() -> Iterator[None]:
 
 
 @contextmanager
-def _products(cfg: DictConfig) -> Iterator[None]:
+def products(cfg: DictConfig) -> Iterator[None]:
     """How exact float32 products are in this job; the next one in this process may ask for something else."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(cfg.trainer.matmul_precision)
@@ -459,7 +459,7 @@ class MaximizationWork(UnitsWork):
 def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | None) -> None:
     """A rank other than 0 of a job, in a process of its own. Its record is scratch."""
     cfg = OmegaConf.create(settings)
-    with _bounded_noise(), _products(cfg):
+    with _bounded_noise(), products(cfg):
         MaximizationWork(cfg, rank.record).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
