@@ -94,9 +94,10 @@ def until(true: Callable[[], object], driver: subprocess.Popen[str] | None = Non
 
 
 def folders(place: Path) -> dict[int, Path]:
-    """Each job's folder, by its seed."""
-    configs = place.glob("sweep/tiny_*/.hydra/overrides.yaml")
-    return {int(file.read_text().split("seeds=")[1].split()[0].strip("'")): file.parents[1] for file in configs}
+    """Each job's folder, by its seed; Hydra does not write its file at one stroke, so one without a seed is under way."""
+    texts = {file.parents[1]: file.read_text() for file in place.glob("sweep/tiny_*/.hydra/overrides.yaml")}
+    seeds = {job: re.search(r"seeds='?(\d+)'?\n", text) for job, text in texts.items()}
+    return {int(seed[1]): job for job, seed in seeds.items() if seed}
 
 
 def states(place: Path) -> dict[int, str]:
