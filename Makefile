@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # COVERAGE=1 measures and prints it for the fast tests (.ci/run does); they take half as long again
 COV := $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
-.PHONY: setup demo test fast test-all lint docs lock clean
+.PHONY: setup demo test fast test-all lint style types docs lock clean
 
 setup: $(VENV)/.installed
 
@@ -18,8 +18,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## Report A's experiment on a real model; about 4 minutes on 2 cores, the first time
 	$(BIN)/actmax experiment=reproducibility subject=smollm2
 
-test: setup ## the fast checks; tests leave a core idle now and then, so the linters run beside them
-	$(MAKE) --no-print-directory --jobs 2 lint fast
+test: style ## the fast checks; tests leave a core idle now and then, so the types are checked beside them
+	$(MAKE) --no-print-directory --jobs 2 types fast
 
 fast: setup
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto $(COV)
@@ -27,9 +27,13 @@ fast: setup
 test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile --durations=30
 
-lint: setup
+lint: style types
+
+style: setup # a moment, so that it fails before the rest begins
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup
 	$(BIN)/basedpyright
 
 docs: setup ## the pages as a site, in site/; broken links fail it

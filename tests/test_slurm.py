@@ -94,7 +94,7 @@ def until(true: Callable[[], object], driver: subprocess.Popen[str] | None = Non
 
 
 def folders(place: Path) -> dict[int, Path]:
-    """Each job's folder, by its seed; Hydra does not write its file at one stroke, so one without a seed is under way."""
+    """Each job's folder, by its seed. Hydra does not write a file at one stroke: one without a seed is under way."""
     texts = {file.parents[1]: file.read_text() for file in place.glob("sweep/tiny_*/.hydra/overrides.yaml")}
     seeds = {job: re.search(r"seeds='?(\d+)'?\n", text) for job, text in texts.items()}
     return {int(seed[1]): job for job, seed in seeds.items() if seed}
