@@ -155,7 +155,7 @@ def random_model(setting: Setting) -> Any:
     """The subject of every row but actmax's, which makes its own with the same weights."""
     from transformers.activations import NewGELUActivation
 
-    from actmax.subject import load
+    from actmax.model.subject import load
 
     subject = load(name="random", source="random", architecture=setting.architecture, dtype=setting.dtype)
     for block in subject.base.h:
@@ -165,7 +165,7 @@ def random_model(setting: Setting) -> Any:
 
 def starts(setting: Setting, subject: Any, restarts: int) -> Any:
     """Initial embeddings, as actmax draws them."""
-    from actmax.optimizee import initial, scaled
+    from actmax.maximize.optimizee import initial, scaled
 
     return initial(scaled(subject.embedding_matrix, setting.tokens), range(restarts)).to(setting.device)
 
@@ -207,7 +207,7 @@ def literal_base(setting: Setting, restarts: int, pace: Pace) -> Any:
 def _lens(setting: Setting) -> tuple[Any, Any]:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from actmax.subject import byte_tokenizer
+    from actmax.model.subject import byte_tokenizer
 
     subject, tokenizer = random_model(setting), byte_tokenizer()
     start = starts(setting, subject, max(setting.batches))  # before the bridge takes the model apart
@@ -296,9 +296,9 @@ def job(overrides: Sequence[str], folder: Path) -> Any:
     """A default job of actmax, prepared, in a folder."""
     from hydra import compose, initialize_config_dir
 
-    from actmax import config
-    from actmax.record import Record
-    from actmax.run import MaximizationWork
+    from actmax.app import config
+    from actmax.app.run import MaximizationWork
+    from actmax.records.store import Record
 
     config.register()
     with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
@@ -313,7 +313,7 @@ def fit(work: Any, after_each: Callable[[], None]) -> None:
     """Its fit alone, without what comes behind it; calls a function behind every step's callbacks."""
     from lightning import Callback
 
-    from actmax.run import products
+    from actmax.app.run import products
 
     class Steps(Callback):
         def on_train_batch_end(self, *_: Any) -> None:
@@ -352,7 +352,7 @@ def framework_medium(setting: Setting, restarts: int, pace: Pace) -> Any:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's announcements."""
-    from actmax.run import _bounded_noise
+    from actmax.app.run import _bounded_noise
 
     with _bounded_noise():
         yield
@@ -779,7 +779,7 @@ def differences(initial: Any, fast: tuple[Any, Any], plain: tuple[Any, Any], dec
 
 def agreement(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prints how far the job of actmax is from the plain path on a subject, same seeds."""
-    from actmax.decoding import Decoder
+    from actmax.model.nearest import Decoder
 
     options = {"layer": arguments.layer, "index": arguments.index, "steps": arguments.agreement_steps}
     with tempfile.TemporaryDirectory() as folder:

@@ -56,7 +56,7 @@ def copied(record, target, number):
 def measured(folder):
     """Seconds and GB of a process of its own."""
     begun = time.perf_counter()
-    command = [sys.executable, "-c", "from actmax.report import main; main()", str(folder)]
+    command = [sys.executable, "-c", "from actmax.app.report import main; main()", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, code, usage = os.wait4(process.pid, 0)
     if code:

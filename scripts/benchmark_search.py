@@ -20,11 +20,11 @@ from types import SimpleNamespace
 
 import torch
 
-from actmax.architecture import Unit
-from actmax.objective import Objective
+from actmax.model.architecture import Unit
+from actmax.model.objective import Objective
+from actmax.model.subject import load
 from actmax.search import Alphabet, Evaluate, Oracle
 from actmax.search._moves import Moves
-from actmax.subject import load
 
 UNIT, RESTARTS, CANDIDATES, TOKENS = Unit("resid_pre", 8, 91), 8, 160, 5
 

@@ -21,14 +21,14 @@ from typing import Any, get_type_hints
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from actmax import config
-from actmax.architecture import SITES
+from actmax.app import config
+from actmax.model.architecture import SITES
 
 SOURCE = Path(config.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAD = """# Every key and every choice
 
-<!-- Written by scripts/reference.py from src/actmax/config.py and conf/: change those, then run it again. -->
+<!-- Written by scripts/reference.py from src/actmax/app/config.py and conf/: change those, then run it again. -->
 
 Every key can be given on the command line, `actmax steps=100 unit.layer=4`, and every choice by its folder's name,
 `actmax subject=smollm2`. The defaults here are those of a bare `actmax`: an experiment and each choice set their own.
@@ -180,7 +180,7 @@ def arguments(name: str) -> tuple[str, dict[str, str], dict[str, str]]:
 
     Read from the source, for the module itself imports torch.
     """
-    tree = ast.parse((SOURCE / "callbacks.py").read_text(encoding="utf-8"))
+    tree = ast.parse((SOURCE.parent / "maximize" / "callbacks.py").read_text(encoding="utf-8"))
     (kind,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     (start,) = (node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     types = {one.arg: ast.unparse(one.annotation) for one in start.args.args if one.annotation is not None}

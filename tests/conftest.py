@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actmax import config
-from actmax.subject import Subject, load
+from actmax.app import config
+from actmax.model.subject import Subject, load
 from cli import Actmax, Ran
 
 TINY = {"model_type": "gpt2", "n_layer": 3, "n_embd": 24, "n_head": 4, "n_positions": 32}

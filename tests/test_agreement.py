@@ -16,9 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-import actmax.reproducibility
-from actmax.decoding import Decoder
-from actmax.reproducibility import (
+import actmax.evidence
+from actmax.evidence import (
     EMBEDDINGS,
     TOKENS,
     NullSettings,
@@ -36,14 +35,15 @@ from actmax.reproducibility import (
     own_agreement,
     position_agreements,
 )
-from actmax.reproducibility._own import _Space
-from actmax.reproducibility._pairs import (
+from actmax.evidence._own import _Space
+from actmax.evidence._pairs import (
     activation_estimates,
     embedding_estimates,
     pair_mean,
     pair_means_left_out,
     token_estimates,
 )
+from actmax.model.nearest import Decoder
 
 
 def noise(seed: int, *shape: int) -> Tensor:
@@ -54,16 +54,16 @@ def tokens(seed: int, *shape: int, vocabulary: int = 8) -> Tensor:
     return torch.randint(0, vocabulary, shape, generator=torch.Generator().manual_seed(seed))
 
 
-MODULES = [m.name for m in pkgutil.iter_modules(actmax.reproducibility.__path__)]
+MODULES = [m.name for m in pkgutil.iter_modules(actmax.evidence.__path__)]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(f"actmax.reproducibility.{name}")).failed == 0
+    assert doctest.testmod(importlib.import_module(f"actmax.evidence.{name}")).failed == 0
 
 
 def test_there_are_examples_to_run() -> None:
-    modules = [importlib.import_module(f"actmax.reproducibility.{name}") for name in MODULES]
+    modules = [importlib.import_module(f"actmax.evidence.{name}") for name in MODULES]
     assert sum(len(test.examples) for module in modules for test in doctest.DocTestFinder().find(module)) > 20
 
 
@@ -403,7 +403,7 @@ class TestOwn:
 
     def test_draws_do_not_depend_on_how_they_are_grouped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = own_agreement(*sweep("own", 4, 3, 0), draws=200)
-        monkeypatch.setattr("actmax.reproducibility._own.ENTRIES", 4 * 3 * 7)
+        monkeypatch.setattr("actmax.evidence._own.ENTRIES", 4 * 3 * 7)
         parts = own_agreement(*sweep("own", 4, 3, 0), draws=200)
         other = own_agreement(*sweep("own", 4, 3, 0), draws=200, seed=1)
         assert whole.tokens is not None

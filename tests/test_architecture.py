@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from actmax.architecture import Geometry, Unit, geometry, read_geometry
 from actmax.errors import InputError
+from actmax.model.architecture import Geometry, Unit, geometry, read_geometry
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"model_type": "gpt2", "n_layer": 3, "n_embd": 24, "n_head": 3, "n_positions": 32},
@@ -219,9 +219,8 @@ def test_a_whole_config_file_is_read(tmp_path: Path, family: str) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     """So that a bad unit is refused within a second."""
-    program = (
-        "import sys, actmax.architecture, actmax.weights; print([m for m in ('torch', 'transformers') if m in {}])"
-    )
+    program = "import sys, actmax.model.architecture, actmax.weights; "
+    program += "print([m for m in ('torch', 'transformers') if m in {}])"
     loaded = [
         subprocess.run([sys.executable, "-c", program.format(where)], capture_output=True, text=True, check=True).stdout
         for where in ("sys.modules", "('torch',)")

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmark
-from actmax.subject import load
+from actmax.model.subject import load
 from benchmark import Pace, Row, Setting
 
 SETTING = Setting(size="tiny", steps=2, alternations=1, batches=(3,))

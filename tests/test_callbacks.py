@@ -6,14 +6,14 @@ import pytest
 import torch
 from lightning import Trainer
 
-from actmax.architecture import Unit
-from actmax.callbacks import Checkpoint, Measures, Progress, Trajectory
-from actmax.decoding import Decoder
-from actmax.maximization import Maximization
-from actmax.objective import Objective, Row
-from actmax.optimizee import initial, scaled
-from actmax.record import Record
-from actmax.subject import Subject
+from actmax.maximize.callbacks import Checkpoint, Measures, Progress, Trajectory
+from actmax.maximize.module import Maximization
+from actmax.maximize.optimizee import initial, scaled
+from actmax.model.architecture import Unit
+from actmax.model.nearest import Decoder
+from actmax.model.objective import Objective, Row
+from actmax.model.subject import Subject
+from actmax.records.store import Record
 
 ROWS = [Row(Unit("resid_pre", layer, 7), seed) for layer in (1, 2) for seed in range(3)]
 

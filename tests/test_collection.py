@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from actmax import collection
-from actmax.collection import Job, collect
+from actmax.app.report import main
 from actmax.errors import InputError
-from actmax.record import VERSION, Record
-from actmax.report import main
+from actmax.records.store import VERSION, Record
+from actmax.tasks import collection
+from actmax.tasks.collection import Job, collect
 from cli import QUICK, Actmax
 
 SWEEP = ("-m", "subject=tiny", "steps=4", "sweep=s", "seeds=0,1,2,3", *QUICK)

@@ -10,13 +10,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from actmax import config
-from actmax.comparison import Design
+from actmax.app import config
 from actmax.errors import InputError
-from actmax.gap import GapSettings
-from actmax.reproducibility import NullSettings
+from actmax.evidence import NullSettings
+from actmax.model.evaluation import GapSettings
 from actmax.search import SearchSettings
-from actmax.tuning.plan import Settings
+from actmax.stats import Design
+from actmax.tasks.tuning.plan import Settings
 
 CONF = config.conf_folder()
 CASES = sorted(str(file.relative_to(CONF).with_suffix("")) for file in CONF.glob("*/*.yaml"))

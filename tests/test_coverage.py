@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax.reproducibility import Incidence, coverage, entropy, jaccards, rarefaction, richness
-from actmax.reproducibility._coverage import coverages, richness_variance
-from actmax.reproducibility._pairs import pair_mean, token_estimates
+from actmax.evidence import Incidence, coverage, entropy, jaccards, rarefaction, richness
+from actmax.evidence._coverage import coverages, richness_variance
+from actmax.evidence._pairs import pair_mean, token_estimates
 
 HERE = Path(__file__).parent / "reference" / "reproducibility"
 DATA = pd.read_csv(HERE / "data.csv")

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from actmax import decoding
-from actmax.decoding import Decoded, Decoder, Vocabulary
+from actmax.model import nearest
+from actmax.model.nearest import Decoded, Decoder, Vocabulary
 
 VOCABULARY, D_MODEL = 120, 16
 
@@ -49,7 +49,7 @@ def test_nearest_tokens_are_those_of_a_naive_cosine_table(W_E: Tensor, vectors: 
 def test_block_boundaries_do_not_matter(
     W_E: Tensor, vectors: Tensor, block: int, top_k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "BLOCK", block)
+    monkeypatch.setattr(nearest, "BLOCK", block)
     sizes: list[int] = []
     found = Decoder(W_E)(vectors, top_k=top_k, on_block=sizes.append)
     assert agrees(found, vectors, W_E)
@@ -71,7 +71,7 @@ def test_no_more_than_a_block_is_held_at_once(W_E: Tensor, monkeypatch: pytest.M
             return out
 
     def largest(block: int) -> int:
-        monkeypatch.setattr(decoding, "BLOCK", block)
+        monkeypatch.setattr(nearest, "BLOCK", block)
         decoder, many = Decoder(W_E), torch.ones(1000, D_MODEL)
         with Largest() as seen:
             decoder(many)
@@ -166,7 +166,7 @@ def test_along_paths_is_decoding_each_point(
     generator = torch.Generator().manual_seed(2)
     directions = torch.randn(5, 37, D_MODEL, generator=generator)
     lengths = torch.tensor([0.0, 0.5, 30.0])[:, None] * torch.rand(3, 37, generator=generator)
-    monkeypatch.setattr(decoding, "BLOCK", block)
+    monkeypatch.setattr(nearest, "BLOCK", block)
     ids, products = Decoder(W_E).along(vectors, directions, lengths)
     assert ids.shape == products.shape == (3, 5, 37)
     points = vectors + lengths[:, None, :, None] * directions

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from actmax import config
+from actmax.app import config
 from actmax.errors import InputError
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from actmax.architecture import Unit
 from actmax.errors import InputError
-from actmax.examples import find_examples, text_files, windows
-from actmax.subject import Subject
+from actmax.model.architecture import Unit
+from actmax.model.subject import Subject
+from actmax.tasks.examples import find_examples
+from actmax.text.windows import text_files, windows
 from cli import QUICK, Actmax
 
 TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n" * 3
@@ -73,7 +74,7 @@ def test_begin_of_text_never_counts(subject: Subject) -> None:
 
 
 def windows_of(subject: Subject, text: str) -> list:
-    from actmax.examples import Window
+    from actmax.text.windows import Window
 
     return [Window((256, *subject.tokenizer(text, add_special_tokens=False)["input_ids"]), "t", 0)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actmax import figures
+from actmax.report import figures
 
 
 def table(p: list[float]) -> pd.DataFrame:

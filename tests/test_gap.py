@@ -10,26 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax.architecture import Unit
-from actmax.decoding import Decoder
-from actmax.gap import (
-    NO_GAIN,
-    RETOKENISE,
-    SNAP,
-    SURVIVES,
-    Gap,
-    GapSettings,
-    RandomText,
-    activations,
-    by_unit_activations,
-    cross_entropies,
-    measure,
-    predictive,
-    random_tokens,
-)
-from actmax.objective import Objective
-from actmax.reproducibility import Restarts
-from actmax.subject import Subject
+from actmax.evidence import Restarts
+from actmax.evidence.gap import NO_GAIN, RETOKENISE, SNAP, SURVIVES, Gap, RandomText, measure, predictive
+from actmax.model.architecture import Unit
+from actmax.model.evaluation import GapSettings, activations, by_unit_activations, cross_entropies, random_tokens
+from actmax.model.nearest import Decoder
+from actmax.model.objective import Objective
+from actmax.model.subject import Subject
 
 UNITS = [Unit("resid_pre", 2, 5), Unit("mlp_post", 1, 7), Unit("resid_pre", 2, 6)]
 MEAN = Objective()

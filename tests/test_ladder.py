@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from actmax.ladder import MEANS, RUNGS, front, ladder
-from actmax.report import ladder_table
+from actmax.app.report import ladder_table
+from actmax.tasks.ladder import MEANS, RUNGS, front, ladder
 from cli import QUICK, Actmax
 
 TINY = ("subject=tiny", "steps=3", "tokens=3", "seeds='0:2'", "unit.index='0:2'", "sweep=s", *QUICK)

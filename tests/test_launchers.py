@@ -4,7 +4,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 
-from actmax import config
+from actmax.app import config
 from test_config import composed
 
 
@@ -37,5 +37,5 @@ def test_hydra_finds_the_launcher() -> None:
     [("gpu:2", 2), ("gpu:a100:4(S:0-1),shard:8", 4), ("gpu:a100:4,gpu:h100:2", 6), ("(null)", 0), ("license:3", 0)],
 )
 def test_gpus_of_a_node(said: str, gpus: int) -> None:
-    slurm = pytest.importorskip("actmax.slurm")
+    slurm = pytest.importorskip("actmax.app.slurm")
     assert slurm._gpus(said) == gpus

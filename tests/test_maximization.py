@@ -8,13 +8,13 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from actmax import memory
-from actmax.architecture import Unit
-from actmax.maximization import BUCKET, PROBED, ROW_TENSORS, SHARE_OF_MEMORY, Maximization
-from actmax.objective import Objective, Row, by_unit
-from actmax.optimizee import initial, scaled
-from actmax.priors import L2
-from actmax.subject import Subject, load
+from actmax.maximize import memory
+from actmax.maximize.module import BUCKET, PROBED, ROW_TENSORS, SHARE_OF_MEMORY, Maximization
+from actmax.maximize.optimizee import initial, scaled
+from actmax.maximize.priors import L2
+from actmax.model.architecture import Unit
+from actmax.model.objective import Objective, Row, by_unit
+from actmax.model.subject import Subject, load
 
 UNIT = Unit("resid_pre", 2, 7)
 STEPS = 40

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actmax.memory import free_memory, kept_for_backward
+from actmax.maximize.memory import free_memory, kept_for_backward
 
 GB = 1024**3
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actmax.errors import InputError
-from actmax.optimizee import Start, from_record, from_tokens, initial, randn, scaled
+from actmax.maximize.optimizee import Start, from_record, from_tokens, initial, randn, scaled
 
 VOCABULARY, D_MODEL, TOKENS = 50, 12, 5
 STARTS: dict[str, Callable[[Tensor, int], Start]] = {"scaled": scaled, "randn": randn, "tokens": from_tokens}

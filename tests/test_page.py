@@ -18,14 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actmax import figures
-from actmax.collection import collect
-from actmax.page import write_job
-from actmax.page._blocks import Cell, Column, Number, Page, Section, Shown, Table, table, visible_text
-from actmax.page._html import render
-from actmax.page.sweep import write_sweep
-from actmax.record import Record
-from actmax.report import main
+from actmax.app.report import main
+from actmax.records.store import Record
+from actmax.report import figures
+from actmax.report.blocks import Cell, Column, Number, Page, Section, Shown, Table, table, visible_text
+from actmax.report.html import render
+from actmax.tasks.collection import collect
+from actmax.tasks.pages import write_job
+from actmax.tasks.sweep_page import write_sweep
 from cli import QUICK, Actmax
 
 JOB = ("subject=tiny", "steps=4", "seeds='0:3'", "sweep=s", *QUICK)
@@ -393,7 +393,7 @@ class TestFigures:
         assert sizes[1][0] < 1_000_000
 
     def test_the_line_of_theory_is_what_logistic_regression_finds(self) -> None:
-        from actmax.comparison import compare
+        from actmax.stats import compare
 
         rng = np.random.default_rng(0)
         labels = np.repeat([0, 1], [4000, 2000])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from actmax.collection import collect
-from actmax.page import write_job
-from actmax.page.sweep import write_sweep
-from actmax.record import Record
+from actmax.records.store import Record
+from actmax.tasks.collection import collect
+from actmax.tasks.pages import write_job
+from actmax.tasks.sweep_page import write_sweep
 from cli import QUICK, Actmax
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

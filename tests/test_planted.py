@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from actmax.reproducibility import VERDICTS
-from actmax.subject import load
+from actmax.evidence import VERDICTS
+from actmax.model.subject import load
 from cli import QUICK, Actmax
 
 TOKENS, EMBEDDINGS, NOT_OWN, CHANCE = VERDICTS

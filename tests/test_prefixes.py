@@ -8,8 +8,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from actmax.model.subject import Subject
 from actmax.search._prefixes import bases, run, splits
-from actmax.subject import Subject
 from test_subject import FAMILY_CASES, LAYERS, tiny
 
 TOKENS, SWAPS = 6, 9

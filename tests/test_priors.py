@@ -18,15 +18,16 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from actmax import config, priors
-from actmax.architecture import Unit
-from actmax.decoding import Vocabulary
+from actmax.app import config
 from actmax.errors import InputError
-from actmax.maximization import Maximization
-from actmax.objective import LAST, Objective, Row
-from actmax.optimizee import Direct, Mixture, Parameterization, Principal, initial, scaled
-from actmax.priors import L2, PRIORS, Fluency, Manifold, Norm, Prior, Seen, Smooth, coefficients
-from actmax.subject import Subject, load
+from actmax.maximize import priors
+from actmax.maximize.module import Maximization
+from actmax.maximize.optimizee import Direct, Mixture, Parameterization, Principal, initial, scaled
+from actmax.maximize.priors import L2, PRIORS, Fluency, Manifold, Norm, Prior, Seen, Smooth, coefficients
+from actmax.model.architecture import Unit
+from actmax.model.nearest import Vocabulary
+from actmax.model.objective import LAST, Objective, Row
+from actmax.model.subject import Subject, load
 from cli import QUICK, Actmax
 from test_config import composed
 from test_maximization import rows, trainer

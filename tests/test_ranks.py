@@ -20,12 +20,12 @@ import torch.distributed as dist
 from lightning.pytorch.accelerators import CUDAAccelerator
 from safetensors.torch import load_file
 
-from actmax import run
-from actmax.callbacks import Checkpoint, Trajectory
+from actmax.app import run
 from actmax.errors import InputError
-from actmax.ranks import Rank, shared_checkpoint
-from actmax.record import Record
-from actmax.subject import Subject
+from actmax.maximize.callbacks import Checkpoint, Trajectory
+from actmax.maximize.ranks import Rank, shared_checkpoint
+from actmax.model.subject import Subject
+from actmax.records.store import Record
 from cli import QUICK, Actmax, Ran, start
 from test_callbacks import ROWS, fit, module_of
 

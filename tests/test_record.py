@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actmax.errors import InputError
-from actmax.record import VERSION, Record, Status, job_hash
+from actmax.records.store import VERSION, Record, Status, job_hash
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

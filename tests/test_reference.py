@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 import reference
-from actmax import config
+from actmax.app import config
 from actmax.errors import InputError
 
 

@@ -5,7 +5,7 @@ import io
 import pandas as pd
 from rich.console import Console
 
-from actmax.report import token_table, unit_table, visible
+from actmax.app.report import token_table, unit_table, visible
 
 
 def printed(table: object, width: int = 120) -> str:

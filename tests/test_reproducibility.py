@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax.decoding import Decoder
-from actmax.reproducibility import (
+from actmax.evidence import (
     Ends,
     InitRetention,
     Measures,
@@ -31,6 +30,7 @@ from actmax.reproducibility import (
     uniform_unique,
     verdict,
 )
+from actmax.model.nearest import Decoder
 
 SETTINGS = NullSettings(pool=5000, draws=200, displacements=100, seed=0)
 

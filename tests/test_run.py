@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from actmax.__main__ import explain
 from actmax.errors import InputError
-from actmax.optimizee import scaled
-from actmax.record import Record
-from actmax.reproducibility import VERDICTS
-from actmax.subject import load
+from actmax.evidence import VERDICTS
+from actmax.maximize.optimizee import scaled
+from actmax.model.subject import load
+from actmax.records.store import Record
 from cli import QUICK, Actmax, start
 
 TINY = ("subject=tiny", "steps=12", *QUICK)

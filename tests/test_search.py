@@ -16,13 +16,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
-from actmax import gap, run
-from actmax.architecture import Unit, geometry
+from actmax.app import run
 from actmax.errors import InputError
-from actmax.gap import GapSettings
-from actmax.objective import Objective, Row
-from actmax.record import Record
-from actmax.reproducibility import RANDOM_TEXT, RANDOM_TOKENS
+from actmax.evidence import RANDOM_TEXT, RANDOM_TOKENS
+from actmax.model import evaluation
+from actmax.model.architecture import Unit, geometry
+from actmax.model.evaluation import GapSettings
+from actmax.model.objective import Objective, Row
+from actmax.model.subject import Subject
+from actmax.records.store import Record
 from actmax.search import (
     Alphabet,
     Evaluate,
@@ -38,7 +40,6 @@ from actmax.search import (
     weight_of,
 )
 from actmax.search._moves import Moves
-from actmax.subject import Subject
 from cli import QUICK, Actmax
 
 LETTERS = "abcdefghijklmnopqrstu"
@@ -79,7 +80,7 @@ def everything(toy: Subject) -> dict[tuple[int, ...], float]:
     alphabet = Alphabet(toy)
     sequences = list(itertools.product(alphabet.ids.tolist(), repeat=3))
     kept = [ids for ids, keep in zip(sequences, alphabet.keeps(sequences), strict=True) if keep]
-    return dict(zip(kept, gap.activations(toy, MAX, kept, [UNIT] * len(kept)).tolist(), strict=True))
+    return dict(zip(kept, evaluation.activations(toy, MAX, kept, [UNIT] * len(kept)).tolist(), strict=True))
 
 
 def rows(count: int, unit: Unit = UNIT, start: int = 0) -> list[Row]:
@@ -114,8 +115,8 @@ class TestOracle:
         oracle = Oracle(toy, MAX, Alphabet(toy), top_k=4, max_rows=2)
         sequences = ((0, 2, 4), (1, 3), (5, 6, 7), (8, 9, 10))
         (one, two) = oracle.evaluate([(UNIT, Evaluate(sequences, fluency=True)), (UNIT, Evaluate(sequences[:1]))])
-        assert np.allclose(one.activation, gap.activations(toy, MAX, sequences, [UNIT] * 4), atol=1e-12)
-        assert one.cross_entropy[1] == pytest.approx(gap.cross_entropies(toy, torch.tensor([sequences[1]]))[0])
+        assert np.allclose(one.activation, evaluation.activations(toy, MAX, sequences, [UNIT] * 4), atol=1e-12)
+        assert one.cross_entropy[1] == pytest.approx(evaluation.cross_entropies(toy, torch.tensor([sequences[1]]))[0])
         assert two.activation[0] == pytest.approx(one.activation[0], abs=1e-12)
 
     @pytest.mark.parametrize("weight", [0.0, 1.5])
@@ -279,14 +280,14 @@ class TestFront:
             assert one.front[-1].activation == one.activation
             for point in one.front:
                 ids = toy.tokens(toy.text(point.ids))
-                assert gap.activations(toy, MAX, [ids], [UNIT])[0] == pytest.approx(point.activation, abs=1e-9)
-                entropy = gap.cross_entropies(toy, torch.tensor([ids]))[0]
+                assert evaluation.activations(toy, MAX, [ids], [UNIT])[0] == pytest.approx(point.activation, abs=1e-9)
+                entropy = evaluation.cross_entropies(toy, torch.tensor([ids]))[0]
                 assert entropy == pytest.approx(point.cross_entropy, abs=1e-9)
 
     def test_could_not_from_a_text_that_is_another_sequence(self, toy: Subject) -> None:
         """What the check keeps out: `a` and `b` spell the token `ab`."""
         again = toy.tokens(toy.text((0, 1, 2)))
-        one, other = gap.activations(toy, MAX, [(0, 1, 2), again], [UNIT] * 2)
+        one, other = evaluation.activations(toy, MAX, [(0, 1, 2), again], [UNIT] * 2)
         assert abs(one - other) > 1e-3
 
 
@@ -344,8 +345,8 @@ class TestText:
 
 def test_spreads_are_of_random_tokens(toy: Subject) -> None:
     found = spreads(toy, MAX, [UNIT], tokens=3, settings=GapSettings(draws=50))
-    ids = gap.random_tokens(toy, 3, draws=50, seed=0)
-    assert found[UNIT] == pytest.approx(gap.by_unit_activations(toy, MAX, ids, [UNIT])[:, 0].std(ddof=1))
+    ids = evaluation.random_tokens(toy, 3, draws=50, seed=0)
+    assert found[UNIT] == pytest.approx(evaluation.by_unit_activations(toy, MAX, ids, [UNIT])[:, 0].std(ddof=1))
 
 
 @pytest.mark.parametrize(("changed", "key"), [({"method": "beam"}, "search.method"), ({"lengths": (1, 3)}, "tokens")])

@@ -29,7 +29,7 @@ def test_writes_its_record_and_prints_the_concordance(actmax: Actmax) -> None:
     assert "correlate" in summary["verdict"]
     assert "r(t, β)" in ran.out
     assert actmax(*SMALL).code == 0  # shown again
-    assert "actmax.subject" not in ran.err
+    assert "actmax.model.subject" not in ran.err
 
 
 @pytest.mark.slow

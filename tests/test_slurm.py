@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from actmax.record import Record
+from actmax.records.store import Record
 from cli import QUICK, planted, start
 
 ROOT = Path(__file__).parents[1]

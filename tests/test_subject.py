@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
 from actmax.errors import InputError
-from actmax.subject import FAMILIES, Subject, load
+from actmax.model.subject import FAMILIES, Subject, load
 
 LAYERS, D_MODEL, D_MLP, HEAD_DIM, CONTEXT = 4, 24, 40, 8, 16
 ROWS, TOKENS = 3, 6
@@ -766,7 +766,7 @@ def test_a_size_of_the_wrong_type_is_refused() -> None:
 
 
 def test_the_table_of_families_covers_every_family_that_the_geometry_knows() -> None:
-    from actmax.architecture import MODEL_TYPES
+    from actmax.model.architecture import MODEL_TYPES
 
     assert set(FAMILIES) == set(MODEL_TYPES) == {family.architecture["model_type"] for family in FAMILY_CASES.values()}
 

@@ -15,10 +15,10 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
-from actmax.config import conf_folder
-from actmax.record import Record
-from actmax.subject import load
-from actmax.sweep import Composer
+from actmax.app.config import conf_folder
+from actmax.app.sweep import Composer
+from actmax.model.subject import load
+from actmax.records.store import Record
 from cli import QUICK, Actmax, planted, start, states
 
 TINY = ("subject=tiny", "subject.dtype=float64", "steps=12", "sweep=s", *QUICK)

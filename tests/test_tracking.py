@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from actmax import config
-from actmax.record import Record
-from actmax.tracking import WandbTracker
+from actmax.app import config
+from actmax.app.tracking import WandbTracker
+from actmax.records.store import Record
 from cli import QUICK, Actmax
 from test_config import composed
 

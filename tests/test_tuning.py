@@ -18,21 +18,21 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from actmax import config
-from actmax.architecture import Geometry
-from actmax.comparison import compare, correct
-from actmax.comparison.regrouped import regrouped_welch
+from actmax.app import config
 from actmax.errors import InputError
-from actmax.subject import Place, Subject, load
-from actmax.tuning import analysis
-from actmax.tuning.activations import Reader, Texts, trainer
-from actmax.tuning.analysis import Tuning, analyse
-from actmax.tuning.headlines import statement, summarize
-from actmax.tuning.heatmap import Scale, encoded, heat_map, terminal, text_of
-from actmax.tuning.plan import Settings, Words, make_plan, words_of
-from actmax.tuning.store import Store, name_of
-from actmax.tuning.tokens import Batches, begin_token, encode, tokens_of
-from actmax.tuning.words import Context, Data, Sample, Skips
+from actmax.model.architecture import Geometry
+from actmax.model.subject import Place, Subject, load
+from actmax.stats import compare, correct
+from actmax.stats.regrouped import regrouped_welch
+from actmax.tasks.tuning import analysis
+from actmax.tasks.tuning.activations import Reader, Texts, trainer
+from actmax.tasks.tuning.analysis import Tuning, analyse
+from actmax.tasks.tuning.headlines import statement, summarize
+from actmax.tasks.tuning.heatmap import Scale, encoded, heat_map, terminal, text_of
+from actmax.tasks.tuning.plan import Settings, Words, make_plan, words_of
+from actmax.tasks.tuning.store import Store, name_of
+from actmax.words.encoding import Batches, begin_token, encode, tokens_of
+from actmax.words.lists import Context, Data, Sample, Skips
 from cli import Actmax
 
 GPT2 = {"model_type": "gpt2", "n_layer": 2, "n_embd": 24, "n_head": 4, "n_positions": 32}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from actmax.errors import InputError
-from actmax.tuning.conllu import sentences
-from actmax.tuning.words import Reading, read
+from actmax.words.conllu import sentences
+from actmax.words.lists import Reading, read
 
 
 def row(number: object, form: str, upos: str = "X", feats: str = "_", lemma: str = "_", misc: str = "_") -> str:

@@ -10,8 +10,7 @@ import torch
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
-from actmax.decoding import Decoder
-from actmax.reproducibility import (
+from actmax.evidence import (
     PRIMARY,
     VERDICTS,
     Null,
@@ -26,6 +25,7 @@ from actmax.reproducibility import (
     redraw,
     shares,
 )
+from actmax.model.nearest import Decoder
 
 TOKENS, EMBEDDINGS, NOT_OWN, CHANCE = VERDICTS
 ALPHA, RESTARTS, POSITIONS, WIDTH, VOCABULARY = 0.05, 8, 3, 16, 60

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from actmax import weights
 from actmax.errors import InputError
-from actmax.subject import load
+from actmax.model.subject import load
 from actmax.weights import Wheel, locate
 
 TINY = {"model_type": "gpt2", "n_layer": 2, "n_embd": 12, "n_head": 2, "n_positions": 16}

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from actmax import config
+from actmax.app import config
 from actmax.errors import InputError, JobError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -25,7 +25,7 @@ def job(cfg: DictConfig) -> None:
     """Hydra's task: one job. Heavy imports wait until the config has been checked."""
     config.check(cfg)
     config.check_subject(cfg)
-    from actmax.run import run
+    from actmax.app.run import run
 
     run(cfg)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from actmax.comparison import before_after, compare
 from actmax.errors import InputError
+from actmax.stats import before_after, compare
 
 RNG = np.random.default_rng(7)
 BEFORE = RNG.normal(size=(12, 40))

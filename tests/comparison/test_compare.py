@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import stats
 
-from actmax.comparison import P_COLUMNS, STATUSES, _logistic, compare, correct, one_sample
-from actmax.comparison import _inputs as inputs
-from actmax.comparison._effects import noncentrality_interval
+from actmax.stats import P_COLUMNS, STATUSES, _logistic, compare, correct, one_sample
+from actmax.stats import _inputs as inputs
+from actmax.stats._effects import noncentrality_interval
 
 Y = np.repeat([0, 1], 4)
 CONTRACT = [

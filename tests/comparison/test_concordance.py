@@ -10,8 +10,8 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.contingency_tables import mcnemar
 
-from actmax.comparison import assumptions, compare, concordance
-from actmax.comparison.concordance import predicted_score
+from actmax.stats import assumptions, compare, concordance
+from actmax.stats.concordance import predicted_score
 
 Y = np.repeat([0, 1], 25)
 

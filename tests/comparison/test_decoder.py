@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from actmax.comparison import decode_labels
-from actmax.comparison.decoder import _model, _out_of_fold
+from actmax.stats import decode_labels
+from actmax.stats.decoder import _model, _out_of_fold
 
 Y = np.repeat([0, 1], 20)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import actmax.comparison
+import actmax.stats
 
 MODULES = [
-    "actmax.comparison",
-    *(f"actmax.comparison.{m.name}" for m in pkgutil.iter_modules(actmax.comparison.__path__)),
+    "actmax.stats",
+    *(f"actmax.stats.{m.name}" for m in pkgutil.iter_modules(actmax.stats.__path__)),
 ]
 
 

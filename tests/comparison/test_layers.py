@@ -9,8 +9,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from actmax.comparison.layers import Folds, decode_products, make_folds, products
 from actmax.errors import InputError
+from actmax.stats.layers import Folds, decode_products, make_folds, products
 
 
 def sample(units: int, seed: int = 0, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from actmax.comparison import _logspace
+from actmax.stats import _logspace
 
 DFS = (1.0, 1.5, 2.0, 3.7, 9.99, 38.0, 49.9, 50.1, 198.0, 1234.5)
 STATISTICS = (1e-150, 1e-12, 1e-6, 0.1, 0.6, 1.0, 2.5, 5.0, 5.9, 6.2, 8.0, 12.0, 30.0, 100.0, 1e3, 1e5, 1e20, 1e170)

@@ -11,9 +11,9 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from actmax.comparison import P_COLUMNS, compare, correct, one_sample
-from actmax.comparison._inputs import block_of
-from actmax.comparison._logistic import _flat, _maximize, _penalised, side_of
+from actmax.stats import P_COLUMNS, compare, correct, one_sample
+from actmax.stats._inputs import block_of
+from actmax.stats._logistic import _flat, _maximize, _penalised, side_of
 
 HERE = Path(__file__).parents[1] / "reference" / "comparison"
 

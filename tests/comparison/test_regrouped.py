@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actmax.comparison import compare
-from actmax.comparison.regrouped import regrouped_paired, regrouped_welch
 from actmax.errors import InputError
+from actmax.stats import compare
+from actmax.stats.regrouped import regrouped_paired, regrouped_welch
 
 
 def test_every_grouping_is_what_compare_gives() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from actmax.comparison import DISTRIBUTIONS, Design, simulate
+from actmax.stats import DISTRIBUTIONS, Design, simulate
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from actmax.subject import Subject
+from actmax.model.subject import Subject
 
 Ids = tuple[int, ...]
 """A token sequence."""

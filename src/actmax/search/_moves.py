@@ -10,8 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from actmax.errors import InputError
-from actmax.reproducibility import stream
 from actmax.search._alphabet import Alphabet, Ids
+from actmax.seeds import stream
 
 DRAWS = 8
 """Times to draw again where drafts are known already or no text."""

@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax import gap
-from actmax.architecture import Unit
-from actmax.objective import LAST, Objective, own_activations
+from actmax.model import evaluation
+from actmax.model.architecture import Unit
+from actmax.model.objective import LAST, Objective, own_activations
+from actmax.model.subject import Place, Subject
 from actmax.search import _prefixes
 from actmax.search._alphabet import Alphabet, Ids
 from actmax.search._front import Point
-from actmax.subject import Place, Subject
 
 Answer = TypeVar("Answer")
 ROWS = 2048
@@ -152,7 +152,7 @@ class Oracle:
         found: dict[int, Answer] = {}
         for length in sorted({len(one) for one in sequences}):
             numbers = [number for number, one in enumerate(sequences) if len(one) == length]
-            rows = min(self.rows, gap.whole_rows(self.subject, length)) if whole else self.rows
+            rows = min(self.rows, evaluation.whole_rows(self.subject, length)) if whole else self.rows
             for start in range(0, len(numbers), rows):
                 some = numbers[start : start + rows]
                 ids = torch.tensor([sequences[number] for number in some])
@@ -168,7 +168,7 @@ class Oracle:
     def _both(self, ids: Tensor, units: Sequence[Unit]) -> list[tuple[float, float]]:
         captured = _prefixes.run(self.subject, ids, [*_places(units), LAST])
         activation = own_activations(captured, units, self.objective)
-        scores = gap.own_scores(gap.predictions(self.subject, captured[LAST]), ids)
+        scores = evaluation.own_scores(evaluation.predictions(self.subject, captured[LAST]), ids)
         return list(zip(activation.tolist(), (-scores.mean(1)).tolist(), strict=True))
 
     def _activation_slopes(self, ids: Tensor, others: Sequence[tuple[Unit, float]]) -> list[Tensor]:
@@ -181,9 +181,9 @@ class Oracle:
         units = [unit for unit, _ in others]
         embedding = self.subject.embed(ids).detach().requires_grad_()
         captured = self.subject.run(embedding, [*_places(units), LAST])
-        predicted = gap.predictions(self.subject, captured[LAST])
+        predicted = evaluation.predictions(self.subject, captured[LAST])
         weights = torch.tensor([weight for _, weight in others]).to(predicted)
-        fluency = weights * gap.own_scores(predicted, ids).mean(1)
+        fluency = weights * evaluation.own_scores(predicted, ids).mean(1)
         slope = self._gradient(self._score(captured, units) + fluency, embedding)
         as_predicted = predicted.detach()[..., self.alphabet.ids.to(predicted.device)] / predicted.shape[1]
         slope[:, 1:] += weights[:, None, None] * as_predicted

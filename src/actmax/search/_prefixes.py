@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax.subject import Place, Subject
+from actmax.model.subject import Place, Subject
 
 PAYS = 0.85
 """Shared beginnings are worth their trouble below this share of the positions."""

@@ -12,17 +12,17 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax import gap
-from actmax.architecture import Unit
-from actmax.gap import GapSettings
-from actmax.objective import Objective, Row
+from actmax.model import evaluation
+from actmax.model.architecture import Unit
+from actmax.model.evaluation import GapSettings
+from actmax.model.objective import Objective, Row
+from actmax.model.subject import Subject
 from actmax.search._alphabet import Alphabet, Ids
 from actmax.search._front import Point, front_of
 from actmax.search._methods import METHODS, SearchSettings
 from actmax.search._moves import Moves
 from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
 from actmax.search._text import real_text
-from actmax.subject import Subject
 
 Answered: TypeAlias = Tensor | list[Tensor]
 """An answer as it is kept: activations and cross-entropies of sequences, or the best tokens of some."""
@@ -228,5 +228,5 @@ def spreads(
 ) -> dict[Unit, float]:
     """The standard deviation of each unit over random token sequences; 1 where it does not vary."""
     units = tuple(dict.fromkeys(units))
-    drawn = gap.random_activations(subject, objective, units, tokens, settings).std(axis=0, ddof=1)
+    drawn = evaluation.random_activations(subject, objective, units, tokens, settings).std(axis=0, ddof=1)
     return {unit: float(value) if value > 0 else 1.0 for unit, value in zip(units, drawn, strict=True)}

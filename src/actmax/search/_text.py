@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from actmax.errors import InputError
-from actmax.examples import pieces, text_files
 from actmax.search._alphabet import Alphabet
+from actmax.text.windows import pieces, text_files
 
 PIECES = 100_000
 """Sequences that are kept of a text, a random choice."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actmax import launchers, sweep
+from actmax.app import launchers, sweep
 
 
 class ActmaxSweeper(sweep.Sweeper):
@@ -18,7 +18,7 @@ if launchers.RAY:
 
 
 if launchers.SUBMITIT:
-    from actmax import slurm
+    from actmax.app import slurm
 
     class SlurmLauncher(slurm.SlurmLauncher):
         """`launch=slurm`."""

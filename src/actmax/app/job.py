@@ -1,0 +1,140 @@
+"""The life of any job: what its folder already holds, its lock, its status, its failure, its end."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actmax.app.tracking import Tracker
+from actmax.errors import InputError, JobError
+from actmax.records.store import Record, Status, now
+
+log = logging.getLogger(__name__)
+
+
+class Work(ABC):
+    """What a task does in a job."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, str | None]:
+        """What names the work; a checkpoint must hold the same. `job_hash` is in it."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Builds what is needed, and refuses what is wrong: nothing has been written yet."""
+
+    @abstractmethod
+    def tracker(self) -> Tracker:
+        """Where the outside is told."""
+
+    @abstractmethod
+    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:
+        """Does the work, writes its tables, and returns the summary.
+
+        Raises:
+            KeyboardInterrupt: stopped by hand; what there was is written.
+        """
+
+
+def run_job(
+    work: Work, record: Record, *, resolved: str, request: str | None = None, resume: bool = True, force: bool = False
+) -> None:
+    """Does what is left to do of a job, in its folder, alone.
+
+    Args:
+        work: the task.
+        record: where it writes.
+        resolved: the resolved config, as text.
+        request: names what was asked for; kept in the status.
+        resume: go on from a checkpoint.
+        force: do it again though it is complete; the old record moves aside.
+
+    Raises:
+        BusyError: another process is at this very job; nothing was changed.
+        InputError: the folder holds something else; nothing was changed.
+        JobError: the work failed; the record says how.
+        KeyboardInterrupt: it was stopped by hand; the record says so.
+    """
+    with record.alone():
+        job_hash = str(work.identity["job_hash"])
+        status = _own_status(record, job_hash, force=force)
+        if status is not None and status.state == "complete":
+            log.info("This job is complete; force=true runs it again.")
+            return
+        checkpoint = _checkpoint(record, work.identity) if status is not None and resume else None
+        work.prepare()
+        record.write_text("config.yaml", resolved)
+        _live(work, record, Status("running", job_hash, now(), request=request), checkpoint)
+
+
+def _live(work: Work, record: Record, status: Status, checkpoint: Path | None) -> None:
+    exit_code = 1
+    record.set_status(status)
+    tracker = work.tracker()
+    try:
+        summary = work.perform(tracker, checkpoint)
+        record.write_json("summary.json", summary)
+        tracker.publish(record, summary)
+        record.set_status(replace(status, state="complete", finished=now()))
+        exit_code = 0
+    except KeyboardInterrupt:
+        exit_code = 130
+        record.set_status(replace(status, state="interrupted", finished=now()))
+        raise
+    except Exception as error:
+        log.exception("the job failed")
+        _fail(record, replace(status, state="failed", finished=now(), error=_described(error)))
+        raise JobError(f"{type(error).__name__}: {error} (traceback in {record.folder})") from error
+    finally:
+        tracker.finish(exit_code)
+
+
+def _described(error: Exception) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+
+
+def _fail(record: Record, status: Status) -> None:
+    try:
+        record.set_status(status)
+    except OSError:
+        log.exception("the status could not be written either")  # a full disk, say
+
+
+def _own_status(record: Record, job_hash: str, *, force: bool) -> Status | None:
+    """How this job stands in the folder; None where it has not begun (any more)."""
+    status = record.status()
+    if status is None:
+        return None
+    if force:
+        record.move_aside(status)
+        return None
+    if status.job_hash != job_hash:
+        way_out = "Name another folder, or add force=true to move that record aside."
+        raise InputError("hydra.run.dir", record.folder, "it holds the record of another job", way_out)
+    return status
+
+
+def _checkpoint(record: Record, identity: Mapping[str, str | None]) -> Path | None:
+    """The checkpoint of an unfinished run, once it has shown that it is whole and of this job."""
+    file = record.checkpoint
+    if not file.exists():
+        return None
+    way_out = f"Delete {file} or add resume=false to start afresh."
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        found, step = content["actmax"], content["global_step"]
+    except Exception as error:  # a damaged file can raise anything
+        allowed = f"the checkpoint {file} cannot be read ({type(error).__name__})"
+        raise InputError("resume", "true", allowed, way_out) from error
+    if found != identity:
+        raise InputError("resume", "true", f"the checkpoint {file} is not of this job and subject", way_out)
+    log.info("Going on from step %d of an interrupted run.", step)
+    return file

@@ -1,0 +1,321 @@
+"""The headline numbers of one unit, each beside its null, and the sentence that says them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from actmax.evidence._agreement import Agreement, agree
+from actmax.evidence._nulls import (
+    RANDOM_MOVES,
+    Displaced,
+    Null,
+    Pool,
+    Restarts,
+    against,
+    displace_together,
+    uniform_unique,
+)
+from actmax.evidence._own import Own
+from actmax.evidence._verdicts import NONE, PRIMARY, Verdict, decide
+from actmax.model.nearest import Decoder
+
+AGREEMENT = "Agreement of restarts"
+"""What the sentence begins with that says the declared verdict."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The headline numbers of one unit, each beside its null.
+
+    Cosine, uniqueness and retention of the restarts as they ended. A restart is a replicate; positions of one restart
+    are not, so the nulls are drawn for the whole set of restarts x tokens at once.
+    """
+
+    restarts: int
+    """How many restarts."""
+    restarts_frozen: int
+    """How many of them went non-finite and were held at their best finite embedding."""
+    tokens_total: int
+    """Restarts x tokens."""
+    tokens_unique: int
+    """Different tokens among them."""
+    tokens_repeated: list[tuple[str, int]]
+    """Tokens that occur more than once, with their counts, most frequent first."""
+    init_retention: float
+    """Share of positions that still decode to the token of their initial noise."""
+    cosine_mean: float
+    """Mean cosine to the nearest token."""
+    init_cosine_mean: float
+    """The same for the initial noise."""
+    displacement_mean: float
+    """Mean over positions of |final - initial| / |initial|."""
+    activation_initial_mean: float
+    """Mean activation over restarts before the first step."""
+    activation_final_mean: float
+    """Mean activation over restarts after the last."""
+    activation_final_sd: float
+    """Its standard deviation over restarts (NaN for one)."""
+    unique: Null
+    """Unique tokens against decoded random vectors."""
+    cosine: Null
+    """Mean cosine against decoded random vectors."""
+    retention: Null
+    """Retention against random displacements of the same length."""
+    displaced_cosine: Null
+    """Mean cosine against random displacements."""
+    displaced_unique: Null
+    """Unique tokens against random displacements."""
+    uniform: Null
+    """Unique tokens against tokens drawn uniformly from the vocabulary (exact)."""
+    agreement: Agreement
+    """Of pairs of restarts, in three spaces, against random displacements."""
+    null_of_ends: str
+    """What retention and agreement stand beside: `random moves`, or `random tokens` where restarts end at tokens."""
+
+    def flat(self) -> dict[str, float | int | str | list[tuple[str, int]]]:
+        """One level of names: the null of `unique` becomes `null_unique_mean`, `_low`, `_high` and `_p`, and so on."""
+        numbers: dict[str, Any] = {}
+        nulls: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Null):
+                nulls |= {f"null_{name}_{part}": getattr(value, part) for part in ("mean", "low", "high", "p")}
+            elif not isinstance(value, Agreement):
+                numbers[name] = value
+        return numbers | nulls | self.agreement.flat()
+
+
+@dataclass(frozen=True)
+class NullSettings:
+    """How large the nulls are, and their seed."""
+
+    pool: int = 50_000
+    """Decoded random vectors."""
+    draws: int = 1_000
+    """Samples from that pool."""
+    displacements: int = 100
+    """Random displacements."""
+    seed: int = 0
+    """Of all of them."""
+
+
+def measure(
+    restarts: Restarts,
+    decoder: Decoder,
+    pool: Pool,
+    *,
+    settings: NullSettings,
+    name: Callable[[int], str] = str,
+    ends: Displaced | None = None,
+) -> Measures:
+    """The headline numbers of one unit, each beside its null.
+
+    Args:
+        restarts: of the unit.
+        decoder: of the subject.
+        pool: decoded random vectors of the subject.
+        settings: sizes and seed of the nulls.
+        name: a token id in, its text out.
+        ends: where such restarts would end by chance; None for random displacements of their own lengths.
+    """
+    before, after = decoder(restarts.initial), decoder(restarts.final)
+    ids, total = after.best.flatten(), after.best.numel()
+    retention = (after.best == before.best).double().mean().item()
+    cosine = after.best_cosine.double().mean().item()
+    unique = len(ids.unique())
+    pool_unique, pool_cosine = pool.samples(total, draws=settings.draws, seed=settings.seed)
+    moved = ends or moves(decoder, [restarts], settings)[0]
+    length = (restarts.final - restarts.initial).double().norm(dim=-1) / restarts.initial.double().norm(dim=-1)
+    return Measures(
+        restarts=len(restarts.final),
+        restarts_frozen=int(restarts.frozen.sum()),
+        tokens_total=total,
+        tokens_unique=unique,
+        tokens_repeated=repeated(ids.tolist(), name),
+        init_retention=retention,
+        cosine_mean=cosine,
+        init_cosine_mean=before.best_cosine.double().mean().item(),
+        displacement_mean=length.mean().item(),
+        activation_initial_mean=restarts.activation_initial.double().mean().item(),
+        activation_final_mean=restarts.activation_final.double().mean().item(),
+        activation_final_sd=_deviation(restarts.activation_final),
+        unique=against(unique, pool_unique),
+        cosine=against(cosine, pool_cosine),
+        retention=against(retention, moved.retention),
+        displaced_cosine=against(cosine, moved.cosine),
+        displaced_unique=against(unique, moved.unique),
+        uniform=uniform_unique(unique, total, decoder.vocabulary),
+        agreement=agree(restarts, after.best, moved),
+        null_of_ends=moved.kind,
+    )
+
+
+def moves(decoder: Decoder, restarts: Sequence[Restarts], settings: NullSettings) -> list[Displaced]:
+    """Random displacements of the restarts of some units, those that share their initial noise together."""
+    found: dict[int, Displaced] = {}
+    for number, one in enumerate(restarts):
+        if number not in found:
+            same = [other for other in range(number, len(restarts)) if _same_start(one, restarts[other])]
+            finals = [restarts[other].final for other in same]
+            options = {"draws": settings.displacements, "seed": settings.seed}
+            found |= dict(zip(same, displace_together(decoder, one.initial, finals, **options), strict=True))
+    return [found[number] for number in range(len(restarts))]
+
+
+def _same_start(one: Restarts, other: Restarts) -> bool:
+    return one.initial.shape == other.initial.shape and torch.equal(one.initial, other.initial)
+
+
+def judge(measured: Sequence[Measures], own: Own, *, alpha: float = 0.05) -> tuple[Verdict, ...]:
+    """The declared verdict on each unit of a job: `decide` on the primary statistic of each space.
+
+    Args:
+        measured: of each unit.
+        own: of the same units in the same order.
+        alpha: level.
+    """
+    tokens, embeddings = ([one.agreement.nulls[name] for one in measured] for name in PRIMARY.values())
+    return decide(tokens, embeddings, own, alpha=alpha)
+
+
+def _deviation(values: Tensor) -> float:
+    return values.double().std().item() if len(values) > 1 else float("nan")
+
+
+def repeated(ids: Sequence[int], name: Callable[[int], str] = str) -> list[tuple[str, int]]:
+    """The tokens that occur more than once, with their counts, most frequent first.
+
+    Example:
+        >>> repeated([3, 1, 3, 2, 1, 3])
+        [('3', 3), ('1', 2)]
+    """
+    return [(name(token), count) for token, count in Counter(ids).most_common() if count > 1]
+
+
+def verdict(measures: Measures, decision: Verdict) -> str:
+    """What the numbers say, in plain words, with null results said as clearly as positive ones."""
+    found = f"{_decoded(measures)} {_start(measures)}" if measures.null_of_ends == RANDOM_MOVES else _searched(measures)
+    return f"{_rise(measures)} {_agreed(measures, decision)} {found}"
+
+
+def _agreed(measures: Measures, decision: Verdict) -> str:
+    if decision.label == NONE:
+        return f"{AGREEMENT}: not available, {decision.reason}."
+    tokens, embeddings = (measures.agreement.nulls[name] for name in PRIMARY.values())
+    chance = measures.null_of_ends
+    return (
+        f"{AGREEMENT}: {decision.label}. Two restarts share {tokens.observed:.1%} of their tokens ({chance}: "
+        f"{tokens.mean:.1%}, 95 %: {tokens.low:.1%} to {tokens.high:.1%}) and their moves, positions matched, have a "
+        f"mean cosine of {embeddings.observed:.3f} ({chance}: {embeddings.mean:.3f}, 95 %: {embeddings.low:.3f} to "
+        f"{embeddings.high:.3f}): {decision.reason}."
+    )
+
+
+def _p(null: Null) -> str:
+    floor = 2 / (null.draws + 1) if null.draws else 0.0
+    return f"p = {null.p:.2g}" + (", the smallest it can be" if null.draws and null.p <= floor * 1.0001 else "")
+
+
+def _rise(measures: Measures) -> str:
+    change = f"from {measures.activation_initial_mean:.4g} to {measures.activation_final_mean:.4g}"
+    sentence = f"The mean activation over {measures.restarts} restart{'s'[: measures.restarts > 1]} went {change}."
+    if measures.restarts_frozen:
+        sentence += f" {measures.restarts_frozen} went non-finite and stand at their best finite embedding."
+    return sentence
+
+
+def _decoded(measures: Measures) -> str:
+    unique, cosine = measures.unique, measures.cosine
+    facts = (
+        f"{measures.tokens_unique} of {measures.tokens_total} decoded tokens are unique (decoded random vectors: "
+        f"{unique.mean:.1f}, 95 %: {unique.low:.0f} to {unique.high:.0f}, {_p(unique)}) and their mean cosine is "
+        f"{cosine.observed:.4f} (random: {cosine.mean:.4f}, 95 %: {cosine.low:.4f} to {cosine.high:.4f}, {_p(cosine)})"
+    )
+    if unique.side != "below" and cosine.side != "above":
+        return f"Null result: {facts}, so tokens repeat no more and lie no nearer than decoded noise."
+    found = [text for text, yes in _findings(measures).items() if yes]
+    return f"Beyond chance: {facts}: {' and '.join(found)}."
+
+
+def _searched(measures: Measures) -> str:
+    """Of restarts that end at tokens: that they lie near tokens says nothing."""
+    unique, kept, chance = measures.displaced_unique, measures.retention, measures.null_of_ends
+    counted = f"{measures.tokens_unique} of {measures.tokens_total} tokens are unique"
+    held = f"{measures.init_retention:.0%} of the positions hold the token that they began with"
+    return (
+        f"{counted} ({chance}: {unique.mean:.1f}, 95 %: {unique.low:.0f} to {unique.high:.0f}, {_p(unique)}); "
+        f"{held} ({chance}: {kept.mean:.0%}, 95 %: {kept.low:.0%} to {kept.high:.0%}, {_p(kept)})."
+    )
+
+
+def _findings(measures: Measures) -> dict[str, bool]:
+    return {
+        "tokens repeat more than in decoded noise": measures.unique.side == "below",
+        "they lie nearer to real tokens than decoded noise": measures.cosine.side == "above",
+    }
+
+
+def _start(measures: Measures) -> str:
+    null = measures.retention
+    facts = (
+        f"{measures.init_retention:.0%} of the positions still decode to the token of their initial noise, where "
+        f"random moves of the same length leave {null.mean:.0%} (95 %: {null.low:.0%} to {null.high:.0%}, {_p(null)})"
+    )
+    meaning = {
+        "above": "the result holds more of its start than a random move would leave",
+        "within": "no more and no less of the start than a random move leaves",
+        "below": "the optimizer leaves its start more thoroughly than a random move",
+    }
+    return f"Initialization: {facts}: {meaning[null.side]}."
+
+
+class UniqueTokens(Metric):
+    """Unique decoded tokens per unit, running: accumulates over batches and ranks, mean over units."""
+
+    full_state_update = False
+    pairs: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("pairs", default=[], dist_reduce_fx="cat")
+
+    def update(self, units: Int[Tensor, " restarts"], ids: Int[Tensor, "restarts tokens"]) -> None:
+        """Takes the decoded tokens of some restarts, with the number of the unit of each."""
+        pairs = torch.stack([units[:, None].expand_as(ids).flatten(), ids.flatten()], dim=1)
+        self.pairs.append(pairs)
+
+    def compute(self) -> Tensor:
+        """Unique tokens per unit, averaged over units."""
+        pairs = dim_zero_cat(self.pairs).unique(dim=0)
+        return torch.tensor(len(pairs) / len(pairs[:, 0].unique()))
+
+
+class InitRetention(Metric):
+    """Share of positions that still decode to the token of their initial noise, running."""
+
+    full_state_update = False
+    kept: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("kept", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, ids: Int[Tensor, "restarts tokens"], initial_ids: Int[Tensor, "restarts tokens"]) -> None:
+        """Takes the decoded tokens of some restarts and those of their initial noise."""
+        self.kept += (ids == initial_ids).sum()
+        self.total += ids.numel()
+
+    def compute(self) -> Tensor:
+        """The share."""
+        return self.kept / self.total

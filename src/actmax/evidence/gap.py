@@ -1,0 +1,231 @@
+"""The decode gap: what is left of an optimum's activation once it has become text, beside random text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import nan
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from actmax.evidence import Null, Restarts, against
+from actmax.model.architecture import Unit
+from actmax.model.evaluation import GapSettings, activations, cross_entropies, random_activations, random_tokens
+from actmax.model.nearest import Decoder
+from actmax.model.objective import Objective
+from actmax.model.subject import Subject
+
+PREDICTIONS = 1_000
+"""Draws of a mean over as many random sequences as there are restarts."""
+SNAP, RETOKENISE, SURVIVES, NO_GAIN = "at the snap", "at the tokenizer", "survives", "no gain"
+STAGES = ("initial", "final", "snapped", "retokenised")
+"""An optimum's way to text."""
+
+
+@dataclass(frozen=True)
+class RandomText:
+    """What one unit does on token sequences in which nothing was sought."""
+
+    activation: Float[ndarray, " draws"]
+    """Of each sequence, reduced over positions like the target."""
+    cross_entropy: Float[ndarray, " draws"]
+    """The subject's, nats per token; NaN for one token, which has nothing before it."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The decode gap of one unit; the restart is the replicate."""
+
+    initial: Float[ndarray, " restarts"]
+    """Activation of the initial noise."""
+    final: Float[ndarray, " restarts"]
+    """Of the optimum."""
+    snapped: Float[ndarray, " restarts"]
+    """Of its decoded tokens."""
+    retokenised: Float[ndarray, " restarts"]
+    """Of the text that those tokens spell, tokenised again; NaN where that is no token at all."""
+    texts: tuple[str, ...]
+    """That text."""
+    same: tuple[bool, ...]
+    """Whether it gives the same tokens again."""
+    lengths: tuple[int, ...]
+    """How many tokens it gives."""
+    cross_entropy: Float[ndarray, " restarts"]
+    """The subject's cross-entropy of the snapped tokens, nats per token."""
+    cross_entropy_initial: Float[ndarray, " restarts"]
+    """The same of the tokens that the initial noise decodes to: noise does not decode to all tokens alike."""
+    random: RandomText
+    """The same of random token sequences."""
+
+    def z(self, stage: str) -> float:
+        """Mean over restarts at a stage of `STAGES`, in standard deviations of one random sequence."""
+        deviation = float(self.random.activation.std(ddof=1))
+        return (_mean(getattr(self, stage)) - self._base) / deviation if deviation > 0 else nan
+
+    def kept(self, stage: str) -> float:
+        """The share of the optimum's gain over random text that is left at a stage; NaN where there was no gain."""
+        gain = _mean(self.final) - self._base
+        return (_mean(getattr(self, stage)) - self._base) / gain if self.gained else nan
+
+    @property
+    def gained(self) -> bool:
+        """Whether the optimum differs from random text at all (two-sided, p ≤ 0.05)."""
+        return self.null("final").p <= 0.05
+
+    def null(self, name: str) -> Null:
+        """A mean over restarts beside the mean of as many random token sequences.
+
+        Null hypothesis: the restarts' sequences are exchangeable with token sequences drawn uniformly. The null is
+        the predictive distribution of such a mean under Rubin's Bayesian bootstrap of the random sequences (1981,
+        Ann. Statist. 9:130), so that it also knows how few they were. Two-sided.
+
+        Args:
+            name: of a stage, or `cross_entropy`.
+        """
+        values = getattr(self, name)
+        drawn = self.random.cross_entropy if name == "cross_entropy" else self.random.activation
+        count = int(np.isfinite(values).sum())
+        if count == 0 or not np.isfinite(drawn).all():
+            return Null(nan, nan, nan, nan, nan, len(drawn))
+        return against(_mean(values), predictive(len(drawn), count) @ drawn)
+
+    @property
+    def dies(self) -> str:
+        """Where the gain dies: the first stage that leaves less than half of it."""
+        if not self.gained:
+            return NO_GAIN
+        if self.kept("snapped") < 0.5:
+            return SNAP
+        return SURVIVES if self.kept("retokenised") >= 0.5 else RETOKENISE
+
+    @property
+    def _base(self) -> float:
+        return float(self.random.activation.mean())
+
+    def flat(self) -> dict[str, Any]:
+        """One level of names: `activation_snapped_mean`, `null_snapped_mean`, `_low`, `_high`, `_p`, and so on."""
+        numbers: dict[str, Any] = {
+            "random_activation_mean": self._base,
+            "random_activation_sd": float(self.random.activation.std(ddof=1)),
+        }
+        for stage in ("snapped", "retokenised"):
+            numbers |= {f"activation_{stage}_mean": _mean(getattr(self, stage)), f"kept_{stage}": self.kept(stage)}
+            numbers |= _parts(stage, self.null(stage))
+        numbers |= {f"z_{stage}": self.z(stage) for stage in STAGES}
+        numbers |= {
+            "retokenised_same": float(np.mean(self.same)),
+            "cross_entropy_mean": _mean(self.cross_entropy),
+            "cross_entropy_initial_mean": _mean(self.cross_entropy_initial),
+        }
+        return numbers | _parts("cross_entropy", self.null("cross_entropy")) | {"gap": self.dies}
+
+    @property
+    def statement(self) -> str:
+        """Where the gain dies, in one line."""
+        null = self.null("snapped")
+        base, deviation = self._base, float(self.random.activation.std(ddof=1))
+        stages = (
+            f"activation {_mean(self.final):.4g} at the optimum, {_mean(self.snapped):.3g} once snapped to its tokens, "
+            f"{_mean(self.retokenised):.3g} as their text tokenised again; random tokens give {base:.3g} ± "
+            f"{deviation:.2g} (mean of {len(self.snapped)}, 95 %: {null.low:.3g} to {null.high:.3g}; snapped: z = "
+            f"{self.z('snapped'):.2g}, p = {null.p:.2g})."
+        )
+        kept = {stage: f"{self.kept(stage):.1%}" for stage in ("snapped", "retokenised")}
+        ending = {
+            NO_GAIN: "The optimum itself is no better than random tokens.",
+            SNAP: f"The gain dies at the snap: {kept['snapped']} of it is left.",
+            RETOKENISE: f"The gain dies at the tokenizer: {kept['retokenised']} of it is left.",
+            SURVIVES: f"The gain survives: {kept['retokenised']} of it is left.",
+        }
+        entropy = self.null("cross_entropy")
+        if np.isnan(entropy.observed):
+            return f"{stages} {ending[self.dies]}"
+        noise = f"what the initial noise decodes to: {_mean(self.cross_entropy_initial):.3g}"
+        null = f"random tokens: {entropy.mean:.3g}, 95 %: {entropy.low:.3g} to {entropy.high:.3g}"
+        said = f"Cross-entropy of the snapped tokens: {entropy.observed:.3g} nats per token ({noise}; {null})."
+        return f"{stages} {ending[self.dies]} {said}"
+
+
+def _mean(values: Float[ndarray, " restarts"]) -> float:
+    """Over what there is: a text of no tokens has no activation."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else nan
+
+
+def _parts(name: str, null: Null) -> dict[str, float]:
+    return {f"null_{name}_{part}": getattr(null, part) for part in ("mean", "low", "high", "p")}
+
+
+@lru_cache(maxsize=8)
+def predictive(draws: int, count: int) -> Float[ndarray, "predictions draws"]:
+    """Weights that make means of `count` new values from `draws` old ones, by the Bayesian bootstrap."""
+    generator = np.random.default_rng([draws, count])
+    chances = generator.dirichlet(np.ones(draws), size=PREDICTIONS)
+    return generator.multinomial(count, chances) / count
+
+
+@torch.no_grad()
+def measure(
+    subject: Subject,
+    objective: Objective,
+    found: Mapping[Unit, Restarts],
+    decoder: Decoder,
+    *,
+    settings: GapSettings,
+) -> dict[Unit, Gap]:
+    """The decode gap of each unit.
+
+    Args:
+        subject: which the restarts were optimized against.
+        objective: that they were optimized for; its reduction counts.
+        found: the restarts of each unit.
+        decoder: of the subject.
+        settings: of the null.
+    """
+    units = [unit for unit, restarts in found.items() for _ in restarts.final]
+    begun, ids = (
+        torch.cat([decoder(getattr(restarts, name)).best for restarts in found.values()])
+        for name in ("initial", "final")
+    )
+    texts = [subject.text(row) for row in ids.tolist()]
+    again = [subject.tokens(text) for text in texts]
+    snapped = activations(subject, objective, ids.tolist(), units)
+    retokenised = activations(subject, objective, again, units)
+    entropy, before = cross_entropies(subject, ids), cross_entropies(subject, begun)
+    random = _random_text(subject, objective, list(found), ids.shape[1], settings)
+    gaps, start = {}, 0
+    for unit, restarts in found.items():
+        rows = slice(start, start + len(restarts.final))
+        start = rows.stop
+        gaps[unit] = Gap(
+            initial=restarts.activation_initial.double().numpy(),
+            final=restarts.activation_final.double().numpy(),
+            snapped=snapped[rows],
+            retokenised=retokenised[rows],
+            texts=tuple(texts[rows]),
+            same=tuple(one == two for one, two in zip(again[rows], ids[rows].tolist(), strict=True)),
+            lengths=tuple(len(one) for one in again[rows]),
+            cross_entropy=entropy[rows],
+            cross_entropy_initial=before[rows],
+            random=random[unit],
+        )
+    return gaps
+
+
+def _random_text(
+    subject: Subject, objective: Objective, units: Sequence[Unit], tokens: int, settings: GapSettings
+) -> dict[Unit, RandomText]:
+    entropy = _random_entropies(subject, tokens, settings)
+    found = random_activations(subject, objective, tuple(units), tokens, settings)
+    return {unit: RandomText(found[:, number], entropy) for number, unit in enumerate(units)}
+
+
+@lru_cache(maxsize=2)
+def _random_entropies(subject: Subject, tokens: int, settings: GapSettings) -> Float[ndarray, " draws"]:
+    """No unit's business either."""
+    return cross_entropies(subject, random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed))

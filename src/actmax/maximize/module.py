@@ -1,0 +1,367 @@
+"""The LightningModule: a frozen subject, a learnable embedding per restart, and many restarts in one batch.
+
+The loss is a sum over restarts, the optimizers work element by element, and no operation mixes rows; so what a restart
+does depends on no other restart, beyond rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from actmax.maximize import memory
+from actmax.maximize.optimizee import Direct, Parameterization
+from actmax.maximize.priors import Prior, Seen, coefficients
+from actmax.model.nearest import Vocabulary
+from actmax.model.objective import LAST, Objective, Row, by_unit, own_activations
+from actmax.model.subject import Place, Subject
+
+log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+"""Only optimizers that work element by element: any other would let restarts feel each other."""
+BUCKET = 16
+"""Rows from which on a pass of their own, no deeper than they need, costs less than one with deeper rows."""
+PROBED = 64
+"""Rows above which a job first looks whether there is memory for all of them at once."""
+ROW_TENSORS = 8
+"""Tensors of the size of the parameter, for all rows together: itself, its gradient, Adam's two, the best, copies."""
+SHARE_OF_MEMORY = 0.5
+"""Of the free memory that what is kept for the backward pass may take; the pass itself takes some of the rest."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What stands in for data. It has no state, and says so, for Lightning else warns at every resume."""
+
+    count: int
+    """How many steps."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count))
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Nothing to take up."""
+
+
+class Maximization(LightningModule):
+    """Optimizes one embedding per restart against a frozen subject.
+
+    The subject is no submodule: no checkpoint carries its weights, no trainer switches its dropout on. All that is
+    learned or kept of a restart is a row of a tensor: `parameter` (what the optimizer moves: the embedding itself,
+    unless a parameterization says otherwise), `best`, `best_loss`, `alive`, and with priors `coefficients`.
+
+    Args:
+        subject: the frozen language model.
+        rows: the restarts.
+        initial: their initial embeddings, shape (restarts, tokens, d_model).
+        objective: what they minimize.
+        priors: what else.
+        parameterization: what the optimizer moves in the place of the embedding; None for the embedding itself.
+        optimizer: a name of `OPTIMIZERS`.
+        lr: its learning rate.
+        options: its other arguments.
+        steps: how many steps.
+        max_rows: rows per forward pass; None for all at once, or for as many as the free memory has room for.
+        identity: what a checkpoint must name to be this job's own.
+        job: the restarts of the whole job, where `rows` are a share of them; None where they are all.
+        compiled: whether the steps run the subject's blocks through PyTorch's compiler.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        rows: Sequence[Row],
+        initial: Float[Tensor, "restarts tokens d_model"],
+        *,
+        objective: Objective,
+        priors: Sequence[Prior] = (),
+        parameterization: Parameterization | None = None,
+        optimizer: str = "adam",
+        lr: float = 0.001,
+        options: Mapping[str, Any] | None = None,
+        steps: int = 500,
+        max_rows: int | None = None,
+        identity: Mapping[str, str | None] | None = None,
+        job: Sequence[Row] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.__dict__["subject"] = subject  # past nn.Module's registration
+        self.rows = tuple(rows)
+        self.job = self.rows if job is None else tuple(job)
+        if [row for numbers in by_unit(self.rows).values() for row in numbers] != list(range(len(self.rows))):
+            raise ValueError("the rows of a unit must stand together")
+        self.objective = objective
+        self.priors = tuple(priors)
+        whole = any(prior.needs_logits for prior in self.priors)
+        depth = subject.geometry.depth
+        self._depths = [0 if whole else depth(row.unit.site, row.unit.layer) for row in self.rows]
+        self.parameterization = Direct() if parameterization is None else parameterization
+        self.optimizer = (optimizer, lr, dict(options or {}))
+        self.steps = steps
+        self.max_rows = min(len(self.rows), max_rows or len(self.rows))
+        self._bounded = max_rows is not None
+        self.compiled = compiled
+        self.identity = dict(identity or {})
+        # float32 whatever the subject's dtype, but never coarser than a float64 subject
+        precision = torch.promote_types(torch.float32, subject.dtype)
+        self.parameter = nn.Parameter(self.parameterization.start(initial.to(precision)))
+        initial = self.parameterization.embed(self.parameter.detach(), 0.0)
+        self.register_buffer("best", initial.clone())
+        self.register_buffer("best_loss", torch.full((len(self.rows),), torch.inf, dtype=precision))
+        self.register_buffer("alive", torch.ones(len(self.rows), dtype=torch.bool))
+        if self.priors:
+            self.vocabulary = Vocabulary(subject.embedding_matrix)
+            self.register_buffer("coefficients", torch.zeros(len(self.rows), len(self.priors), dtype=precision))
+        self.register_buffer("initial", initial.clone(), persistent=False)
+        self.register_buffer("activation", torch.full((len(self.rows),), torch.nan, dtype=precision), persistent=False)
+
+    subject: Subject
+    vocabulary: Vocabulary
+    best: Tensor
+    best_loss: Tensor
+    alive: Tensor
+    coefficients: Tensor
+    initial: Tensor
+    activation: Tensor
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer of all restarts."""
+        name, lr, options = self.optimizer
+        return OPTIMIZERS[name]([self.parameter], lr=lr, **options)
+
+    def train_dataloader(self) -> Steps:
+        """There is no data: one number per step."""
+        return Steps(self.steps)
+
+    def on_fit_start(self) -> None:
+        """Brings the subject, which Lightning does not know of, to the optimizee's device, and looks for room there."""
+        self.subject.to(self.device)
+        if not self._bounded and self.max_rows > PROBED:
+            self._fit_into_memory()
+
+    def _fit_into_memory(self) -> None:
+        """Lowers `max_rows` where the rows do not have room all at once; what that changes is rounding."""
+        free = memory.free_memory(self.device)
+        if free is None:
+            return
+        if self.device.type == "cpu":
+            free = free * len(self.rows) // len(self.job)  # the other ranks of the job take the rest
+        states = ROW_TENSORS * self.parameter.numel() * self.parameter.element_size()
+        room = int(max(0, free - states) * SHARE_OF_MEMORY / self.bytes_per_row())
+        if room < self.max_rows:
+            self.max_rows = max(1, room)
+            message = "%.1f GB of memory are free: %d of %d rows in a forward pass (max_rows=N sets another number)"
+            log.warning(message, free / 1e9, self.max_rows, len(self.rows))
+
+    def bytes_per_row(self) -> int:
+        """What a forward pass of one more row, the deepest, keeps for the backward pass: measured by two small ones."""
+        start = min(self._depths.index(max(self._depths)), max(0, len(self.rows) - 2))
+
+        def held(count: int) -> int:
+            chunk = slice(start, start + count)
+
+            def loss() -> Tensor:
+                embedding = self._embed(self.parameter.detach()[chunk].requires_grad_(), chunk)
+                captured = self._run(embedding, chunk)
+                value = self.objective.loss(self._reduced(captured, chunk, embedding.dtype))
+                return torch.stack([value, *(self._prior_values(embedding, captured) if self.priors else [])]).sum()
+
+            return memory.kept_for_backward(loss)
+
+        return held(2) - held(1) if len(self.rows) > 1 else held(1)
+
+    def training_step(self, batch: object, batch_idx: int) -> None:  # noqa: ARG002
+        """One step of every restart, at most `max_rows` of them in a forward pass."""
+        optimizer = self.optimizers()
+        with self.subject.compiled() if self.compiled else nullcontext():
+            gradient, loss, embeddings = self._in_memory(self._gradients)
+        self._judge(loss, gradient, embeddings)
+        # filled and not multiplied: a frozen row's NaN must not survive as NaN * 0
+        self.parameter.grad = gradient.masked_fill_(~self.alive[:, None, None], 0)
+        optimizer.step()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+
+    def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient, loss and embedding of every restart; it changes nothing that a second try would miss."""
+        loss, embeddings, gradients = torch.empty_like(self.best_loss), [], []
+        for chunk in self._chunks():
+            leaf = self.parameter.detach()[chunk].requires_grad_()
+            embedding = self._embed(leaf, chunk)
+            self.activation[chunk], loss[chunk] = self._backward(leaf, embedding, chunk)
+            gradients.append(leaf.grad)
+            embeddings.append(embedding.detach())
+        # of one chunk its own: the gradient of a mixture has an entry per token, and copies of it cost as much as Adam
+        gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+        return gradient, loss, torch.cat(embeddings)
+
+    def _in_memory(self, act: Callable[[], Found]) -> Found:
+        """Does something in chunks; where memory runs out, in chunks of half as many rows from then on.
+
+        Raises:
+            torch.OutOfMemoryError: one row is too many.
+        """
+        while True:
+            try:
+                return act()
+            except torch.OutOfMemoryError:
+                if self.max_rows == 1:
+                    raise
+            # out here the error is gone, and with it the tensors that it held
+            self.max_rows = -(-self.max_rows // 2)
+            log.warning(
+                "Out of GPU memory: going on with max_rows=%d, to the same result beyond rounding", self.max_rows
+            )
+            torch.cuda.empty_cache()
+
+    def _embed(self, parameter: Tensor, chunk: slice) -> Tensor:
+        """The embeddings of a chunk; a frozen restart stands at its best, wherever the optimizer drifts without it."""
+        mapped = self.parameterization.embed(parameter, self.global_step / self.steps)
+        return torch.where(self.alive[chunk, None, None], mapped, self.best[chunk])
+
+    @property
+    def embedding(self) -> Float[Tensor, "restarts tokens d_model"]:
+        """Where the restarts stand now, without gradient."""
+        with torch.no_grad():
+            return torch.cat([self._embed(self.parameter[chunk], chunk) for chunk in self._chunks()])
+
+    def _backward(self, leaf: Tensor, embeddings: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        captured = self._run(embeddings, chunk)
+        activation = self._reduced(captured, chunk, embeddings.dtype)
+        loss = self.objective.loss(activation)
+        if self.priors:
+            values = self._prior_values(embeddings, captured)
+            if self.global_step == 0:
+                self._weigh(coefficients(self.priors, loss, values, leaf), chunk)
+            loss = loss + (self.coefficients[chunk] * torch.stack(values, dim=1)).sum(1)
+        self.manual_backward(loss.sum())
+        return activation.detach(), loss.detach()
+
+    def _weigh(self, found: Tensor, chunk: slice) -> None:
+        """Fixes the priors' coefficients for the run; a checkpoint carries them."""
+        self.coefficients[chunk] = found
+        for prior, off in zip(self.priors, (found == 0).sum(0).tolist(), strict=True):
+            if off and prior.weight > 0:
+                message = "prior %s is off in %d of %d restarts: its gradient or the objective's is 0 at the start"
+                log.warning(message, prior.name, off, len(found))
+
+    def _prior_values(self, embeddings: Tensor, captured: Mapping[Place, Tensor]) -> list[Tensor]:
+        seen = Seen(embeddings, self.vocabulary, captured.get(LAST), self.subject.logits)
+        return [prior.value(seen) for prior in self.priors]
+
+    def _judge(self, loss: Tensor, gradient: Tensor, embeddings: Tensor) -> None:
+        """Keeps the best finite embedding of each restart, and freezes those that went non-finite."""
+        ends = gradient.amax((1, 2)), gradient.amin((1, 2))  # both are NaN where an entry is
+        self.alive &= loss.isfinite() & ends[0].isfinite() & ends[1].isfinite()
+        better = self.alive & (loss < self.best_loss)
+        self.best = torch.where(better[:, None, None], embeddings, self.best)
+        self.best_loss = torch.where(better, loss, self.best_loss)
+
+    def _chunks(self) -> list[slice]:
+        """Which rows run together: at most `max_rows`, and of one depth, unless these would be few."""
+        starts = [0]
+        for row in range(1, len(self.rows)):
+            held = row - starts[-1]
+            if held == self.max_rows or (self._depths[row] != self._depths[row - 1] and held >= BUCKET):
+                starts.append(row)
+        return [slice(*ends) for ends in pairwise([*starts, len(self.rows)])]
+
+    def activations(self, embeddings: Float[Tensor, "rows tokens d_model"], chunk: slice) -> Float[Tensor, " rows"]:
+        """The activation of each restart of a chunk: its own unit, reduced over positions."""
+        return self._reduced(self.subject.run(embeddings, self._places(chunk)), chunk, embeddings.dtype)
+
+    def _places(self, chunk: slice) -> list[Place]:
+        return [(row.unit.site, row.unit.layer) for row in self.rows[chunk]]
+
+    def _run(self, embeddings: Tensor, chunk: slice) -> dict[Place, Tensor]:
+        """One forward pass for both: what the targets of a chunk need, and what the priors need besides."""
+        whole = [LAST] if any(prior.needs_logits for prior in self.priors) else []
+        return self.subject.run(embeddings, self._places(chunk) + whole)
+
+    def _reduced(self, captured: Mapping[Place, Tensor], chunk: slice, dtype: torch.dtype) -> Tensor:
+        return own_activations(captured, [row.unit for row in self.rows[chunk]], self.objective, dtype)
+
+    @torch.no_grad()
+    def prior_values(
+        self, embeddings: Float[Tensor, "restarts tokens d_model"]
+    ) -> dict[str, Float[Tensor, " restarts"]]:
+        """Each prior's value for each restart at some embeddings, before any weight."""
+        if not self.priors:
+            return {}
+        parts = [self._prior_values(embeddings[chunk], self._run(embeddings[chunk], chunk)) for chunk in self._chunks()]
+        columns = (torch.cat(column) for column in zip(*parts, strict=True))
+        return {prior.name: column for prior, column in zip(self.priors, columns, strict=True)}
+
+    @torch.no_grad()
+    def evaluate(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, " restarts"]:
+        """The activation of each restart at some embeddings, without gradients."""
+        return self._in_memory(
+            lambda: torch.cat([self.activations(embeddings[chunk], chunk) for chunk in self._chunks()])
+        )
+
+    @torch.no_grad()
+    def capture(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> dict[Place, Float[Tensor, "own width"]]:
+        """Every coordinate at each target's site and layer, reduced over positions like the target, per restart.
+
+        A place's rows are those of its own restarts, in the order of `rows`.
+        """
+        return self._in_memory(lambda: self._capture(embeddings))
+
+    def _capture(self, embeddings: Tensor) -> dict[Place, Tensor]:
+        found: dict[Place, list[Tensor]] = {}
+        for chunk in self._chunks():
+            places = [(row.unit.site, row.unit.layer) for row in self.rows[chunk]]
+            captured = self.subject.run(embeddings[chunk], places)
+            for place, values in captured.items():
+                own = [number for number, other in enumerate(places) if other == place]
+                reduced = [self.objective.activation(values[number].T) for number in own]
+                found.setdefault(place, []).append(torch.stack(reduced))
+        return {place: torch.cat(parts) for place, parts in found.items()}
+
+    @torch.no_grad()
+    def outcome(self, *, interrupted: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where the restarts stand: initial and final embeddings, initial and final activations.
+
+        A restart that went non-finite, also at the very last step, stands at its best finite embedding; so does every
+        restart of an interrupted run.
+        """
+        final = self.best if interrupted else self.embedding
+        activation = self.evaluate(final)
+        self.alive &= activation.isfinite() & final.isfinite().all(2).all(1)
+        final = torch.where(self.alive[:, None, None], final, self.best)
+        activation = torch.where(self.alive, activation, self.evaluate(self.best))
+        return self.initial, final, self.evaluate(self.initial), activation
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps were taken."""
+        return self.trainer.global_step
+
+    @property
+    def frozen(self) -> Bool[Tensor, " restarts"]:
+        """Which restarts went non-finite and were held."""
+        return ~self.alive
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names the job and the subject; the weights themselves stay out."""
+        checkpoint["actmax"] = self.identity

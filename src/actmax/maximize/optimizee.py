@@ -1,0 +1,216 @@
+"""The optimizee: where a restart starts, and what the optimizer moves.
+
+The initial embedding of each seed is drawn the same way on any device and in any batch. A parameterization puts
+something else in the place of the embedding, so that it stays near text.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from actmax.errors import InputError
+from actmax.model.nearest import Vocabulary
+
+Start = Callable[[int], Tensor]
+"""A seed in, its initial embedding (tokens, d_model) out, float32 on the CPU."""
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def scaled(embedding_matrix: Float[Tensor, "vocabulary d_model"], tokens: int) -> Start:
+    """Gaussian noise with the standard deviation of the token-embedding matrix's entries."""
+    scale = embedding_matrix.detach().float().cpu().std()  # a GPU would round otherwise
+    width = embedding_matrix.shape[1]
+    return lambda seed: torch.randn(tokens, width, generator=_generator(seed)) * scale
+
+
+def randn(embedding_matrix: Float[Tensor, "vocabulary d_model"], tokens: int) -> Start:
+    """Gaussian noise with standard deviation 1."""
+    width = embedding_matrix.shape[1]
+    return lambda seed: torch.randn(tokens, width, generator=_generator(seed))
+
+
+def from_tokens(embedding_matrix: Float[Tensor, "vocabulary d_model"], tokens: int) -> Start:
+    """The embeddings of tokens drawn uniformly from the vocabulary."""
+    matrix = embedding_matrix.detach()
+
+    def start(seed: int) -> Tensor:
+        ids = torch.randint(len(matrix), (tokens,), generator=_generator(seed))
+        return matrix[ids.to(matrix.device)].float().cpu()
+
+    return start
+
+
+def from_record(folder: Path, which: str, tokens: int, d_model: int) -> Start:
+    """The embeddings that an earlier job left, by seed (`initial` or `final`).
+
+    Raises:
+        InputError: there is no such file, it is damaged, of another shape, holds several units, or lacks a seed.
+    """
+    file = folder / "embeddings.safetensors" if folder.is_dir() else folder
+    try:
+        with safe_open(file, framework="pt") as stream:
+            saved, seeds = stream.get_tensor(which), stream.get_tensor("seeds").tolist()
+    except (OSError, SafetensorError) as error:
+        allowed = f"must be a record's folder with a whole embeddings.safetensors that holds '{which}' ({error})"
+        raise InputError("init.path", folder, allowed) from error
+    if saved.shape[1:] != (tokens, d_model):
+        allowed = f"must hold embeddings of {tokens} tokens x {d_model} dims; it holds {tuple(saved.shape[1:])}"
+        raise InputError("init.path", folder, allowed, "Set tokens and subject to the record's.")
+    if len(set(seeds)) != len(seeds):
+        raise InputError("init.path", folder, "must hold one unit, so that a seed names one embedding")
+    if len(seeds) != len(saved):
+        raise InputError("init.path", folder, f"must name a seed for each of its {len(saved)} embeddings")
+    by_seed = dict(zip(seeds, saved.float(), strict=True))
+
+    def start(seed: int) -> Tensor:
+        if seed not in by_seed:
+            raise InputError("seeds", seed, f"must be among the record's seeds {sorted(by_seed)} with init=file")
+        return by_seed[seed]
+
+    return start
+
+
+def initial(start: Start, seeds: Sequence[int]) -> Float[Tensor, "restarts tokens d_model"]:
+    """The initial embeddings of some restarts, a row per seed.
+
+    Raises:
+        InputError: a start is not finite.
+    """
+    rows = torch.stack([start(seed) for seed in seeds])
+    if not torch.isfinite(rows).all():
+        raise InputError("init", "not finite", "the initial embeddings must be finite numbers")
+    return rows
+
+
+class Parameterization(nn.Module, ABC):
+    """From what the optimizer moves, a row per restart, to embeddings; no row may see another."""
+
+    @abstractmethod
+    def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens width"]:
+        """The parameter that comes nearest to the initial embeddings, so that a seed defines the start."""
+
+    @abstractmethod
+    def embed(
+        self, parameter: Float[Tensor, "rows tokens width"], progress: float
+    ) -> Float[Tensor, "rows tokens d_model"]:
+        """The embeddings.
+
+        Args:
+            parameter: some restarts' own.
+            progress: how much of the run is done, 0 to 1.
+        """
+
+
+class Direct(Parameterization):
+    """The embeddings themselves."""
+
+    def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens d_model"]:
+        """As they are."""
+        return initial.clone()
+
+    def embed(
+        self,
+        parameter: Float[Tensor, "rows tokens d_model"],
+        progress: float,  # noqa: ARG002
+    ) -> Float[Tensor, "rows tokens d_model"]:
+        """As they are."""
+        return parameter
+
+
+class Principal(Parameterization):
+    """Coefficients of the token embeddings' first principal components: x = mean + c V, V's rows orthonormal.
+
+    The initial embeddings are projected onto that subspace: c = (x - mean) Vᵀ. Components are eigenvectors of the
+    covariance over the vocabulary (Jolliffe 2002, chapter 1), largest variance first, computed in float64 on the CPU;
+    their sign is chosen so that the entry of largest size is positive.
+
+    Args:
+        embedding_matrix: W_E, shape (vocabulary, d_model).
+        components: how many.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, embedding_matrix: Float[Tensor, "vocabulary d_model"], components: int) -> None:
+        super().__init__()
+        most = min(embedding_matrix.shape)
+        if not 1 <= components <= most:
+            raise ValueError(f"there are 1 to {most} principal components, not {components}")
+        mean, basis = _principal(embedding_matrix.detach().cpu(), components)
+        precision = torch.promote_types(torch.float32, embedding_matrix.dtype)
+        self.register_buffer("mean", mean.to(precision), persistent=False)
+        self.register_buffer("basis", basis.to(precision), persistent=False)
+
+    def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens components"]:
+        """Their projection."""
+        return (initial - self.mean) @ self.basis.T
+
+    def embed(
+        self,
+        parameter: Float[Tensor, "rows tokens components"],
+        progress: float,  # noqa: ARG002
+    ) -> Float[Tensor, "rows tokens d_model"]:
+        """The point of the subspace."""
+        return self.mean + parameter @ self.basis
+
+
+def _principal(matrix: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    mean = matrix.double().mean(0)
+    scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for block in matrix.split(8192):  # the whole matrix in float64 would double its memory
+        centred = block.double() - mean
+        scatter += centred.T @ centred
+    basis = torch.linalg.eigh(scatter).eigenvectors.flip(1)[:, :components].T
+    peak = basis.gather(1, basis.abs().argmax(1, keepdim=True))
+    return mean, basis * peak.sign()
+
+
+class Mixture(Parameterization):
+    """A softmax mixture of tokens: x = Σ_v w_v e_v, w = softmax(s/τ), one score s per token and position.
+
+    The initial scores are the cosines of the initial embedding to the tokens, and scores stay in that unit; τ goes from
+    `temperature` to `final_temperature` geometrically with the steps (as the Gumbel-softmax of Jang et al. 2017 is
+    annealed, without its noise), so that mixtures sharpen. The scores take vocabulary x tokens numbers per restart, and
+    so do their gradient and each of the optimizer's states.
+
+    Args:
+        vocabulary: the token embeddings.
+        temperature: τ before the first step, in cosines.
+        final_temperature: τ after the last.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, temperature: float, final_temperature: float) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.temperatures = (temperature, final_temperature)
+
+    def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens vocabulary"]:
+        """Their cosines to the tokens."""
+        return self.vocabulary.cosines(initial)
+
+    def weights(
+        self, parameter: Float[Tensor, "rows tokens vocabulary"], progress: float
+    ) -> Float[Tensor, "rows tokens vocabulary"]:
+        """How much of each token there is; each position's sum is 1."""
+        first, last = self.temperatures
+        return (parameter / (first ** (1 - progress) * last**progress)).softmax(2)
+
+    def embed(
+        self, parameter: Float[Tensor, "rows tokens vocabulary"], progress: float
+    ) -> Float[Tensor, "rows tokens d_model"]:
+        """The mixture, inside the convex hull of the token embeddings."""
+        return self.weights(parameter, progress) @ self.vocabulary.matrix

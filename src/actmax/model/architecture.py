@@ -1,0 +1,168 @@
+"""Sizes of a subject and addresses inside it, from its config alone: nothing here imports torch or transformers.
+
+So a layer, site or index that a model lacks is refused before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actmax.errors import InputError
+
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
+MLP = ("mlp_pre", "mlp_pre_linear", "mlp_post")
+HEADS = ("q", "k", "v", "z")
+SITES = (*RESIDUAL, *MLP, *HEADS)
+GATED = ("llama",)
+MODEL_TYPES = ("gpt2", "gpt_neo", "gpt_neox", "llama")
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One coordinate of a subject."""
+
+    site: str
+    """Where in a block, in TransformerLens's names; or `final_norm`."""
+    layer: int | None
+    """Which block, from 0; None at `final_norm`."""
+    index: int
+    """Which coordinate; at q, k, v and z it is head x head_dim + dim (of the kv-heads for k and v)."""
+
+    def __str__(self) -> str:
+        place = self.site if self.layer is None else f"{self.site}.{self.layer}"
+        return f"{place}[{self.index}]"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of a decoder."""
+
+    model_type: str
+    """Hugging Face's name of the family."""
+    layers: int
+    """Blocks."""
+    d_model: int
+    """Width of the residual stream."""
+    d_mlp: int
+    """Neurons of an MLP."""
+    heads: int
+    """Query heads of a block."""
+    kv_heads: int
+    """Key and value heads of a block."""
+    head_dim: int
+    """Coordinates of a head."""
+    context: int
+    """The longest text, in tokens."""
+    parallel: bool
+    """Whether attention and MLP read the same residual stream, side by side (then there is no `resid_mid`)."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites that this family has."""
+        missing = {"resid_mid"} if self.parallel else set()
+        if self.model_type not in GATED:
+            missing.add("mlp_pre_linear")
+        return tuple(site for site in SITES if site not in missing)
+
+    def width(self, site: str) -> int:
+        """How many coordinates a site has."""
+        if site in MLP:
+            return self.d_mlp
+        if site in HEADS:
+            return self.head_dim * (self.kv_heads if site in ("k", "v") else self.heads)
+        return self.d_model
+
+    def depth(self, site: str, layer: int | None) -> int:
+        """How many blocks must run for a site of a layer to be known."""
+        if layer is None:
+            return self.layers
+        return layer if site == "resid_pre" else layer + 1
+
+    def check(self, unit: Unit) -> None:
+        """Refuses a unit that this subject does not have.
+
+        Raises:
+            InputError: names the key and the allowed range.
+        """
+        self.check_place(unit.site, unit.layer)
+        width = self.width(unit.site)
+        if not 0 <= unit.index < width:
+            raise InputError("unit.index", unit.index, f"must be a number from 0 to {width - 1} at {unit.site}")
+
+    def check_place(self, site: str, layer: int | None) -> None:
+        """Refuses a site, or a layer of it, that this subject does not have."""
+        self.check_site(site)
+        if site == "final_norm":
+            if layer is not None:
+                raise InputError("unit.layer", layer, "final_norm takes no layer", "Say unit.layer=null.")
+        elif layer is None or not 0 <= layer < self.layers:
+            allowed = f"must be a number from 0 to {self.layers - 1} (this {self.model_type} has {self.layers} blocks)"
+            raise InputError("unit.layer", layer, allowed)
+
+    def check_site(self, site: str) -> None:
+        """Refuses a site that this subject does not have."""
+        if site == "resid_mid" and self.parallel:
+            reason = "this model adds attention and MLP in parallel, so there is no residual stream between them"
+            raise InputError("unit.site", site, reason, f"It has {', '.join(self.sites)}.")
+        if site not in self.sites:
+            raise InputError("unit.site", site, f"must be one of {', '.join(self.sites)}")
+
+
+def geometry(config: Mapping[str, Any]) -> Geometry:
+    """The sizes in a Hugging Face config (the contents of its config.json).
+
+    Raises:
+        InputError: the family is not one that is known, or a size is missing or makes no sense.
+    """
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise InputError(
+            "subject",
+            model_type,
+            f"the model's family (model_type in its config.json) must be one of {', '.join(MODEL_TYPES)}",
+            "To add one, give it an entry in FAMILIES of actmax/model/subject.py (its module paths) and in "
+            "actmax/model/architecture.py (its sizes); docs/families.md shows how.",
+        )
+    d_model = _first(config, "hidden_size", "n_embd")
+    heads = _first(config, "num_attention_heads", "num_heads", "n_head")
+    four_times = 4 * d_model if model_type in ("gpt2", "gpt_neo") else None  # what Hugging Face takes where it is unset
+    return Geometry(
+        model_type=str(model_type),
+        layers=_first(config, "num_hidden_layers", "num_layers", "n_layer"),
+        d_model=d_model,
+        d_mlp=_first(config, "intermediate_size", "n_inner", default=four_times),
+        heads=heads,
+        kv_heads=_first(config, "num_key_value_heads", default=heads),
+        head_dim=_first(config, "head_dim", default=d_model // heads),
+        context=_first(config, "max_position_embeddings", "n_positions"),
+        parallel=model_type == "gpt_neox" and bool(config.get("use_parallel_residual", True)),
+    )
+
+
+def read_geometry(folder: Path) -> Geometry:
+    """The sizes of the model in a folder, from its config.json.
+
+    Raises:
+        InputError: the file is damaged, or the family is not one that is known.
+    """
+    file = folder / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError("subject.path", file, f"must be whole JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError("subject.path", file, "must hold a JSON object")
+    return geometry(content)
+
+
+def _first(config: Mapping[str, Any], *keys: str, default: int | None = None) -> int:
+    """The size under the first key that is there: families name the same size differently."""
+    found = {key: config[key] for key in keys if config.get(key) is not None}
+    key, value = next(iter(found.items()), (keys[0], default))
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError("subject", f"config.json's {key}: {value}", "must be a whole number from 1")
+    return value

@@ -1,0 +1,561 @@
+"""The subject: a frozen language model, cut off above the deepest target, with every site of a block within reach.
+
+Sites are named as in TransformerLens; a site is an input or an output of one module of a block (for q, k and v some of
+its columns), so that one table of module paths per family covers them all.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from actmax.errors import InputError
+from actmax.model.architecture import Geometry, geometry, read_geometry
+from actmax.weights import fingerprint, locate
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+Place = tuple[str, int | None]
+"""A site and its layer (None at `final_norm`)."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a site is read: one side of one module of a block, or some columns of it."""
+
+    module: str
+    """Path from the block; empty for the block itself."""
+    side: Literal["input", "output"]
+    columns: Callable[[Geometry], Tensor] | None = None
+    """Which of the module's columns are the site's, in the site's order; None for all."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The module paths of one model type; to add a family, add one of these to `FAMILIES` and a size rule."""
+
+    blocks: str
+    """From the base model to its list of blocks."""
+    final_norm: str
+    """From the base model to the norm behind the last block."""
+    taps: Mapping[str, Tap]
+    """Every site of a block."""
+
+
+def _third(which: int, geometry: Geometry) -> Tensor:
+    """Columns of q, k or v where one projection holds all queries, then all keys, then all values (GPT-2)."""
+    return torch.arange(geometry.d_model) + which * geometry.d_model
+
+
+def _interleaved(which: int, geometry: Geometry) -> Tensor:
+    """Columns of q, k or v where one projection holds each head's query, key and value side by side (GPT-NeoX)."""
+    head = torch.arange(geometry.heads).repeat_interleave(geometry.head_dim)
+    return (
+        head * 3 * geometry.head_dim
+        + which * geometry.head_dim
+        + torch.arange(geometry.head_dim).repeat(geometry.heads)
+    )
+
+
+def _taps(*, mid: str, attention_out: str, mlp_in: str, mlp_out: str, **others: Tap) -> dict[str, Tap]:
+    return {
+        "resid_pre": Tap("", "input"),
+        "resid_mid": Tap(mid, "input"),
+        "resid_post": Tap("", "output"),
+        "attn_out": Tap(attention_out, "output"),
+        "mlp_out": Tap(mlp_out, "output"),
+        "mlp_pre": Tap(mlp_in, "output"),
+        "mlp_post": Tap(mlp_out, "input"),
+        "z": Tap(attention_out, "input"),
+        **others,
+    }
+
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": Family(
+        blocks="h",
+        final_norm="ln_f",
+        taps=_taps(
+            mid="ln_2",
+            attention_out="attn.c_proj",
+            mlp_in="mlp.c_fc",
+            mlp_out="mlp.c_proj",
+            q=Tap("attn.c_attn", "output", partial(_third, 0)),
+            k=Tap("attn.c_attn", "output", partial(_third, 1)),
+            v=Tap("attn.c_attn", "output", partial(_third, 2)),
+        ),
+    ),
+    "gpt_neo": Family(
+        blocks="h",
+        final_norm="ln_f",
+        taps=_taps(
+            mid="ln_2",
+            attention_out="attn.attention.out_proj",
+            mlp_in="mlp.c_fc",
+            mlp_out="mlp.c_proj",
+            q=Tap("attn.attention.q_proj", "output"),
+            k=Tap("attn.attention.k_proj", "output"),
+            v=Tap("attn.attention.v_proj", "output"),
+        ),
+    ),
+    "gpt_neox": Family(
+        blocks="layers",
+        final_norm="final_layer_norm",
+        taps=_taps(
+            mid="post_attention_layernorm",  # geometry() refuses resid_mid where the residual is parallel
+            attention_out="attention.dense",
+            mlp_in="mlp.dense_h_to_4h",
+            mlp_out="mlp.dense_4h_to_h",
+            q=Tap("attention.query_key_value", "output", partial(_interleaved, 0)),
+            k=Tap("attention.query_key_value", "output", partial(_interleaved, 1)),
+            v=Tap("attention.query_key_value", "output", partial(_interleaved, 2)),
+        ),
+    ),
+    "llama": Family(
+        blocks="layers",
+        final_norm="norm",
+        taps=_taps(
+            mid="post_attention_layernorm",
+            attention_out="self_attn.o_proj",
+            mlp_in="mlp.gate_proj",
+            mlp_out="mlp.down_proj",
+            mlp_pre_linear=Tap("mlp.up_proj", "output"),
+            q=Tap("self_attn.q_proj", "output"),
+            k=Tap("self_attn.k_proj", "output"),
+            v=Tap("self_attn.v_proj", "output"),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A frozen language model under study."""
+
+    name: str
+    """What the user called it."""
+    id: str
+    """The name of its weights: hub id, wheel, folder, or `random`."""
+    revision: str | None
+    """Which version of them."""
+    model: nn.Module = field(repr=False)
+    """The Hugging Face causal language model: eval mode, no weight takes a gradient."""
+    tokenizer: Any = field(repr=False)
+    """Its tokenizer."""
+    geometry: Geometry
+    """Its sizes."""
+
+    @property
+    def base(self) -> nn.Module:
+        """The model without its head."""
+        return self.model.base_model  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+
+    @property
+    def embedding_matrix(self) -> Float[Tensor, "vocabulary d_model"]:
+        """The token embeddings W_E, as the model holds them."""
+        return self.model.get_input_embeddings().weight  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.embedding_matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.embedding_matrix.device
+
+    @property
+    def attention(self) -> str:
+        """The attention kernel in use."""
+        config: Any = self.model.config
+        return str(config._attn_implementation)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """sha256 over the names and bytes of all weights as used (after any change of dtype); tied ones count once."""
+        named = sorted(self.model.named_parameters())
+        with ThreadPoolExecutor() as pool:  # hashlib lets go of the GIL
+            digests = list(pool.map(lambda item: _digest(item[1]), named))
+        whole = hashlib.sha256()
+        for (name, _), digest in zip(named, digests, strict=True):
+            whole.update(f"{name}:{digest}\n".encode())
+        return whole.hexdigest()
+
+    def to(self, device: torch.device | str) -> Subject:
+        """Moves the weights in place."""
+        self.model.to(device)
+        return self
+
+    def token(self, token_id: int) -> str:
+        """A token as text; the tokenizer's own name for it where its bytes are no text by themselves."""
+        text: str = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What a token sequence spells."""
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text, nothing added around them."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @cached_property
+    def plain_tokens(self) -> Int[Tensor, " tokens"]:
+        """The ids of all tokens that are text: no special ones, and none that the tokenizer does not know."""
+        known = min(len(self.tokenizer), len(self.embedding_matrix))
+        added = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        special = added | set(self.tokenizer.all_special_ids)
+        return torch.tensor([number for number in range(known) if number not in special])
+
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
+        """The token embeddings."""
+        return self.embedding_matrix[ids.to(self.device)]
+
+    def run(
+        self,
+        embeddings: Float[Tensor, "rows tokens d_model"],
+        places: Sequence[Place],
+        *,
+        cache: Any = None,
+    ) -> dict[Place, Float[Tensor, "rows tokens width"]]:
+        """Activations at some places, computed no deeper than the deepest of them and without the head.
+
+        Position embeddings are added inside the model, as Hugging Face does with `inputs_embeds`. Gradients flow to
+        `embeddings` if it asks for them.
+
+        Args:
+            embeddings: what stands in the place of token embeddings; cast to the subject's dtype.
+            places: pairs of site and layer; layer None at `final_norm`.
+            cache: transformers' `Cache` with the keys and values of what stands before; theirs are added to it.
+
+        Returns:
+            One tensor per place, in no particular order; width is `geometry.width(site)`.
+
+        Raises:
+            InputError: the subject has no such place.
+        """
+        places = list(dict.fromkeys(places))
+        for site, layer in places:
+            self.geometry.check_place(site, layer)
+        depth = max(self.geometry.depth(site, layer) for site, layer in places)
+        view = self._truncated(depth, keep_norm=any(site == "final_norm" for site, _ in places))
+        captured: dict[Place, Tensor] = {}
+        with self._capturing(view, places, captured):
+            # what a config may ask for besides would leave hooks of transformers' own behind
+            off = {"output_hidden_states": False, "output_attentions": False}
+            view(inputs_embeds=embeddings.to(self.dtype), past_key_values=cache, use_cache=cache is not None, **off)
+        return captured
+
+    def logits(self, hidden: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape vocabulary"]:
+        """The head's scores of every next token, from what leaves the final norm (`final_norm` of `run`).
+
+        So a caller who wants a target's activation and the model's prediction asks `run` for both places, in one pass.
+        """
+        head: Any = self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+        flat = hidden.to(self.dtype).reshape(-1, hidden.shape[-1])  # of a view PyTorch's product is five times slower
+        scores = head(flat)
+        return scores.reshape(*hidden.shape[:-1], scores.shape[1])
+
+    @contextmanager
+    def attending(self, kernel: str) -> Iterator[None]:
+        """Runs with another attention kernel for a while.
+
+        Raises:
+            ValueError: transformers has no such kernel for this model.
+        """
+        model: Any = self.model
+        before = self.attention
+        try:
+            model.set_attn_implementation(kernel)
+            if self.attention != kernel:  # transformers leaves a model as it is that has no such kernel
+                raise ValueError(f"{self.geometry.model_type} has no attention kernel {kernel}")
+            yield
+        finally:
+            model.set_attn_implementation(before)
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Runs its blocks through PyTorch's compiler for a while; a block with a place inside runs as it is.
+
+        The first pass of a shape compiles: seconds. Results change by rounding alone.
+        """
+        try:
+            for block, forward in self._compiled:
+                block.forward = forward
+            yield
+        finally:
+            for block, _ in self._compiled:
+                block.__dict__.pop("forward", None)  # the class's own again
+
+    @cached_property
+    def _compiled(self) -> list[tuple[nn.Module, Callable[..., Any]]]:
+        blocks = self.base.get_submodule(self._family.blocks).children()
+        return [(block, torch.compile(block.forward)) for block in blocks]
+
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[self.geometry.model_type]
+
+    def _truncated(self, depth: int, *, keep_norm: bool) -> nn.Module:
+        """The base model with its first `depth` blocks only, sharing every weight with the whole one."""
+        family = self._family
+        view = copy.copy(self.base)
+        view._modules = dict(self.base._modules)
+        view._modules[family.blocks] = nn.ModuleList(list(self.base._modules[family.blocks])[:depth])  # pyright: ignore
+        if not keep_norm:
+            view._modules[family.final_norm] = nn.Identity()
+        return view
+
+    @contextmanager
+    def _capturing(self, view: nn.Module, places: Sequence[Place], into: dict[Place, Tensor]) -> Iterator[None]:
+        """Hooks that fill `into` during one forward pass and are gone afterwards, also after an error."""
+        with ExitStack() as stack:
+            for place in places:
+                module, tap = self._tap(view, place)
+                take = partial(_keep, into, place, None if tap.columns is None else tap.columns(self.geometry))
+                if tap.side == "input":
+                    handle = module.register_forward_pre_hook(partial(_on_input, take))
+                else:
+                    handle = module.register_forward_hook(partial(_on_output, take))
+                stack.callback(handle.remove)
+                if tap.module:  # inside a block, where what is compiled would not see the hook
+                    block = view.get_submodule(f"{self._family.blocks}.{place[1]}")
+                    if forward := block.__dict__.pop("forward", None):
+                        stack.callback(setattr, block, "forward", forward)
+            yield
+
+    def _tap(self, view: nn.Module, place: Place) -> tuple[nn.Module, Tap]:
+        site, layer = place
+        family = self._family
+        if layer is None:
+            return view.get_submodule(family.final_norm), Tap("", "output")
+        blocks = view.get_submodule(family.blocks)
+        tap = family.taps[site]
+        if site == "resid_pre" and layer == len(list(blocks.children())):
+            # the block whose input is asked for has been cut off: what would enter it enters the norm's place
+            return view.get_submodule(family.final_norm), tap
+        block = blocks.get_submodule(str(layer))
+        return block.get_submodule(tap.module), tap
+
+
+def _keep(into: dict[Place, Tensor], place: Place, columns: Tensor | None, value: Tensor | tuple[Tensor, ...]) -> None:
+    # some blocks return a tensor and some a tuple: taking [0] of a tensor would silently take the first row
+    tensor = value[0] if isinstance(value, tuple) else value
+    into[place] = tensor if columns is None else tensor[..., columns.to(tensor.device)]
+
+
+def _on_input(take: Callable[[Any], None], module: nn.Module, inputs: tuple[Any, ...]) -> None:  # noqa: ARG001
+    take(inputs[0])
+
+
+def _on_output(take: Callable[[Any], None], module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+    take(output)
+
+
+def _digest(weight: Tensor) -> str:
+    raw = weight.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(raw.data if raw.size else b"").hexdigest()
+
+
+def load(
+    *,
+    name: str,
+    source: str = "hub",
+    id: str | None = None,  # noqa: A002
+    revision: str | None = None,
+    path: str | None = None,
+    wheel: str | None = None,
+    dtype: str = "float32",
+    attention: str = "auto",
+    architecture: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Subject:
+    """Loads a language model, frozen and in eval mode.
+
+    Args:
+        name: what to call it.
+        source: `hub`, `wheel` (of the package index), or `random` (fresh weights).
+        id: hub id, or the name of a known wheel.
+        revision: the hub's branch, tag or commit.
+        path: a local folder, in the place of hub or wheel.
+        wheel: a wheel downloaded before.
+        dtype: `float32`, `float64` or `bfloat16`.
+        attention: `auto` (the model's own choice), or a kernel that transformers knows, such as `eager` or `sdpa`.
+        architecture: for `random`: `model_type` and whatever else its Hugging Face config takes.
+        seed: for `random`: of the weights.
+
+    Raises:
+        InputError: the weights cannot be had or read, or the family, dtype or kernel is unknown.
+    """
+    if dtype not in DTYPES:
+        raise InputError("subject.dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+    if source == "random" and path is None:
+        model, tokenizer = _random(dict(architecture or {}), dtype, attention, seed)
+        found_id, found_revision = "random", f"seed {seed}"
+    else:
+        weights = locate(source=source, id=id, revision=revision, path=path, wheel=wheel)
+        sizes = read_geometry(weights.folder)  # an unknown family is refused before its weights are read
+        model, tokenizer = _pretrained(weights.folder, sizes, dtype, attention)
+        found_id, found_revision = weights.id, weights.revision
+    model.requires_grad_(False)
+    model.eval()  # from_config leaves dropout on
+    _fuse_gelu(model)
+    sizes = geometry(model.config.to_dict())
+    return Subject(name, found_id, found_revision, model, tokenizer, sizes)
+
+
+def _fuse_gelu(model: nn.Module) -> None:
+    """GELU's tanh form in one kernel: transformers computes the same function in eight, with as many again backward.
+
+    On a CPU those take a quarter of the time of the matrix products around them. Results change by rounding alone.
+    """
+    from transformers.activations import NewGELUActivation
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh").train(child.training))
+
+
+def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _bars_on_terminals_only():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=DTYPES[dtype],
+                local_files_only=True,
+                output_loading_info=True,
+                use_safetensors=True,
+                **({} if attention == "auto" else {"attn_implementation": attention}),
+            )
+            model, report = loaded
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise InputError(
+                "subject.path",
+                folder,
+                f"the weights and the tokenizer in it must be whole, and they cannot be read ({_first_line(error)})",
+                "Delete the folder, so that it is made anew, or give another one.",
+            ) from error
+        except (ValueError, ImportError) as error:
+            raise _refused(attention, sizes.model_type, "subject.path", folder, error) from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise InputError("subject.path", folder, f"the weights must be complete, and these are missing: {missing}")
+    return model, tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _refused(attention: str, model_type: str, key: str, value: object, error: Exception) -> InputError:
+    """What transformers refused: the kernel if one was named, else what the model was to be made from."""
+    if attention == "auto":
+        return InputError(key, value, f"no model can be made from it ({_first_line(error)})")
+    return InputError(
+        "subject.attention",
+        attention,
+        f"must be a kernel that {model_type} has ({_first_line(error)})",
+        "subject.attention=auto takes the model's own choice; subject.attention=eager always works.",
+    )
+
+
+def _random(architecture: dict[str, Any], dtype: str, attention: str, seed: int) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = byte_tokenizer()
+    config = _random_config(architecture, len(tokenizer))
+    if config.vocab_size != len(tokenizer):
+        tokenizer = padded_tokenizer(tokenizer, config.vocab_size)
+    kernel = {} if attention == "auto" else {"attn_implementation": attention}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            # always drawn in float32, so that the weights are the same in every dtype, up to its rounding
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kernel)
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise _refused(attention, config.model_type, "subject.architecture", architecture, error) from error
+    return model.to(DTYPES[dtype]), tokenizer
+
+
+def _random_config(architecture: Mapping[str, Any], vocabulary: int) -> Any:
+    """The Hugging Face config of an architecture, refusing keys that its class does not know."""
+    from transformers import CONFIG_MAPPING
+
+    sizes = dict(architecture)
+    model_type = sizes.pop("model_type", None)
+    if model_type not in FAMILIES:
+        raise InputError("subject.architecture.model_type", model_type, f"must be one of {', '.join(FAMILIES)}")
+    kind = CONFIG_MAPPING[model_type]
+    plain = kind()
+    unknown = [key for key in sizes if not hasattr(plain, key)]
+    if unknown:
+        raise InputError(f"subject.architecture.{unknown[0]}", sizes[unknown[0]], f"{kind.__name__} has no such key")
+    try:
+        return kind(**{"vocab_size": vocabulary, "bos_token_id": 256, "eos_token_id": 256, **sizes})
+    except Exception as error:  # each config class raises its own kind
+        allowed = f"no {model_type} can be made from it ({_first_line(error)})"
+        raise InputError("subject.architecture", sizes, allowed) from error
+
+
+def byte_tokenizer() -> Any:
+    """A tokenizer that needs no files: one token per byte (0 to 255 in the byte-level alphabet's order) and an end."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: number for number, character in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end)
+
+
+def padded_tokenizer(tokenizer: Any, size: int) -> Any:
+    """The tokenizer with numbered tokens added up to a size."""
+    tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), size)])
+    return tokenizer
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def shared(**spec: Any) -> Subject:
+    """The subject that `load` gives, the last one kept: jobs of one process share it, for nothing changes it."""
+    return _shared(json.dumps(spec, sort_keys=True), fingerprint(**spec))
+
+
+@lru_cache(maxsize=1)
+def _shared(spec: str, content: str | None) -> Subject:  # noqa: ARG001
+    """Kept as long as the files stay what they are."""
+    return load(**json.loads(spec))

@@ -1,0 +1,124 @@
+"""What a maximization did to its target and to the target's neighbours, over restarts that are really paired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from scipy import stats
+
+from actmax.errors import InputError
+from actmax.stats._compare import P_COLUMNS, compare
+from actmax.stats.concordance import SEPARATED
+
+DESCRIPTIVE = tuple(name for name in P_COLUMNS if name != "paired_p")
+"""The unpaired tests: beside the paired one they describe, since they ignore that a restart is its own control."""
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """Every coordinate of a site, optimized against initial."""
+
+    table: pd.DataFrame
+    """A row per coordinate: `coordinate is_target paired_difference paired_difference_low paired_difference_high
+    descriptive` and the columns of `compare`. Group 0 is the initial noise, group 1 the optimum. `descriptive` names
+    the tests that ignore the pairing. The corrections of the neighbours leave out the target, which was chosen
+    beforehand; the target's own family is itself."""
+    restarts: int
+    """How many pairs each row stands on."""
+    alpha: float
+    """Level of the tests; the intervals cover 1 - alpha."""
+
+    @property
+    def statement(self) -> str:
+        """The finding in plain words."""
+        rows = self.table.to_dict("records")
+        target = next(row for row in rows if row["is_target"])
+        others = [row for row in rows if not row["is_target"]]
+        moved = [row for row in others if row["paired_p_bonferroni"] <= self.alpha]
+        up = sum(row["paired_difference"] > 0 for row in moved)
+        separated = sum(row["status"] in SEPARATED for row in others)
+        return (
+            f"Over {self.restarts} restarts the target rose by {target['paired_difference']:.4g} "
+            f"({1 - self.alpha:.0%} interval {target['paired_difference_low']:.4g} to "
+            f"{target['paired_difference_high']:.4g}, paired t p = {target['paired_p']:.2g}){_separation(target)}. Of "
+            f"its {len(others)} neighbours {len(moved)} changed (paired t, Bonferroni {self.alpha:g}): {up} rose and "
+            f"{len(moved) - up} fell; {separated} are separated."
+        )
+
+
+def before_after(
+    before: Float[ndarray, "restarts width"],
+    after: Float[ndarray, "restarts width"],
+    *,
+    target: int,
+    alpha: float = 0.05,
+) -> BeforeAfter:
+    """Compares every coordinate of a site after a maximization with before, restart by restart.
+
+    Null hypothesis: the mean change of a coordinate over restarts is 0. Assumptions: restarts are independent and
+    their changes normal. Formula: the mean difference d̄ with d̄ ± t_{1-α/2, R-1} s_d / √R, and the paired t. Reference:
+    Student 1908, Biometrika 6:1.
+
+    Args:
+        before: activations of the initial noise.
+        after: activations of the optimum, the same restarts in the same order.
+        target: the coordinate that was maximized.
+        alpha: level.
+
+    Raises:
+        InputError: fewer than two restarts, of which no change can be told from chance.
+
+    Example:
+        >>> import numpy as np
+        >>> noise = np.random.default_rng(0).normal(size=(2, 8, 3))
+        >>> found = before_after(noise[0], noise[0] + noise[1] * 0.1 + [9.0, 0.0, 0.0], target=0)
+        >>> found.table["is_target"].tolist()
+        [True, False, False]
+    """
+    restarts, width = before.shape
+    if restarts < 2:
+        raise InputError("seeds", f"{restarts} restart", "a comparison needs at least 2 restarts, its replicates")
+    labels, pairs = np.repeat([0, 1], restarts), np.tile(np.arange(restarts), 2)
+    values = np.concatenate([before, after]).astype(np.float64)
+    is_target = np.arange(width) == target
+    parts = []
+    for chosen in (is_target, ~is_target):
+        part = compare(values[:, chosen], labels, pairs=pairs, alpha=alpha).table
+        parts.append(part.set_axis(np.flatnonzero(chosen), axis=0))
+    table = pd.concat([part for part in parts if len(part)]).sort_index()
+    lead = _changes(values[restarts:] - values[:restarts], is_target, alpha)
+    return BeforeAfter(pd.concat([lead, table], axis=1), restarts, alpha)
+
+
+def _changes(
+    change: Float[ndarray, "restarts width"], is_target: Bool[ndarray, " width"], alpha: float
+) -> pd.DataFrame:
+    """The mean change of each coordinate with its interval."""
+    restarts, width = change.shape
+    mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(restarts)
+    half = stats.t.ppf(1 - alpha / 2, restarts - 1) * error
+    return pd.DataFrame(
+        {
+            "coordinate": np.arange(width),
+            "is_target": is_target,
+            "paired_difference": mean,
+            "paired_difference_low": mean - half,
+            "paired_difference_high": mean + half,
+            "descriptive": " ".join(DESCRIPTIVE),
+        }
+    )
+
+
+def _separation(target: Mapping[Any, Any]) -> str:
+    if target["status"] not in SEPARATED:
+        return ""
+    return (
+        "; its two groups are separated, so logistic regression has no maximum-likelihood estimate there, while t and "
+        "Firth's estimate stand"
+    )

@@ -1,0 +1,206 @@
+"""Maximum-activating examples: where in real text a unit is highest, streamed, beside its quantiles over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from actmax.errors import InputError
+from actmax.model.architecture import Unit
+from actmax.model.subject import Place, Subject
+from actmax.text.windows import Window
+
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Where units are highest."""
+
+    contexts: pd.DataFrame
+    """A row per unit and rank: `site layer index rank activation file position token before after`."""
+    quantiles: pd.DataFrame
+    """A row per unit: `mean sd`, and the activation's quantiles `q0.01` to `q1` over positions."""
+    positions: int
+    """Positions read, begin-of-text left out."""
+
+
+@dataclass
+class _Kept:
+    """The best windows of each unit so far, and a random choice of positions."""
+
+    top: int
+    size: int
+    rng: np.random.Generator
+    best: list[list[tuple[float, int, int]]]
+    windows: dict[int, Window] = field(default_factory=dict)
+    keys: ndarray = field(default_factory=lambda: np.empty(0))
+    values: ndarray | None = None
+    seen: int = 0
+    total: ndarray | None = None
+    squares: ndarray | None = None
+
+    def add(self, first: int, some: Sequence[Window], values: Float[ndarray, "windows positions units"]) -> None:
+        """Takes a batch: each window's highest position stands for it."""
+        where = values.argmax(1)
+        highest = values.max(1)
+        for unit, best in enumerate(self.best):
+            found = [
+                (float(highest[row, unit]), -(first + row), int(where[row, unit]))
+                for row in np.argsort(-highest[:, unit], kind="stable")[: self.top]
+            ]
+            self.best[unit] = sorted(best + found, reverse=True)[: self.top]
+        self.windows |= {first + row: window for row, window in enumerate(some)}
+        used = {-number for best in self.best for _, number, _ in best}
+        self.windows = {number: self.windows[number] for number in used}
+        self._choose(values.reshape(-1, values.shape[2]))
+
+    def _choose(self, flat: Float[ndarray, "positions units"]) -> None:
+        """Keeps the positions with the smallest random keys: a uniform choice of all so far."""
+        self.seen += len(flat)
+        total, squares = flat.sum(0), (flat**2).sum(0)
+        self.total = total if self.total is None else self.total + total
+        self.squares = squares if self.squares is None else self.squares + squares
+        keys = np.concatenate([self.keys, self.rng.random(len(flat))])
+        values = flat if self.values is None else np.concatenate([self.values, flat])
+        if len(keys) > self.size:
+            order = np.argpartition(keys, self.size)[: self.size]
+            keys, values = keys[order], values[order]
+        self.keys, self.values = keys, values
+
+
+def find_examples(
+    subject: Subject,
+    units: Sequence[Unit],
+    text: Iterable[Window],
+    *,
+    top: int,
+    seed: int,
+    rows: int = 16,
+    sample: int = 100_000,
+    context: int = 10,
+    progress: Callable[[int], object] | None = None,
+) -> Examples:
+    """Reads text through the subject and keeps where each unit is highest.
+
+    A window counts once for a unit, at its highest position; begin-of-text is an attention sink and never counts.
+    Memory does not grow with the text.
+
+    Args:
+        subject: the model.
+        units: of any sites and layers.
+        text: windows.
+        top: examples per unit.
+        seed: of the choice of positions that quantiles are taken over.
+        rows: windows of a forward pass.
+        sample: positions of that choice; with fewer, the quantiles are exact.
+        context: tokens shown on either side.
+        progress: told how many tokens were read.
+    """
+    kept = _Kept(top, sample, np.random.default_rng(seed), [[] for _ in units])
+    places: list[Place] = list(dict.fromkeys((unit.site, unit.layer) for unit in units))
+    number = 0
+    for some in _batches(text, rows):
+        ids = torch.tensor([window.ids for window in some], device=subject.device)
+        with torch.inference_mode():
+            captured = subject.run(subject.embedding_matrix[ids], places)
+            read = [captured[unit.site, unit.layer][:, 1:, unit.index] for unit in units]
+        kept.add(number, some, _as_array(torch.stack(read, dim=2)))
+        number += len(some)
+        if progress is not None:
+            progress(ids.numel())
+    return Examples(_contexts(subject, units, kept, context), _quantiles(units, kept), kept.seen)
+
+
+def _as_array(values: Tensor) -> ndarray:
+    return values.double().cpu().numpy()
+
+
+def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:
+    """Windows of one length together, as they come."""
+    for _, run in groupby(text, key=lambda window: len(window.ids)):
+        held: list[Window] = []
+        for window in run:
+            held.append(window)
+            if len(held) == rows:
+                yield held
+                held = []
+        if held:
+            yield held
+
+
+def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for unit, best in zip(units, kept.best, strict=True):
+        for rank, (value, number, place) in enumerate(best, start=1):
+            window = kept.windows[-number]
+            own = place + 1  # begin-of-text stands first
+            rows.append(
+                {
+                    "site": unit.site,
+                    "layer": unit.layer,
+                    "index": unit.index,
+                    "rank": rank,
+                    "activation": value,
+                    "file": window.source,
+                    "position": window.start + place,
+                    "token": subject.token(window.ids[own]),
+                    "before": _text(subject, window.ids[max(1, own - context) : own]),
+                    "after": _text(subject, window.ids[own + 1 : own + 1 + context]),
+                }
+            )
+    return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+
+def _text(subject: Subject, ids: Sequence[int]) -> str:
+    return str(subject.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
+    if kept.values is None or kept.total is None or kept.squares is None:
+        raise InputError("examples.text", "nothing", "must hold at least one token")
+    mean = kept.total / kept.seen
+    address = {
+        "site": [unit.site for unit in units],
+        "layer": pd.array([unit.layer for unit in units], dtype="Int64"),
+        "index": [unit.index for unit in units],
+    }
+    spread = np.sqrt(np.maximum(kept.squares / kept.seen - mean**2, 0))
+    found = np.quantile(kept.values, QUANTILES, axis=0)
+    # the highest is known, whatever the choice
+    found[-1] = [best[0][0] for best in kept.best]
+    columns = {f"q{quantile:g}": values for quantile, values in zip(QUANTILES, found, strict=True)}
+    return pd.DataFrame({**address, "mean": mean, "sd": spread, **columns})
+
+
+def beside_optimum(quantiles: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
+    """The same units' optimized and snapped activations, from a maximization's record; missing where it has none.
+
+    Args:
+        quantiles: of `find_examples`.
+        gaps: the record's table of the decode gap: there both are reduced over positions as the unit was maximized.
+    """
+    stages = {"optimized": "activation_final", "snapped": "activation_snapped"}
+    rows = []
+    for row in quantiles.to_dict("records"):
+        own = _of_unit(gaps, row)
+        found: dict[str, float | None] = {"restarts": float(len(own)) if len(own) else None}
+        for name, column in stages.items():
+            values = np.asarray(own[column], dtype=float)
+            found |= {f"{name}_mean": values.mean() if len(own) else None, f"{name}_max": max(values, default=None)}
+        rows.append(found)
+    return pd.concat([quantiles, pd.DataFrame(rows, index=quantiles.index).astype("Float64")], axis=1)
+
+
+def _of_unit(table: pd.DataFrame, row: dict[Any, Any]) -> pd.DataFrame:
+    layer = table["layer"].isna() if pd.isna(row["layer"]) else table["layer"] == row["layer"]
+    return table.loc[(table["site"] == row["site"]) & layer & (table["index"] == row["index"])]

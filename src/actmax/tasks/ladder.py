@@ -1,0 +1,170 @@
+"""Priors and searches at equal budget: what each buys in agreement of restarts, and what it finds once it is tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from actmax.evidence import VERDICTS
+
+RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "text", "gcg", "epo")
+"""From nothing to the dearest, then the searches over tokens; any other prior comes after them."""
+SEARCHES = ("random", "text", "gcg", "epo")
+UNIT = ["site", "layer", "index"]
+FOUND = {
+    "activation_snapped_mean": "activation_mean",
+    "z_snapped": "z",
+    "cross_entropy_mean": "cross_entropy",
+}
+METHOD_COLUMNS = (
+    "method",
+    "site",
+    "condition",
+    "units",
+    "restarts",
+    "activation_mean",
+    "activation_max",
+    "random_activation_mean",
+    "z",
+    "z_max",
+    "null_snapped_p",
+    "cross_entropy",
+    "null_cross_entropy_mean",
+    "jaccard",
+    "null_jaccard_mean",
+    "displacement_cosine_assigned",
+    "null_displacement_cosine_assigned_mean",
+    "forward_passes",
+    "whole_passes",
+    "seconds",
+)
+SPACES = {"tokens": "jaccard", "embeddings": "displacement_cosine_assigned"}
+MEANS = (
+    "activation_initial_mean",
+    "activation_final_mean",
+    "activation_snapped_mean",
+    "random_activation_mean",
+    "z_final",
+    "z_snapped",
+    "z_retokenised",
+    "kept_snapped",
+    "cosine_mean",
+    "null_cosine_mean",
+    "cross_entropy_mean",
+    "cross_entropy_initial_mean",
+    "null_cross_entropy_mean",
+    "init_retention",
+    "null_retention_mean",
+    "jaccard",
+    "null_jaccard_mean",
+    "displacement_cosine_assigned",
+    "null_displacement_cosine_assigned_mean",
+)
+
+
+def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.DataFrame:
+    """A row per condition and site: means over units of what the prior did, each beside its null.
+
+    Args:
+        units: a row per condition and unit, as collected.
+        seconds: of the fits, by condition and site.
+
+    Returns:
+        `prior site condition seconds units restarts`, the means of `MEANS`, `jaccard_above` and
+        `displacement_cosine_assigned_above` (over their null, with `_se` over units), `z_snapped_se`, a column per
+        verdict, and `pareto_tokens` and `pareto_embeddings`: whether no other rung of the site is at least as good in
+        both agreement above its null and z once snapped, and better in one. Units are the replicates of the errors.
+    """
+    above = {f"{name}_above": units[name] - units[f"null_{name}_mean"] for name in SPACES.values()}
+    groups = units.assign(**above).groupby(["prior", "site", "condition"], sort=False)
+    rows = [
+        {"prior": prior, "site": site, "condition": condition, "seconds": seconds.get((condition, site), np.nan)}
+        | _means(pd.DataFrame(group))
+        for (prior, site, condition), group in groups  # pyright: ignore[reportGeneralTypeIssues]
+    ]
+    table = pd.DataFrame(rows)
+    table = table.sort_values(["site", "prior"], key=lambda column: column.map(_order), kind="stable")
+    for space, name in SPACES.items():
+        fronts = [
+            front(group["z_snapped"].to_numpy(), group[f"{name}_above"].to_numpy())
+            for _, group in table.groupby("site", sort=False)
+        ]
+        table[f"pareto_{space}"] = np.concatenate(fronts)
+    return table.reset_index(drop=True)
+
+
+def methods(
+    rungs: pd.DataFrame, units: pd.DataFrame, gaps: pd.DataFrame, passes: Mapping[str, tuple[float, float]]
+) -> pd.DataFrame:
+    """A row per method and site: what it finds once it is tokens, beside random tokens.
+
+    Args:
+        rungs: of `ladder`.
+        units: a row per condition and unit, as collected.
+        gaps: a row per restart, with its `condition`: `activation_snapped` is what its tokens give.
+        passes: forward passes of a restart, by condition, and how many of them ran the whole model.
+
+    Returns:
+        `method` (`snapped` where an embedding was free), `site condition units restarts`, `activation_mean` and
+        `activation_max` over restarts, `z` and `z_max` (of both, in standard deviations of one random token sequence),
+        `null_snapped_p` (of the mean against as many random sequences, two-sided; the largest over units),
+        `cross_entropy`, `jaccard` and `displacement_cosine_assigned` with their nulls' means, `random_activation_mean`,
+        `forward_passes whole_passes seconds`. Several units: means over them.
+    """
+    spread = gaps["random_activation_sd"].where(gaps["random_activation_sd"] > 0)
+    highest = gaps.assign(
+        activation_max=gaps["activation_snapped"],
+        z_max=(gaps["activation_snapped"] - gaps["random_activation_mean"]) / spread,
+    )
+    best = pd.DataFrame(highest.groupby(["condition", *UNIT], dropna=False)[["activation_max", "z_max"]].max())
+    best = pd.DataFrame(best.groupby(["condition", "site"]).mean())
+    best["null_snapped_p"] = units.groupby(["condition", "site"])["null_snapped_p"].max()
+    table = rungs.merge(best, left_on=["condition", "site"], right_index=True, how="left")
+    costs = [passes.get(condition, (np.nan, np.nan)) for condition in table["condition"]]
+    table[["forward_passes", "whole_passes"]] = np.array(costs, dtype=float).reshape(-1, 2)
+    table = table.rename(columns={"prior": "method", **FOUND})
+    table["method"] = table["method"].replace("none", "snapped")
+    return pd.DataFrame(table[list(METHOD_COLUMNS)])
+
+
+def by_method(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The numbers of `methods` under each method's name, means over sites."""
+    groups = table.drop(columns=["site", "condition"]).groupby("method", sort=False)
+    found = pd.DataFrame(groups.mean())
+    found[["units", "restarts"]] = groups[["units", "restarts"]].sum()
+    return {
+        str(name): {key: None if pd.isna(value) else value for key, value in row.items()}
+        for name, row in found.to_dict("index").items()
+    }
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (RUNGS.index(name), "") if name in RUNGS else (len(RUNGS), name)
+
+
+def _means(group: pd.DataFrame) -> dict[str, Any]:
+    above = [f"{name}_above" for name in SPACES.values()]
+    means = pd.DataFrame(group[[*MEANS, *above]]).mean().to_dict()
+    errors = {name: group[name].sem() for name in ("z_snapped", *above)}
+    verdicts = group["convergence"].value_counts().to_dict()
+    row: dict[str, Any] = {"units": len(group), "restarts": group["restarts"].sum()}
+    row |= means | {f"{name}_se": error for name, error in errors.items()}
+    return row | {label: verdicts.get(label, 0) for label in VERDICTS}
+
+
+def front(first: Float[ndarray, " rows"], second: Float[ndarray, " rows"]) -> Bool[ndarray, " rows"]:
+    """Which points are on the Pareto front, both coordinates the more the better; a point with a NaN is not.
+
+    Example:
+        >>> front(np.array([1.0, 2.0, 0.5]), np.array([2.0, 1.0, 1.0])).tolist()
+        [True, True, False]
+    """
+    points = np.stack([first, second], axis=1)
+    good = np.asarray(np.isfinite(points).all(axis=1))
+    covers = (points[:, None] >= points[None]).all(axis=2) & (points[:, None] > points[None]).any(axis=2)
+    return good & ~(covers & good[:, None]).any(axis=0)

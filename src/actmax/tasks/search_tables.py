@@ -1,0 +1,163 @@
+"""From what a token search found to the record: the tables of the gradient run, and the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from actmax.evidence import RANDOM_TEXT, RANDOM_TOKENS, Displaced, NullSettings, Restarts, redraw
+from actmax.model.architecture import Unit
+from actmax.model.evaluation import GapSettings
+from actmax.model.nearest import Decoder
+from actmax.model.objective import Objective, by_unit
+from actmax.model.subject import Subject
+from actmax.records.store import Record
+from actmax.search import Alphabet, Found, SearchSettings, front_of, real_text, weight_of
+from actmax.tasks import results
+
+
+def by_unit_found(subject: Subject, found: Sequence[Found]) -> dict[Unit, tuple[list[int], Restarts]]:
+    """The restarts of each unit with their seeds, tokens as the embeddings that they are."""
+    return {
+        unit: ([found[row].row.seed for row in rows], _restarts(subject, [found[row] for row in rows]))
+        for unit, rows in by_unit([one.row for one in found]).items()
+    }
+
+
+def _restarts(subject: Subject, found: Sequence[Found]) -> Restarts:
+    initial, final = (
+        subject.embed(torch.tensor([getattr(one, name) for one in found])).cpu() for name in ("initial", "ids")
+    )
+    before, after = (
+        torch.tensor([getattr(one, name) for one in found], dtype=torch.float64)
+        for name in ("activation_initial", "activation")
+    )
+    return Restarts(initial, final, before, after, ~after.isfinite())
+
+
+def write_found(record: Record, subject: Subject, found: Sequence[Found], *, top_k: int) -> None:
+    """Writes embeddings, tokens, candidates (nearest to the tokens found), restarts, trajectory and front."""
+    results.write_restarts(record, subject, by_unit_found(subject, found), top_k=top_k)
+    columns = {
+        "text": [subject.text(one.ids) for one in found],
+        "forward_passes": [one.passes for one in found],
+        "whole_passes": [one.whole_passes for one in found],
+    }
+    record.write_table("restarts", record.table("restarts").assign(**columns))
+    record.write_table("trajectory", pd.concat(map(trajectory_rows, found), ignore_index=True))
+    if found[0].weights:
+        record.write_table("front", front_rows(subject, found))
+
+
+def trajectory_rows(one: Found) -> pd.DataFrame:
+    """A row per step of one restart: the best activation after so many forward passes."""
+    columns = {"seed": one.row.seed, "activation": one.trajectory, "forward_passes": one.evaluated}
+    table = pd.DataFrame({"step": np.arange(len(one.trajectory)), **_address(one.row.unit), **columns})
+    return table.astype({"layer": "Int64"})
+
+
+def front_rows(subject: Subject, found: Sequence[Found]) -> pd.DataFrame:
+    """A row per point of each unit's Pareto front over all its restarts, most fluent first.
+
+    `lambda` is the smallest weight of the population at which the point is the best of the front, in activations per
+    nat; missing where it is at none.
+    """
+    rows = []
+    for unit, numbers in by_unit([one.row for one in found]).items():
+        own = [found[number] for number in numbers]
+        seeds = {point: one.row.seed for one in own for point in one.front}
+        front = front_of(seeds, sign=own[0].sign)
+        rows += [
+            {
+                **_address(unit),
+                "seed": seeds[point],
+                "lambda": weight_of(point, front, own[0].weights, sign=own[0].sign),
+                "text": subject.text(point.ids),
+                "token_ids": list(point.ids),
+                "activation": point.activation,
+                "cross_entropy": point.cross_entropy,
+            }
+            for point in front
+        ]
+    return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+
+def _address(unit: Unit) -> dict[str, Any]:
+    return {"site": unit.site, "layer": unit.layer, "index": unit.index}
+
+
+def random_ends(
+    subject: Subject, settings: NullSettings, searched: SearchSettings
+) -> Callable[[Sequence[Restarts]], list[Displaced]]:
+    """Where searches would end by chance: at tokens drawn uniformly from those that they may use, one by one.
+
+    A search among sequences of a text ends at one of these, drawn uniformly.
+
+    Raises:
+        InputError: the text is no longer there.
+    """
+    decoder, alphabet = Decoder(subject.embedding_matrix), Alphabet(subject, only_text=searched.only_text)
+    if searched.source is None:
+        choices, kind = alphabet.ids[:, None], RANDOM_TOKENS
+    else:
+        choices, kind = real_text(alphabet, searched.source, tokens=searched.lengths[0]), RANDOM_TEXT
+    options: dict[str, Any] = {"embed": subject.embed, "kind": kind}
+    drawn: list[tuple[Tensor, Displaced]] = []
+
+    def draw(one: Restarts) -> Displaced:
+        # the same start gives the same draws: units of a job share their seeds
+        for initial, found in drawn:
+            if initial.shape == one.initial.shape and torch.equal(initial, one.initial):
+                return found
+        found = redraw(decoder, one.initial, choices, draws=settings.displacements, seed=settings.seed, **options)
+        drawn.append((one.initial, found))
+        return found
+
+    return lambda restarts: [draw(one) for one in restarts]
+
+
+def summarize(
+    record: Record,
+    subject: Subject,
+    found: Sequence[Found],
+    *,
+    objective: Objective,
+    searched: SearchSettings,
+    settings: NullSettings,
+    gap_settings: GapSettings,
+    cache: Path,
+) -> dict[str, Any]:
+    """Sets every unit beside its nulls as a gradient run does, and says what the search found and cost.
+
+    Args:
+        record: of the job.
+        subject: whose tokens they are.
+        found: the restarts.
+        objective: that they were searched for.
+        searched: how it searched.
+        settings: of the nulls.
+        gap_settings: of the null of random text.
+        cache: the folder that keeps pools of decoded random vectors.
+    """
+    ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
+    nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
+    nulls |= {"ends": random_ends(subject, settings, searched)}
+    headline = results.measure_units(record, subject, ended, objective=objective, **nulls)
+    activations = [one.activation for one in found]
+    best = max(found, key=lambda one: one.sign * one.activation)
+    return {
+        **headline,
+        "search": {
+            "activation_mean": float(np.mean(activations)),
+            "activation_best": best.activation,
+            "best_text": subject.text(best.ids),
+            "forward_passes": sum(one.passes for one in found),
+            "whole_passes": sum(one.whole_passes for one in found),
+        },
+    }

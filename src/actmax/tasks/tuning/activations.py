@@ -1,0 +1,152 @@
+"""One vector per word at every site and layer, read by `Trainer.predict` in one pass, in memory or on disk."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from actmax.model.subject import Subject
+from actmax.tasks.tuning.store import Store
+from actmax.words.encoding import Batch, Batches, Encoded
+
+VECTORS = ("last", "mean")
+
+
+def word_vectors(
+    values: Float[Tensor, "texts tokens width"], batch: Batch, vector: str
+) -> Float[Tensor, "texts width"]:
+    """Each text's word at a site: its last sub-token, or the mean over its sub-tokens.
+
+    Begin-of-text and padding are no part of a word, so they enter neither.
+    """
+    if vector == "last":
+        positions = torch.arange(values.shape[1], device=values.device)
+        last = torch.where(batch.word, positions, -1).amax(1)
+        return values[torch.arange(len(values), device=values.device), last]
+    # picked before they are summed: the sink is a hundred times larger, and 0 times it is a rounding error
+    return torch.stack([row[word].mean(0) for row, word in zip(values, batch.word, strict=True)])
+
+
+class Reader(LightningModule):
+    """Runs texts through the subject and puts each word's vector into the store.
+
+    Args:
+        subject: the model.
+        store: says which places, and takes what is read.
+        vector: `last` or `mean`, over the word's sub-tokens.
+    """
+
+    def __init__(self, subject: Subject, store: Store, *, vector: str = "last") -> None:
+        super().__init__()
+        self.__dict__["subject"] = subject  # past nn.Module's registration
+        self.store, self.vector = store, vector
+
+    subject: Subject
+
+    def on_predict_start(self) -> None:
+        """Brings the subject, which Lightning does not know of, to this device."""
+        self.subject.to(self.device)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> int:
+        """One forward pass, no deeper than the deepest place; returns how many texts it took."""
+        captured = self.subject.run(self.subject.embedding_matrix[batch.ids], self.store.places)
+        shares = np.array(batch.shares)[:, None]
+        for place, values in captured.items():
+            vectors = word_vectors(values, batch, self.vector)
+            kept = vectors.to(torch.promote_types(torch.float32, vectors.dtype)).cpu().numpy()
+            self.store.add(place, batch.samples.tolist(), (kept * shares).astype(kept.dtype))
+        return len(batch.shares)
+
+
+class Bar(Callback):
+    """A bar over the batches on a terminal; elsewhere a plain line now and then.
+
+    Args:
+        seconds: between two lines where there is no terminal.
+    """
+
+    def __init__(self, seconds: float | int = 10) -> None:
+        self.seconds = seconds
+        self.bar: tqdm | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the bar."""
+        self.total, self.shown = int(sum(trainer.num_predict_batches)), time.monotonic()
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=self.total, desc="activations", unit="batch")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Moves on."""
+        if self.bar is not None:
+            self.bar.update(1)
+        elif time.monotonic() - self.shown > self.seconds:
+            self.shown = time.monotonic()
+            line = f"actmax: activations: batch {batch_idx + 1} of {self.total}"
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Closes the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def trainer(*, accelerator: str = "auto", folder: Path | None = None) -> Trainer:
+    """A Lightning Trainer that predicts on one device and leaves nothing on disk.
+
+    Args:
+        accelerator: as Lightning names it.
+        folder: where Lightning would write.
+    """
+    return Trainer(
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        callbacks=[Bar()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+class Texts(LightningDataModule):
+    """The texts of a job, batched by length.
+
+    Args:
+        texts: what `encode` gave.
+        tokens: the most tokens of a batch.
+        padding: how many tokens shorter than its batch's longest a text may be.
+    """
+
+    def __init__(self, texts: Sequence[Encoded], *, tokens: int = 1024, padding: int = 0) -> None:
+        super().__init__()
+        self.batches = Batches(texts, tokens=tokens, padding=padding)
+
+    def predict_dataloader(self) -> Any:
+        """The batches, longest texts first: what does not fit in memory fails at once."""
+        return DataLoader(self.batches, batch_size=None, shuffle=False)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Brings what the subject reads to its device."""
+        return replace(batch, ids=batch.ids.to(device), word=batch.word.to(device))

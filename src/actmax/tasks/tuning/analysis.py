@@ -1,0 +1,305 @@
+"""From the activations of two groups of words to which units tell them apart, on words that did not choose them too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from actmax.model.architecture import HEADS, Geometry
+from actmax.model.subject import Place
+from actmax.stats import Comparison, compare, concordance, correct
+from actmax.stats.layers import Products, decode_products, products
+from actmax.stats.regrouped import Regrouped, regrouped_welch
+from actmax.tasks.tuning.plan import Plan, Settings, Words, make_plan
+from actmax.tasks.tuning.replication import Progress, replication
+from actmax.tasks.tuning.store import Store
+from actmax.words.lists import FEWEST
+
+CORRECTED = ("bonferroni", "bh")
+FAR = 10.0
+"""A word whose vector is so many times longer than the median word's has become an attention sink, or the like: it
+makes a variance in which no t-test finds anything."""
+UNIT = ("site", "layer", "index")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was found."""
+
+    units: pd.DataFrame
+    """A row per unit: `site layer index` (at q, k, v and z also `head dim`), the columns of `compare` with corrections
+    over all units, the same `_layer` over the unit's site and layer, `p_permutation` and `tuned`."""
+    shares: pd.DataFrame
+    """A row per site and layer, and per head: how many units are tuned, with the mean and the 95 % range of what
+    shuffled labels give; `far_words` are those that lie ten times further out than the median word."""
+    replication: pd.DataFrame
+    """A row per split of the words: units selected on one half, the share that replicates on the other, its null."""
+    decoders: pd.DataFrame
+    """A row per site and layer, head, whole site and the whole subject: accuracy, AUC, log loss, each with its null."""
+    correlations: pd.DataFrame
+    """`concordance`'s correlations per site and layer, per site, and over all."""
+    agreement: pd.DataFrame
+    """Its table of agreement, likewise."""
+    strata: pd.DataFrame
+    """A row per unit and number of sub-tokens: the two means and the t of these words alone."""
+    top: tuple[int, ...]
+    """Rows of `units`, the most strongly tuned first."""
+    best_layer: Mapping[str, float]
+    """The best layer's accuracy, beside the best layer's under the same shuffles."""
+    test: str
+    """The p that decided: `welch_p` or `paired_p`."""
+    alpha: float
+    """At which level."""
+
+
+@dataclass
+class _Gathered:
+    """What one pass over the places leaves."""
+
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    concordances: list[tuple[Place | None, str, Any]] = field(default_factory=list)
+    halves: list[tuple[Regrouped, ...]] = field(default_factory=list)
+    smallest: list[ndarray] = field(default_factory=list)
+    null_tuned: list[ndarray] = field(default_factory=list)
+    lengths: list[ndarray] = field(default_factory=list)
+    strata: list[pd.DataFrame] = field(default_factory=list)
+    decoded: list[dict[str, Any]] = field(default_factory=list)
+    nulls: list[ndarray] = field(default_factory=list)
+    whole: dict[str, Products] = field(default_factory=dict)
+
+
+def analyse(store: Store, words: Words, geometry: Geometry, settings: Settings, progress: Progress) -> Tuning:
+    """Compares, replicates, decodes: everything in one pass over sites and layers, but for the replication's null.
+
+    Args:
+        store: the activations.
+        words: the samples.
+        geometry: of the subject.
+        settings: of the tests.
+        progress: shows how far it is.
+    """
+    plan, found = make_plan(words, settings), _Gathered()
+    for place in progress(store.places, "comparison"):
+        _visit(found, place, np.asarray(store[place]), geometry, plan)
+    units = _corrected(found, plan)
+    order = np.argsort(-units[words.t].abs().fillna(-1).to_numpy(), kind="stable")[: settings.top]
+    correlations, agreement = _concordance_tables(found, units)
+    return Tuning(
+        units=units,
+        shares=_shares(units, found, plan),
+        replication=replication(found.halves, store, plan, progress),
+        decoders=_decoders(found, plan),
+        best_layer=_best(found),
+        correlations=correlations,
+        agreement=agreement,
+        strata=pd.concat(found.strata, ignore_index=True) if found.strata else pd.DataFrame(),
+        top=tuple(order.tolist()),
+        test=words.test,
+        alpha=settings.alpha,
+    )
+
+
+def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], geometry: Geometry, plan: Plan) -> None:
+    """Everything that one site and layer gives."""
+    words, alpha = plan.words, plan.settings.alpha
+    pairs = None if words.pairs is None else np.array(words.pairs)
+    compared = compare(x, words.labels, pairs=pairs, alpha=alpha)
+    found.comparisons.append(replace(compared, table=compared.table.iloc[:0]))
+    found.tables.append(_addressed(compared.table, place, geometry))
+    if len(compared.table) >= 3:
+        found.concordances.append((place, "layer", concordance(compared)))
+    found.halves.append(tuple(plan.tested(x, plan.plain, half) for half in (plan.halves, ~plan.halves)))
+    null = plan.tested(x, plan.shuffled).p
+    found.smallest.append(np.where(np.isnan(null), 1.0, null).min(axis=0))
+    found.null_tuned.append(_rejected(null, alpha))
+    found.lengths.append(np.sqrt((x.astype(np.float64) ** 2).sum(1)))
+    found.strata += _strata(x, place, words)
+    _decode(found, place, x, geometry, plan)
+
+
+def _addressed(table: pd.DataFrame, place: Place, geometry: Geometry) -> pd.DataFrame:
+    """A place's rows with their address, its corrections named as the layer's."""
+    site, layer = place
+    address: dict[str, Any] = {"site": site, "layer": layer, "index": np.arange(len(table))}
+    dim = address["index"] % geometry.head_dim if site in HEADS else pd.NA
+    head = address["index"] // geometry.head_dim if site in HEADS else pd.NA
+    frame = pd.DataFrame({**address, "head": head, "dim": dim}, index=table.index)
+    frame = frame.astype({"layer": "Int64", "head": "Int64", "dim": "Int64"})
+    names = {f"{name}_{method}": f"{name}_{method}_layer" for name in _tests(table) for method in CORRECTED}
+    return pd.concat([frame, table.rename(columns=names)], axis=1)
+
+
+def _tests(table: pd.DataFrame) -> list[str]:
+    """The columns that are p-values."""
+    return [name.removesuffix("_log10") for name in table.columns if name.endswith("_p_log10")]
+
+
+def _rejected(p: Float[ndarray, "units draws"], alpha: float) -> Int[ndarray, " draws"]:
+    """How many units of each draw pass Benjamini-Hochberg within the place."""
+    ordered = np.sort(np.where(np.isnan(p), np.inf, p), axis=0)
+    passed = ordered <= alpha * np.arange(1, len(p) + 1)[:, None] / np.maximum((~np.isnan(p)).sum(0), 1)
+    return np.where(passed.any(0), len(p) - np.argmax(passed[::-1], axis=0), 0)
+
+
+def _strata(x: ndarray, place: Place, words: Words) -> list[pd.DataFrame]:
+    """The same test on the words of each number of sub-tokens alone, where there are enough of both groups."""
+    tables = []
+    for count in sorted(set(words.subtokens.tolist())):
+        inside = words.subtokens == count
+        n_1, n_0 = int((inside & words.labels).sum()), int((inside & ~words.labels).sum())
+        if min(n_0, n_1) < FEWEST:
+            continue
+        zeros, ones = (inside & ~words.labels)[:, None], (inside & words.labels)[:, None]
+        tested = regrouped_welch(x, zeros, ones)
+        columns = {
+            "site": place[0],
+            "layer": pd.array([place[1]] * x.shape[1], dtype="Int64"),
+            "index": np.arange(x.shape[1]),
+            "subtokens": count,
+            "n_0": n_0,
+            "n_1": n_1,
+            "mean_0": x[zeros[:, 0]].mean(0, dtype=np.float64),
+            "mean_1": x[ones[:, 0]].mean(0, dtype=np.float64),
+            "cohens_d": tested.d[:, 0],
+            "welch_t": tested.t[:, 0],
+            "welch_p": tested.p[:, 0],
+        }
+        tables.append(pd.DataFrame(columns))
+    return tables
+
+
+# decoders
+
+
+def _decode(found: _Gathered, place: Place, x: ndarray, geometry: Geometry, plan: Plan) -> None:
+    """The decoder of a layer and of each of its heads; the layer's products join those of its site."""
+    site, layer = place
+    own = products(x, plan.folds)
+    found.whole[site] = found.whole[site] + own if site in found.whole else own
+    parts: list[tuple[int | None, Products]] = [(None, own)]
+    if site in HEADS:
+        size = geometry.head_dim
+        parts += [(h, products(x[:, h * size : (h + 1) * size], plan.folds)) for h in range(x.shape[1] // size)]
+    for head, some in parts:
+        row, null = _decoded(some, plan)
+        found.decoded.append({"site": site, "layer": layer, "head": head, **row})
+        if head is None:
+            found.nulls.append(null)
+
+
+def _decoded(some: Products, plan: Plan) -> tuple[dict[str, Any], ndarray]:
+    """A decoder's row, and the accuracies of its null."""
+    decoding = decode_products(some, plan.folds, C=plan.settings.C)
+    row: dict[str, Any] = {"units": decoding.units}
+    for measure, values in zip(decoding.table.index, decoding.table.to_dict("records"), strict=True):
+        names = {"observed": measure, "p": f"{measure}_p"}
+        row |= {names.get(str(name), f"{measure}_{name}"): value for name, value in values.items()}
+    return row, decoding.null["accuracy"].to_numpy()
+
+
+def _decoders(found: _Gathered, plan: Plan) -> pd.DataFrame:
+    """All decoders; layer and head are missing where it is the decoder of a whole site, site too for all sites."""
+    rows = [{"scope": "layer" if row["head"] is None else "head", **row} for row in found.decoded]
+    for site, some in found.whole.items():
+        rows.append({"scope": "site", "site": site, "layer": None, "head": None, **_decoded(some, plan)[0]})
+    everything = sum(list(found.whole.values())[1:], next(iter(found.whole.values())))
+    rows.append({"scope": "all", "site": None, "layer": None, "head": None, **_decoded(everything, plan)[0]})
+    table = pd.DataFrame(rows).astype({"layer": "Int64", "head": "Int64"})
+    for scope in ("layer", "head"):
+        inside = table["scope"] == scope
+        table.loc[inside, "accuracy_p_bh"] = correct(table.loc[inside, "accuracy_p"].to_numpy(float), "bh")
+    return table
+
+
+def _best(found: _Gathered) -> dict[str, float]:
+    """The best layer's accuracy against the best layer's under the same shuffles: choosing it costs nothing then."""
+    layers = [row["accuracy"] for row in found.decoded if row["head"] is None]
+    null = np.max(np.stack(found.nulls), axis=0)
+    best = max(layers)
+    return {"accuracy": best, "null_mean": null.mean(), "p": float((1 + (null >= best).sum()) / (1 + len(null)))}
+
+
+# corrections, shares, concordance
+
+
+def _corrected(found: _Gathered, plan: Plan) -> pd.DataFrame:
+    """All units with the corrections over all of them."""
+    table = pd.concat(found.tables, ignore_index=True)
+    whole = {
+        f"{name}_{method}": correct(table[name].to_numpy(float), method)
+        for name in _tests(table)
+        for method in CORRECTED
+    }
+    p = table[plan.words.test].to_numpy(float)
+    # the family-wise p of Westfall and Young: how often the smallest p of all units is as small under shuffled labels
+    smallest = np.sort(np.min(np.stack(found.smallest), axis=0))
+    reached = np.searchsorted(smallest, p * (1 + 1e-9), side="right")
+    whole["p_permutation"] = np.where(np.isnan(p), np.nan, (1 + reached) / (1 + len(smallest)))
+    whole["tuned"] = whole[f"{plan.words.test}_bh"] <= plan.settings.alpha
+    return pd.concat([table, pd.DataFrame(whole)], axis=1)
+
+
+def _shares(units: pd.DataFrame, found: _Gathered, plan: Plan) -> pd.DataFrame:
+    """How many units are tuned by site, layer and head, with what shuffled labels give."""
+    test, alpha = plan.words.test, plan.settings.alpha
+    frame = units.assign(
+        separated=units["status"].isin(("separated", "quasi_separated")),
+        tuned_bonferroni=units[f"{test}_bonferroni"] <= alpha,
+        tuned_layer=units[f"{test}_bh_layer"] <= alpha,
+        towards_1=units["tuned"] & (units["cohens_d"] > 0),
+    )
+    kinds = ["tuned", "tuned_bonferroni", "tuned_layer", "towards_1", "separated"]
+    tables = []
+    for scope, keys in (("layer", ["site", "layer"]), ("head", ["site", "layer", "head"])):
+        rows = frame if scope == "layer" else frame[frame["head"].notna()]
+        if not len(rows):
+            continue
+        counted = {"units": ("index", "size"), **{kind: (kind, "sum") for kind in kinds}}
+        shared = {f"share_{kind}": (kind, "mean") for kind in kinds}
+        table: pd.DataFrame = rows.groupby(keys, sort=False, dropna=False).agg(**counted, **shared)  # pyright: ignore
+        tables.append(table.reset_index().assign(scope=scope))
+    shares = pd.concat(tables, ignore_index=True)
+    null = pd.DataFrame([_spread(draws, len(t)) for draws, t in zip(found.null_tuned, found.tables, strict=True)])
+    null["far_words"] = [int((lengths > FAR * np.median(lengths)).sum()) for lengths in found.lengths]
+    return pd.concat([shares, null], axis=1)  # the layers come first, in the places' order
+
+
+def _spread(draws: Int[ndarray, " draws"], units: int) -> dict[str, float]:
+    share = draws / units
+    low, high = np.quantile(share, [0.025, 0.975])
+    return {
+        "null_share_layer_mean": float(share.mean()),
+        "null_share_layer_low": float(low),
+        "null_share_layer_high": float(high),
+        "null_any_layer": float((draws > 0).mean()),
+    }
+
+
+def _whole_concordance(found: _Gathered, units: pd.DataFrame) -> list[tuple[Place | None, str, Any]]:
+    """The concordance of each site over all layers, and of everything."""
+    one = found.comparisons[0]
+    rows: list[tuple[Place | None, str, Any]] = []
+    for site, table in units.groupby("site", sort=False):
+        rows.append(((str(site), None), "site", concordance(replace(one, table=table))))
+    rows.append((None, "all", concordance(replace(one, table=units))))
+    return rows
+
+
+def _concordance_tables(found: _Gathered, units: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Correlations and agreement per site and layer, per site, and over all."""
+    rows = [*found.concordances, *(_whole_concordance(found, units) if len(units) > 2 else ())]
+    tables: dict[str, list[pd.DataFrame]] = {"correlations": [], "agreement": []}
+    for place, scope, one in rows:
+        site, layer = place or (None, None)
+        for name, parts in tables.items():
+            frame: pd.DataFrame = getattr(one, name)
+            parts.append(frame.assign(scope=scope, site=site, layer=pd.array([layer] * len(frame), dtype="Int64")))
+    empty = pd.DataFrame()
+    return tuple(pd.concat(parts, ignore_index=True) if parts else empty for parts in tables.values())  # pyright: ignore

@@ -1,0 +1,173 @@
+"""What is tested on which words: the labels, halves of the words, folds, and shuffled labels for every null."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from actmax.errors import InputError
+from actmax.stats.layers import Folds, make_folds
+from actmax.stats.regrouped import Regrouped, regrouped_paired, regrouped_welch
+from actmax.words.lists import Data
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the words are compared."""
+
+    alpha: float = 0.05
+    """Level of every test, raw and corrected."""
+    splits: int = 20
+    """Random halvings of the words, for replication."""
+    folds: int = 5
+    """Of the decoders."""
+    C: float = 1.0
+    """Inverse strength of the decoders' regularisation."""
+    permutations: int = 200
+    """Shuffles of the labels, for every null."""
+    top: int = 20
+    """Units whose words are kept."""
+    seed: int = 0
+    """Of halves, folds and shuffles."""
+
+    def __post_init__(self) -> None:
+        least = {"splits": 1, "folds": 2, "permutations": 20, "top": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InputError(name, getattr(self, name), f"must be at least {low}")
+        for name, low, high in (("alpha", 0.0, 1.0), ("C", 0.0, np.inf)):
+            if not low < getattr(self, name) < high:
+                raise InputError(name, getattr(self, name), f"must be above {low:g} and below {high:g}")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The samples as arrays."""
+
+    labels: Bool[ndarray, " samples"]
+    """Which are in group 1."""
+    groups: tuple[str, ...]
+    """What halves and folds never split."""
+    pairs: tuple[str, ...] | None
+    """Names of real pairs; None where nothing is paired."""
+    subtokens: Int[ndarray, " samples"]
+    """Sub-tokens of each word."""
+
+    @property
+    def test(self) -> str:
+        """The test that decides: Welch's t, or the paired t where words are really paired."""
+        return "welch_p" if self.pairs is None else "paired_p"
+
+    @property
+    def t(self) -> str:
+        """Its statistic."""
+        return "welch_t" if self.pairs is None else "paired_t"
+
+    @property
+    def matched(self) -> Int[ndarray, "pairs 2"]:
+        """Sample numbers of each pair, group 0's first."""
+        assert self.pairs is not None  # noqa: S101
+        place = {(pair, bool(label)): n for n, (pair, label) in enumerate(zip(self.pairs, self.labels, strict=True))}
+        return np.array([[place[pair, False], place[pair, True]] for pair in dict.fromkeys(self.pairs)])
+
+
+def words_of(data: Data, subtokens: Sequence[int]) -> Words:
+    """The samples of some data."""
+    labels = np.array(data.labels, dtype=bool)
+    groups = tuple(sample.group for sample in data.samples)
+    pairs = None if data.pairs is None else tuple(data.pairs)
+    return Words(labels, groups, pairs, np.array(subtokens, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The words and every regrouping of them, drawn once, so that all units and layers meet the same ones."""
+
+    words: Words
+    """The samples."""
+    settings: Settings
+    """Of the tests."""
+    folds: Folds
+    """Of the decoders."""
+    halves: Bool[ndarray, "samples splits"]
+    """Which samples are in the first half, a column per split."""
+    shuffled: ndarray
+    """Shuffled labels, a column each; for pairs the signs of their differences, a row per pair."""
+    outside: ndarray
+    """The same with only the second half shuffled, several columns for each split in turn."""
+
+    @property
+    def draws(self) -> int:
+        """Columns of `outside` for each split."""
+        return self.outside.shape[1] // self.halves.shape[1]
+
+    @property
+    def plain(self) -> ndarray:
+        """The labels as they are, a column per split, in the form of `shuffled`."""
+        column = self.words.labels if self.words.pairs is None else np.ones(len(self.words.matched))
+        return np.repeat(column[:, None], self.halves.shape[1], axis=1)
+
+    def tested(self, x: ndarray, labelled: ndarray, chosen: ndarray | None = None) -> Regrouped:
+        """The deciding test under many labellings, of all samples or (a column per labelling) of the chosen ones."""
+        if self.words.pairs is not None:
+            pairs = self.words.matched
+            inside = 1.0 if chosen is None else chosen[pairs[:, 0]].astype(np.float64)
+            return regrouped_paired(x[pairs[:, 1]] - x[pairs[:, 0]], labelled * inside)
+        inside = np.ones_like(labelled) if chosen is None else chosen
+        return regrouped_welch(x, ~labelled & inside, labelled & inside)
+
+
+def make_plan(words: Words, settings: Settings) -> Plan:
+    """Draws halves, folds and shuffles."""
+    rng = np.random.default_rng(settings.seed)
+    folds = make_folds(
+        words.labels,
+        words.groups,
+        folds=min(settings.folds, _fewest(words)),
+        permutations=settings.permutations,
+        seed=settings.seed,
+        paired=words.pairs is not None,
+    )
+    halves = np.stack([_half(words, rng) for _ in range(settings.splits)], axis=1)
+    shuffled = _shuffles(words, rng, settings.permutations)
+    draws = -(-settings.permutations // settings.splits)
+    outside = np.concatenate([_shuffled_outside(words, half, draws, rng) for half in halves.T], axis=1)
+    return Plan(words, settings, folds, halves, shuffled, outside)
+
+
+def _fewest(words: Words) -> int:
+    """Groups of words in the smaller category: no fold may lack one."""
+    return min(len({g for g, y in zip(words.groups, words.labels, strict=True) if y == side}) for side in (False, True))
+
+
+def _half(words: Words, rng: np.random.Generator) -> Bool[ndarray, " samples"]:
+    """Which samples are in the first half: whole words, evenly in each category."""
+    kinds: dict[str, set[bool]] = {}
+    for group, label in zip(words.groups, words.labels.tolist(), strict=True):
+        kinds.setdefault(group, set()).add(label)
+    first: set[str] = set()
+    for kind in ({False}, {True}, {False, True}):
+        names = sorted(group for group, labels in kinds.items() if labels == kind)
+        chosen = rng.permutation(len(names))[: (len(names) + int(rng.integers(2))) // 2]
+        first |= {names[place] for place in chosen}
+    return np.array([group in first for group in words.groups])
+
+
+def _shuffles(words: Words, rng: np.random.Generator, count: int) -> ndarray:
+    """Shuffled labels, a column each; for pairs the signs of their differences."""
+    if words.pairs is not None:
+        return rng.choice([-1.0, 1.0], size=(len(words.matched), count))
+    return np.stack([rng.permutation(words.labels) for _ in range(count)], axis=1)
+
+
+def _shuffled_outside(words: Words, half: ndarray, draws: int, rng: np.random.Generator) -> ndarray:
+    if words.pairs is not None:
+        return _shuffles(words, rng, draws)
+    columns = np.repeat(words.labels[:, None], draws, axis=1)
+    for column in columns.T:
+        column[~half] = rng.permutation(column[~half])
+    return columns

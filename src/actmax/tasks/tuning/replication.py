@@ -1,0 +1,84 @@
+"""Do the units that one half of the words selects tell the other half apart too, and by how much less?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from actmax.model.subject import Place
+from actmax.stats import correct
+from actmax.stats.regrouped import Regrouped
+from actmax.tasks.tuning.plan import Plan
+from actmax.tasks.tuning.store import Store
+
+Progress = Callable[[Iterable[Place], str], Iterable[Place]]
+"""Passes places on and shows how far it is; the text says with what."""
+
+
+def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Plan, progress: Progress) -> pd.DataFrame:
+    """Selects on one half of the words (Benjamini-Hochberg over all units), tests on the other.
+
+    A unit replicates where the other half's test has p at most alpha and the same sign. Null: the same with the other
+    half's labels shuffled, which passes half of alpha where the test keeps its level.
+
+    Args:
+        halves: per place the test of every unit on the first and on the second half, a column per split.
+        store: the activations.
+        plan: the words and their halves.
+        progress: shows how far the null is.
+    """
+    alpha = plan.settings.alpha
+    (p_1, d_1), (p_2, d_2) = (
+        tuple(np.concatenate([getattr(place[side], name) for place in halves]) for name in ("p", "d"))
+        for side in (0, 1)
+    )
+    selected = np.stack([correct(column, "bh") <= alpha for column in p_1.T], axis=1)
+    replicated = selected & (p_2 <= alpha) & (np.sign(d_1) == np.sign(d_2))
+    null = _null(store, plan, selected, d_1, progress)
+    columns = zip(selected.T, replicated.T, d_1.T, d_2.T, null.T, strict=True)
+    return pd.DataFrame([_row(*each) for each in columns]).rename_axis("split").reset_index()
+
+
+def _row(selected: ndarray, replicated: ndarray, d_1: ndarray, d_2: ndarray, null: ndarray) -> dict[str, Any]:
+    count = int(selected.sum())
+    sign, size = np.sign(d_1[selected]), np.abs(d_1[selected])
+    seen = np.where(np.isnan(d_2[selected]), 0.0, d_2[selected])
+    return {
+        "selected": count,
+        "replicated": int(replicated.sum()),
+        "rate": replicated.sum() / count if count else np.nan,
+        "null_rate_mean": null.mean() / count if count else np.nan,
+        "null_rate_high": np.quantile(null, 0.95) / count if count else np.nan,
+        "effect_selected": float(size.mean()) if count else np.nan,
+        "effect_held_out": float((sign * seen).mean()) if count else np.nan,
+        "shrinkage": 1 - (sign * seen).sum() / size.sum() if count else np.nan,
+    }
+
+
+def _null(
+    store: Store,
+    plan: Plan,
+    selected: Bool[ndarray, "units splits"],
+    d_1: Float[ndarray, "units splits"],
+    progress: Progress,
+) -> Int[ndarray, "draws splits"]:
+    """How many selected units replicate on the other half when its labels are shuffled."""
+    splits, draws = plan.halves.shape[1], plan.draws
+    outside, start = np.repeat(~plan.halves, draws, axis=1), 0
+    counts = np.zeros((splits, draws), dtype=np.int64)
+    for place in progress(store.places, "replication null"):
+        x = np.asarray(store[place])
+        rows = slice(start, start + x.shape[1])
+        start += x.shape[1]
+        some = selected[rows].any(1)
+        if some.any():
+            tested = plan.tested(x[:, some], plan.outside, outside)
+            hit = (tested.p <= plan.settings.alpha).reshape(-1, splits, draws)
+            same = np.sign(tested.d).reshape(hit.shape) == np.sign(d_1[rows][some])[:, :, None]
+            counts += (hit & same & selected[rows][some][:, :, None]).sum(0)
+    return counts.T

@@ -1,0 +1,198 @@
+"""Words as token ids behind a begin-of-text token, each with the place of its word; batches of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from actmax.errors import InputError
+from actmax.model.subject import Subject
+from actmax.words.lists import Context, Data, Sample, checked
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text, ready for the subject."""
+
+    ids: tuple[int, ...]
+    """Its tokens; the first is the begin-of-text token, which is an attention sink and never part of a word."""
+    word: tuple[int, ...]
+    """The positions of the word's sub-tokens."""
+    sample: int
+    """The number of its sample."""
+    share: float
+    """Its weight in the sample's average: 1 over the sample's contexts."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All texts of the data, and the data less what cannot be encoded."""
+
+    data: Data
+    """The samples that are left."""
+    texts: tuple[Encoded, ...]
+    """Their texts."""
+    begin: str
+    """The begin-of-text token."""
+
+    @property
+    def subtokens(self) -> list[int]:
+        """How many sub-tokens each sample's word has, in its first context."""
+        first: dict[int, int] = {}
+        for text in self.texts:
+            first.setdefault(text.sample, len(text.word))
+        return [first[number] for number in range(len(self.data.samples))]
+
+
+DOCUMENTS = "<|endoftext|>"
+"""What GPT-2, GPT-Neo, GPT-NeoX and SmolLM2 saw before every document of their training."""
+
+
+def begin_token(subject: Subject, name: str | None = None, *, key: str = "tuning.bos") -> int:
+    """The id of the token that stands before every text.
+
+    It must be the one that a subject's training documents began with, which need not be what its tokenizer calls
+    `bos_token`: SmolLM2-Instruct says `<|im_start|>` there, behind which some words become attention sinks themselves.
+
+    Args:
+        subject: whose vocabulary it is.
+        name: a token by name; None for `<|endoftext|>` where it is known, else the tokenizer's own.
+        key: what an error names.
+
+    Raises:
+        InputError: there is no such token.
+    """
+    tokenizer = subject.tokenizer
+    known = tokenizer.get_vocab()
+    own = DOCUMENTS if DOCUMENTS in known else tokenizer.bos_token or tokenizer.eos_token
+    said = name if name is not None else own
+    if said is None:
+        allowed = f"must name a token of {subject.name}, whose tokenizer has no begin-of-text token"
+        raise InputError(key, None, allowed)
+    if said not in known:
+        raise InputError(key, said, f"must be a token of {subject.name}")
+    return known[said]
+
+
+def encode(subject: Subject, data: Data, *, bos: str | None = None) -> Encoding:
+    """Encodes every context; what has no sub-token or is too long for the subject is left out and counted.
+
+    Args:
+        subject: whose tokenizer it is, and whose context is the limit.
+        data: the words.
+        bos: a token by name in the place of the subject's own begin-of-text token.
+
+    Raises:
+        InputError: too few words are left.
+    """
+    begin = begin_token(subject, bos)
+    kept: list[Sample] = []
+    found: dict[tuple[int, Context], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    for sample in data.samples:
+        contexts = []
+        for context in sample.contexts:
+            ids, word = tokens_of(subject, context, begin)
+            reason = _unfit(ids, word, subject.geometry.context)
+            if reason is None:
+                contexts.append(context)
+                found[id(sample), context] = ids, word
+            else:
+                data.skips.add(sample.word, reason, context.source)
+        if contexts:
+            kept.append(replace(sample, contexts=tuple(contexts)))
+            found |= {(id(kept[-1]), context): found[id(sample), context] for context in contexts}
+    left = checked(replace(data, samples=tuple(kept)))
+    texts = tuple(
+        Encoded(*found[id(sample), context], number, 1 / len(sample.contexts))
+        for number, sample in enumerate(left.samples)
+        for context in sample.contexts
+    )
+    return Encoding(left, texts, str(subject.tokenizer.convert_ids_to_tokens(begin)))
+
+
+def tokens_of(subject: Subject, context: Context, begin: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A text's ids behind begin-of-text, and the positions of the tokens that hold any of the word's characters."""
+    if not subject.tokenizer.is_fast:
+        allowed = "tuning needs a tokenizer that tells where in the text its tokens stand (a fast one)"
+        raise InputError("subject", subject.name, allowed)
+    coded = subject.tokenizer(context.text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = coded["offset_mapping"]
+    word = [number for number, (start, end) in enumerate(spans, 1) if start < context.end and end > context.start]
+    return (begin, *coded["input_ids"]), tuple(word)
+
+
+def _unfit(ids: Sequence[int], word: Sequence[int], context: int) -> str | None:
+    if not word:
+        return "no sub-token"
+    return f"longer than the context of {context} tokens" if len(ids) > context else None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts that run through the subject together."""
+
+    ids: Int[Tensor, "texts tokens"]
+    """Token ids, shorter texts padded on the right with begin-of-text: a causal model does not look there."""
+    word: Bool[Tensor, "texts tokens"]
+    """Which positions are the word's."""
+    samples: Int[Tensor, " texts"]
+    """The sample of each text."""
+    shares: tuple[float, ...]
+    """The weight of each text in its sample's average."""
+
+
+class Batches(Dataset):
+    """Texts by length, a batch per item.
+
+    Args:
+        texts: in any order.
+        tokens: the most tokens of a batch; one text may be longer.
+        padding: how many tokens shorter than its batch's longest a text may be. 0 keeps lengths apart, so that no
+            padding enters a sum at all.
+    """
+
+    def __init__(self, texts: Sequence[Encoded], *, tokens: int, padding: int = 0) -> None:
+        ordered = sorted(texts, key=lambda text: -len(text.ids))
+        self.batches = [some for part in _by_length(ordered, padding) for some in _cut(part, tokens)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Batch:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return collated(self.batches[number])
+
+
+def _by_length(ordered: Sequence[Encoded], padding: int) -> Iterator[list[Encoded]]:
+    """Runs of texts, longest first, none more than `padding` shorter than the first."""
+    run: list[Encoded] = []
+    for length, texts in groupby(ordered, key=lambda text: len(text.ids)):
+        if run and len(run[0].ids) - length > padding:
+            yield run
+            run = []
+        run.extend(texts)
+    if run:
+        yield run
+
+
+def _cut(texts: Sequence[Encoded], tokens: int) -> Iterator[Sequence[Encoded]]:
+    size = max(1, tokens // len(texts[0].ids))
+    for start in range(0, len(texts), size):
+        yield texts[start : start + size]
+
+
+def collated(texts: Sequence[Encoded]) -> Batch:
+    """Puts texts together, padded to the longest."""
+    longest = max(len(text.ids) for text in texts)
+    ids = torch.tensor([[*text.ids, *[text.ids[0]] * (longest - len(text.ids))] for text in texts])
+    word = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        word[row, list(text.word)] = True
+    return Batch(ids, word, torch.tensor([text.sample for text in texts]), tuple(text.share for text in texts))

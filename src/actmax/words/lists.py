@@ -1,0 +1,444 @@
+"""Words and their categories: the built-in list, a CSV, CoNLL-U files. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import heapq
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from actmax.errors import InputError
+from actmax.words.conllu import COLUMNS, Sentence, Word, files_of, sentences
+
+BUILT_IN = "nouns_verbs"
+BUILT_IN_FILE = Path(__file__).parent / "nouns_verbs.csv"
+BUILT_IN_ZIPF = {"noun": (4.567, 0.304), "verb": (4.543, 0.307)}
+"""Mean and standard deviation of the list's word frequencies, log10 of occurrences in a billion words, as
+`scripts/nouns_verbs.py` printed them from wordfreq 3.1.1."""
+FEWEST = 4
+"""Words of a category below which nothing is compared."""
+LISTED = 1000
+"""Skips that are listed one by one; the rest is counted."""
+HEADER = ("word", "category", "pair", "context")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A text with a word in it."""
+
+    text: str
+    """The whole text, without begin-of-text."""
+    start: int
+    """The word's first character."""
+    end: int
+    """The character behind its last."""
+    source: str
+    """Where it comes from, `FILE:LINE` where it comes from a file."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One word of one category: the replicate of every test."""
+
+    word: str
+    """The word (or the sentence)."""
+    label: int
+    """0 or 1: which group."""
+    contexts: tuple[Context, ...]
+    """Where it stands; its activations are averaged over them."""
+    pair: str | None = None
+    """The name that it shares with its partner in the other group, where they are really paired."""
+
+    @property
+    def group(self) -> str:
+        """What halves and folds never split."""
+        return self.word.lower() if self.pair is None else self.pair
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A word that is left out."""
+
+    word: str
+    """Which."""
+    reason: str
+    """Why."""
+    source: str
+    """Where it stood."""
+
+
+@dataclass
+class Skips:
+    """What is left out: counted by reason, the first ones listed."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """How many, by reason."""
+    listed: list[Skip] = field(default_factory=list)
+    """The first of them."""
+
+    def add(self, word: str, reason: str, source: str) -> None:
+        """Counts one."""
+        self.counts[reason] += 1
+        if len(self.listed) < LISTED:
+            self.listed.append(Skip(word, reason, source))
+
+
+@dataclass(frozen=True)
+class Data:
+    """The words of a job."""
+
+    samples: tuple[Sample, ...]
+    """A row of every table of activations each."""
+    categories: tuple[str, str]
+    """The names of groups 0 and 1."""
+    skips: Skips
+    """What was left out."""
+
+    @property
+    def labels(self) -> list[int]:
+        """The group of each sample."""
+        return [sample.label for sample in self.samples]
+
+    @property
+    def pairs(self) -> list[str] | None:
+        """The pair of each sample; None where nothing is paired."""
+        names = [sample.pair for sample in self.samples if sample.pair is not None]
+        return names if len(names) == len(self.samples) else None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What to read, and how."""
+
+    data: str
+    """`nouns_verbs`, or a path: a CSV, a CoNLL-U file, or a folder of them."""
+    groups: tuple[str | None, str | None] = (None, None)
+    """Groups 0 and 1: categories of a CSV, or what CoNLL-U words must be (`upos=NOUN`, `Number=Sing`, `meta.KEY=V`)."""
+    pair: str | None = None
+    """CoNLL-U: what partners share: `lemma`, or `meta.KEY`."""
+    template: str = " {word}"
+    """Around a bare word."""
+    words: int = 1000
+    """CoNLL-U: the most words of a group, a random choice."""
+    contexts: int = 10
+    """CoNLL-U: the most sentences of a word, a random choice."""
+    seed: int = 0
+    """Of that choice."""
+
+
+def names_file(said: str) -> bool:
+    """Whether a text is the name of a file; a text may be longer than any name."""
+    try:
+        return Path(said).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def read(reading: Reading) -> Data:
+    """Reads the words.
+
+    Raises:
+        InputError: names the key, or the file and the line.
+    """
+    check_reading(reading)
+    if reading.data == BUILT_IN or Path(reading.data).suffix == ".csv":
+        file = BUILT_IN_FILE if reading.data == BUILT_IN else Path(reading.data)
+        return checked(_from_csv(file, reading))
+    return checked(_from_conllu(Path(reading.data), reading))
+
+
+def check_reading(reading: Reading) -> None:
+    """Refuses what no file has to be opened for.
+
+    Raises:
+        InputError: names the key.
+    """
+    if reading.template.count("{word}") != 1:
+        raise InputError("tuning.template", repr(reading.template), "must hold {word} once", "Say ' {word}'.")
+    place = Path(reading.data)
+    if reading.data == BUILT_IN or place.suffix == ".csv":
+        if reading.pair is not None:
+            raise InputError("tuning.pair", reading.pair, "is for CoNLL-U", "A CSV has a column for it: pair.")
+        if reading.data == BUILT_IN or place.is_file():
+            return
+    if not place.exists():
+        allowed = f"must be {BUILT_IN}, a .csv, a .conllu file, or a folder of .conllu files"
+        raise InputError("tuning.data", reading.data, allowed)
+    files_of(place)
+    selectors = [_selector(f"tuning.group_{number}", text) for number, text in enumerate(reading.groups)]
+    if len({selector.whole for selector in selectors}) == 2:
+        raise InputError("tuning.group_1", reading.groups[1], "must be of sentences if group_0 is, and of words if not")
+    _check_pair(reading.pair)
+
+
+def _check_pair(pair: str | None) -> None:
+    if pair is not None and pair != "lemma" and not pair.startswith("meta."):
+        raise InputError("tuning.pair", pair, "must be lemma or meta.KEY")
+
+
+def checked(data: Data) -> Data:
+    """The data less words without a partner, once there are enough.
+
+    Raises:
+        InputError: one class only, or fewer than 4 words of one.
+    """
+    data = _with_partners(data)
+    counts = Counter(data.labels)
+    for label, name in enumerate(data.categories):
+        if counts[label] < FEWEST:
+            allowed = f"must have at least {FEWEST} words, and has {counts[label]}"
+            left_out = ", ".join(f"{number} {reason}" for reason, number in data.skips.counts.items())
+            way_out = f"Left out: {left_out}." if left_out else "Give more words."
+            raise InputError(f"tuning.group_{label}", name, allowed, way_out)
+    return data
+
+
+def _with_partners(data: Data) -> Data:
+    if all(sample.pair is None for sample in data.samples):
+        return data
+    seen = {(sample.pair, sample.label) for sample in data.samples}
+    kept = []
+    for sample in data.samples:
+        if sample.pair is not None and (sample.pair, 1 - sample.label) in seen:
+            kept.append(sample)
+        else:
+            data.skips.add(sample.word, "without a partner", sample.contexts[0].source)
+    return replace(data, samples=tuple(kept))
+
+
+# a user's list
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of a CSV."""
+
+    word: str
+    category: str
+    pair: str | None
+    context: str | None
+    source: str
+
+
+def _from_csv(file: Path, reading: Reading) -> Data:
+    lines = list(_csv_lines(file))
+    categories = _categories(file, lines, reading.groups)
+    skips, found = Skips(), {}
+    for line in lines:
+        if line.category not in categories:
+            skips.add(line.word, f"of category {line.category}", line.source)
+            continue
+        context = _context(line, reading.template)
+        key = (line.pair, line.word.lower(), categories.index(line.category))
+        contexts = found.setdefault(key, {})
+        if context.text in contexts:
+            skips.add(line.word, "duplicate", line.source)
+        else:
+            contexts[context.text] = context
+    samples = [Sample(word, label, tuple(held.values()), pair) for (pair, word, label), held in found.items()]
+    _refuse_clashes(samples)
+    return Data(tuple(samples), categories, skips)
+
+
+def _csv_lines(file: Path) -> Iterator[_Line]:
+    rows = csv.reader(_decoded(file), strict=True)
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        _check_header(file, header)
+        for row in rows:
+            if row:
+                yield _csv_line(f"{file}:{rows.line_num}", header, row)
+    except csv.Error as error:
+        raise InputError(f"{file}:{rows.line_num}", "malformed", f"must be CSV ({error})") from error
+
+
+def _decoded(file: Path) -> Iterator[str]:
+    """The lines of a file, decoded one by one, so that the line that is no text can be named."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8").removeprefix("\ufeff")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{file}:{number}", "not text", f"must be UTF-8 ({error.reason})") from error
+
+
+def _check_header(file: Path, header: Sequence[str]) -> None:
+    wrong = [name for name in header if name not in HEADER]
+    if wrong or len(set(header)) < len(header) or not {"word", "category"} <= set(header):
+        raise InputError(f"{file}:1", ",".join(header), "the header must be word,category[,pair][,context]")
+
+
+def _csv_line(source: str, header: Sequence[str], row: Sequence[str]) -> _Line:
+    if len(row) != len(header):
+        raise InputError(source, repr(",".join(row)[:60]), f"must have {len(header)} columns, and has {len(row)}")
+    cells = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
+    for name in ("word", "category"):
+        if not cells[name]:
+            raise InputError(source, repr(",".join(row)[:60]), f"must have a {name}")
+    return _Line(cells["word"], cells["category"], cells.get("pair") or None, cells.get("context") or None, source)
+
+
+def _categories(file: Path, lines: Sequence[_Line], groups: tuple[str | None, str | None]) -> tuple[str, str]:
+    """The names of groups 0 and 1: those that were asked for, or the two that there are, in order."""
+    known = sorted({line.category for line in lines})
+    for number, name in enumerate(groups):
+        if name is not None and name not in known:
+            raise InputError(f"tuning.group_{number}", name, f"must be a category of {file}: {', '.join(known)}")
+    first, second = groups
+    rest = [name for name in known if name not in groups]
+    missing = groups.count(None)
+    if len(rest) < missing or first is second is not None:
+        allowed = "a comparison needs two categories, and it has " + (", ".join(known) or "no word")
+        raise InputError("tuning.data", file, allowed)
+    if len(rest) > missing > 0:
+        raise InputError("tuning.data", file, f"has the categories {', '.join(known)}", "Name tuning.group_0 and _1.")
+    return first or rest.pop(0), second or rest.pop(0)
+
+
+def _context(line: _Line, template: str) -> Context:
+    if line.context is None:
+        start = template.index("{word}")
+        return Context(template.replace("{word}", line.word), start, start + len(line.word), line.source)
+    match = re.search(rf"(?<!\w){re.escape(line.word)}(?!\w)", line.context, re.IGNORECASE)
+    if match is None:
+        raise InputError(line.source, repr(line.context[:60]), f"the context must hold the word {line.word!r}")
+    return Context(line.context, match.start(), match.end(), line.source)
+
+
+def _refuse_clashes(samples: Iterable[Sample]) -> None:
+    """A text in both groups says nothing of either, and a pair has one member in each."""
+    texts: dict[tuple[str, int], Sample] = {}
+    members: dict[tuple[str, int], str] = {}
+    for sample in samples:
+        for context in sample.contexts:
+            other = texts.setdefault((context.text, context.start), sample)
+            if other.label != sample.label:
+                allowed = f"stands in both groups with the same text (also {other.contexts[0].source})"
+                raise InputError(context.source, sample.word, allowed, "Leave it out, or give each its context.")
+        if sample.pair is not None:
+            before = members.setdefault((sample.pair, sample.label), sample.word)
+            if before != sample.word:
+                allowed = f"the pair {sample.pair} has {before} in that group already"
+                raise InputError(sample.contexts[0].source, sample.word, allowed, "A pair has one word in each group.")
+
+
+# annotated text
+
+
+@dataclass(frozen=True)
+class _Selector:
+    """What a CoNLL-U word or sentence must be."""
+
+    key: str
+    value: str
+    whole: bool
+
+    def takes(self, word: Word) -> bool:
+        return word.value(self.key) == self.value
+
+
+def _selector(name: str, text: str | None) -> _Selector:
+    key, separator, value = (text or "").partition("=")
+    if not (key and separator and value):
+        allowed = "must say which words of the CoNLL-U files: upos=NOUN, Number=Sing, or meta.KEY=VALUE for sentences"
+        raise InputError(name, text, allowed)
+    if key.startswith("meta."):
+        return _Selector(key.removeprefix("meta."), value, whole=True)
+    if key in COLUMNS and key not in ("form", "lemma", "upos", "xpos", "deprel"):
+        raise InputError(name, text, "must name form, lemma, upos, xpos, deprel, a feature, or meta.KEY")
+    return _Selector(key, value, whole=False)
+
+
+Key = tuple[str | None, str, int]
+"""Pair, word, label."""
+
+
+class _Choice:
+    """A uniform choice of words and of each word's contexts from a stream, in memory that does not grow with it.
+
+    It keeps those with the smallest hashes (bottom-k): the same whatever the order of the files, and each word as
+    likely as the next however often it occurs.
+    """
+
+    def __init__(self, words: int, contexts: int, seed: int) -> None:
+        self.words, self.contexts, self.seed = words, contexts, seed
+        self.held: dict[Key, list[tuple[int, str, Context]]] = {}
+        self.order: dict[int, list[tuple[int, Key]]] = {0: [], 1: []}
+        self.names: dict[Key, str] = {}
+
+    def _hash(self, text: str) -> int:
+        return int.from_bytes(hashlib.sha256(f"{self.seed}:{text}".encode()).digest()[:8])
+
+    def add(self, key: Key, name: str, context: Context) -> None:
+        """Takes a word's occurrence, if it is among the chosen so far."""
+        # partners share their hash, so that a choice of pairs is one of whole pairs
+        rank, order = -self._hash(key[0] or key[1]), self.order[key[2]]
+        if key not in self.held:
+            if len(order) == self.words and rank <= order[0][0]:
+                return
+            heapq.heappush(order, (rank, key))
+            self.held[key], self.names[key] = [], name
+            if len(order) > self.words:
+                _, dropped = heapq.heappop(order)
+                del self.held[dropped], self.names[dropped]
+        held = self.held[key]
+        heapq.heappush(held, (-self._hash(f"{context.source}:{context.start}"), context.source, context))
+        if len(held) > self.contexts:
+            heapq.heappop(held)
+
+    def samples(self) -> list[Sample]:
+        """The chosen, in the words' order."""
+        found = []
+        for key in sorted(self.held, key=lambda key: (key[2], key[1], key[0] or "")):
+            contexts = sorted((context for *_, context in self.held[key]), key=lambda one: (one.source, one.start))
+            found.append(Sample(self.names[key], key[2], tuple(contexts), key[0]))
+        return found
+
+
+def _from_conllu(place: Path, reading: Reading) -> Data:
+    selectors = [_selector(f"tuning.group_{number}", text) for number, text in enumerate(reading.groups)]
+    skips, choice = Skips(), _Choice(reading.words, reading.contexts, reading.seed)
+    for sentence in sentences(place):
+        found = _whole(sentence, selectors) if selectors[0].whole else _words(sentence, selectors, skips)
+        for name, lemma, label, context in found:
+            pair = _pair(reading.pair, lemma, sentence.metadata)
+            if reading.pair is not None and pair is None:
+                skips.add(name, f"without {reading.pair}", context.source)
+                continue
+            # partners are words of one lemma: all its forms in a group are one sample
+            choice.add((pair, name.lower() if pair is None else "", label), name, context)
+    return Data(tuple(choice.samples()), (str(reading.groups[0]), str(reading.groups[1])), skips)
+
+
+def _pair(pair: str | None, lemma: str, metadata: Mapping[str, str]) -> str | None:
+    if pair is None:
+        return None
+    return lemma.lower() if pair == "lemma" else metadata.get(pair.removeprefix("meta."))
+
+
+Found = tuple[str, str, int, Context]
+"""Word, lemma, label, and where it stands."""
+
+
+def _whole(sentence: Sentence, selectors: Sequence[_Selector]) -> Iterator[Found]:
+    for label, selector in enumerate(selectors):
+        if sentence.metadata.get(selector.key) == selector.value:
+            context = Context(sentence.text, 0, len(sentence.text), sentence.source)
+            yield sentence.text, sentence.text, label, context
+
+
+def _words(sentence: Sentence, selectors: Sequence[_Selector], skips: Skips) -> Iterator[Found]:
+    file = sentence.source.rpartition(":")[0]
+    for word in sentence.words:
+        labels = [label for label, selector in enumerate(selectors) if selector.takes(word)]
+        name, source = word.columns["form"], f"{file}:{word.line}"
+        if len(labels) == 2:
+            skips.add(name, "in both groups", source)
+        elif labels and word.span is None:
+            skips.add(name, "inside a multiword token", source)
+        elif labels and word.span is not None:
+            yield name, word.columns["lemma"], labels[0], Context(sentence.text, *word.span, source)
