@@ -18,9 +18,9 @@ import numpy as np
 import statsmodels.api as sm
 from scipy import optimize, special, stats
 
-from actmax.stats import compare
 from actmax.stats._inputs import check_samples
 from actmax.stats._logistic import fit_ml, side_of
+from actmax.stats.groups import compare
 
 
 def d_interval(t, df, root):

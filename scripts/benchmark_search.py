@@ -23,8 +23,9 @@ import torch
 from actmax.model.architecture import Unit
 from actmax.model.objective import Objective
 from actmax.model.subject import load
-from actmax.search import Alphabet, Evaluate, Oracle
-from actmax.search._moves import Moves
+from actmax.search.alphabet import Alphabet
+from actmax.search.moves import Moves
+from actmax.search.oracle import Evaluate, Oracle
 
 UNIT, RESTARTS, CANDIDATES, TOKENS = Unit("resid_pre", 8, 91), 8, 160, 5
 

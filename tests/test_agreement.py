@@ -17,30 +17,23 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 import actmax.evidence
-from actmax.evidence import (
+from actmax.evidence.agreement import agree
+from actmax.evidence.estimates import jackknife
+from actmax.evidence.measures import NullSettings, moves
+from actmax.evidence.nulls import Restarts, against, displace, displace_together
+from actmax.evidence.own import _Space, own_agreement
+from actmax.evidence.pairs import (
     EMBEDDINGS,
     TOKENS,
-    NullSettings,
-    Restarts,
-    against,
-    agree,
+    activation_estimates,
     assigned_cosines,
     cosines,
-    displace,
-    displace_together,
+    embedding_estimates,
     entropy,
     jaccards,
-    jackknife,
-    moves,
-    own_agreement,
-    position_agreements,
-)
-from actmax.evidence._own import _Space
-from actmax.evidence._pairs import (
-    activation_estimates,
-    embedding_estimates,
     pair_mean,
     pair_means_left_out,
+    position_agreements,
     token_estimates,
 )
 from actmax.model.nearest import Decoder
@@ -403,7 +396,7 @@ class TestOwn:
 
     def test_draws_do_not_depend_on_how_they_are_grouped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = own_agreement(*sweep("own", 4, 3, 0), draws=200)
-        monkeypatch.setattr("actmax.evidence._own.ENTRIES", 4 * 3 * 7)
+        monkeypatch.setattr("actmax.evidence.own.ENTRIES", 4 * 3 * 7)
         parts = own_agreement(*sweep("own", 4, 3, 0), draws=200)
         other = own_agreement(*sweep("own", 4, 3, 0), draws=200, seed=1)
         assert whole.tokens is not None

@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from actmax.app import config
 from actmax.errors import InputError
-from actmax.evidence import NullSettings
+from actmax.evidence.measures import NullSettings
 from actmax.model.evaluation import GapSettings
-from actmax.search import SearchSettings
-from actmax.stats import Design
+from actmax.search.methods import SearchSettings
+from actmax.stats.simulation import Design
 from actmax.tasks.tuning.plan import Settings
 
 CONF = config.conf_folder()

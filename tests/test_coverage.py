@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax.evidence import Incidence, coverage, entropy, jaccards, rarefaction, richness
-from actmax.evidence._coverage import coverages, richness_variance
-from actmax.evidence._pairs import pair_mean, token_estimates
+from actmax.evidence.coverage import Incidence, coverage, coverages, rarefaction, richness, richness_variance
+from actmax.evidence.pairs import entropy, jaccards, pair_mean, token_estimates
 
 HERE = Path(__file__).parent / "reference" / "reproducibility"
 DATA = pd.read_csv(HERE / "data.csv")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax.evidence import Restarts
 from actmax.evidence.gap import NO_GAIN, RETOKENISE, SNAP, SURVIVES, Gap, RandomText, measure, predictive
+from actmax.evidence.nulls import Restarts
 from actmax.model.architecture import Unit
 from actmax.model.evaluation import GapSettings, activations, by_unit_activations, cross_entropies, random_tokens
 from actmax.model.nearest import Decoder

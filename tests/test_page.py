@@ -393,7 +393,7 @@ class TestFigures:
         assert sizes[1][0] < 1_000_000
 
     def test_the_line_of_theory_is_what_logistic_regression_finds(self) -> None:
-        from actmax.stats import compare
+        from actmax.stats.groups import compare
 
         rng = np.random.default_rng(0)
         labels = np.repeat([0, 1], [4000, 2000])

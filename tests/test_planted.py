@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from actmax.evidence import VERDICTS
+from actmax.evidence.verdicts import VERDICTS
 from actmax.model.subject import load
 from cli import QUICK, Actmax
 

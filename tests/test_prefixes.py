@@ -9,7 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from actmax.model.subject import Subject
-from actmax.search._prefixes import bases, run, splits
+from actmax.search.prefixes import bases, run, splits
 from test_subject import FAMILY_CASES, LAYERS, tiny
 
 TOKENS, SWAPS = 6, 9

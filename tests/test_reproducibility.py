@@ -10,26 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax.evidence import (
-    Ends,
+from actmax.evidence import nulls
+from actmax.evidence.arithmetic import Ends, rounding
+from actmax.evidence.measures import (
     InitRetention,
     Measures,
     NullSettings,
-    Own,
-    Pool,
-    Restarts,
     UniqueTokens,
-    _nulls,
-    against,
-    displace,
     judge,
     measure,
-    random_pool,
     repeated,
-    rounding,
-    uniform_unique,
     verdict,
 )
+from actmax.evidence.nulls import Pool, Restarts, against, displace, random_pool, uniform_unique
+from actmax.evidence.own import Own
 from actmax.model.nearest import Decoder
 
 SETTINGS = NullSettings(pool=5000, draws=200, displacements=100, seed=0)
@@ -159,7 +153,7 @@ class TestDisplacement:
     def test_does_not_depend_on_how_draws_are_grouped(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
         initial, final = noise(0, 3, 4, 16), noise(1, 3, 4, 16)
         whole = displace(decoder, initial, final, draws=30, seed=0)
-        monkeypatch.setattr(_nulls, "BLOCK", 300 * 12 * 7)
+        monkeypatch.setattr(nulls, "BLOCK", 300 * 12 * 7)
         parts = displace(decoder, initial, final, draws=30, seed=0)
         assert (whole.retention == parts.retention).all()
         assert (whole.unique == parts.unique).all()

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from actmax.__main__ import explain
 from actmax.errors import InputError
-from actmax.evidence import VERDICTS
+from actmax.evidence.verdicts import VERDICTS
 from actmax.maximize.optimizee import scaled
 from actmax.model.subject import load
 from actmax.records.store import Record

@@ -18,28 +18,20 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 
 from actmax.app import run
 from actmax.errors import InputError
-from actmax.evidence import RANDOM_TEXT, RANDOM_TOKENS
+from actmax.evidence.nulls import RANDOM_TEXT, RANDOM_TOKENS
 from actmax.model import evaluation
 from actmax.model.architecture import Unit, geometry
 from actmax.model.evaluation import GapSettings
 from actmax.model.objective import Objective, Row
 from actmax.model.subject import Subject
 from actmax.records.store import Record
-from actmax.search import (
-    Alphabet,
-    Evaluate,
-    Found,
-    Oracle,
-    Point,
-    SearchSettings,
-    Slopes,
-    front_of,
-    real_text,
-    search,
-    spreads,
-    weight_of,
-)
-from actmax.search._moves import Moves
+from actmax.search.alphabet import Alphabet
+from actmax.search.front import Point, front_of, weight_of
+from actmax.search.methods import SearchSettings
+from actmax.search.moves import Moves
+from actmax.search.oracle import Evaluate, Oracle, Slopes
+from actmax.search.pieces import real_text
+from actmax.search.restarts import Found, search, spreads
 from cli import QUICK, Actmax
 
 LETTERS = "abcdefghijklmnopqrstu"

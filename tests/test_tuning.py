@@ -22,7 +22,8 @@ from actmax.app import config
 from actmax.errors import InputError
 from actmax.model.architecture import Geometry
 from actmax.model.subject import Place, Subject, load
-from actmax.stats import compare, correct
+from actmax.stats.corrections import correct
+from actmax.stats.groups import compare
 from actmax.stats.regrouped import regrouped_welch
 from actmax.tasks.tuning import analysis
 from actmax.tasks.tuning.activations import Reader, Texts, trainer

@@ -10,21 +10,10 @@ import torch
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
-from actmax.evidence import (
-    PRIMARY,
-    VERDICTS,
-    Null,
-    Own,
-    OwnTest,
-    Restarts,
-    Verdict,
-    agree,
-    decide,
-    displace,
-    own_agreement,
-    redraw,
-    shares,
-)
+from actmax.evidence.agreement import agree
+from actmax.evidence.nulls import Null, Restarts, displace, redraw
+from actmax.evidence.own import Own, OwnTest, own_agreement
+from actmax.evidence.verdicts import PRIMARY, VERDICTS, Verdict, decide, shares
 from actmax.model.nearest import Decoder
 
 TOKENS, EMBEDDINGS, NOT_OWN, CHANCE = VERDICTS

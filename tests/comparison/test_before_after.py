@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from actmax.errors import InputError
-from actmax.stats import before_after, compare
+from actmax.stats.change import before_after
+from actmax.stats.groups import compare
 
 RNG = np.random.default_rng(7)
 BEFORE = RNG.normal(size=(12, 40))

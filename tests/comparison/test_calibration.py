@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from actmax.stats import compare
+from actmax.stats.groups import compare
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = pd.read_csv(ROOT / "tests" / "reference" / "comparison" / "calibration.csv")

@@ -10,9 +10,12 @@ import pytest
 import torch
 from scipy import stats
 
-from actmax.stats import P_COLUMNS, STATUSES, _logistic, compare, correct, one_sample
 from actmax.stats import _inputs as inputs
+from actmax.stats import _logistic
 from actmax.stats._effects import noncentrality_interval
+from actmax.stats.corrections import correct
+from actmax.stats.groups import P_COLUMNS, STATUSES, compare
+from actmax.stats.ttests import one_sample
 
 Y = np.repeat([0, 1], 4)
 CONTRACT = [

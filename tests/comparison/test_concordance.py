@@ -10,8 +10,9 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.contingency_tables import mcnemar
 
-from actmax.stats import assumptions, compare, concordance
-from actmax.stats.concordance import predicted_score
+from actmax.stats.diagnostics import assumptions
+from actmax.stats.groups import compare
+from actmax.stats.t_and_logit import concordance, predicted_score
 
 Y = np.repeat([0, 1], 25)
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from actmax.stats import decode_labels
-from actmax.stats.decoder import _model, _out_of_fold
+from actmax.stats.decoder import _model, _out_of_fold, decode_labels
 
 Y = np.repeat([0, 1], 20)
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis.extra.numpy import arrays
 
-from actmax.stats import P_COLUMNS, compare, one_sample
+from actmax.stats.groups import P_COLUMNS, compare
+from actmax.stats.ttests import one_sample
 
 SIGNED = ["cohens_d", "student_t", "welch_t", "paired_t", "logit_coef", "logit_coef_std", "logit_intercept"]
 SIGNED += ["logit_wald_z", "firth_coef", "firth_coef_std", "firth_intercept"]

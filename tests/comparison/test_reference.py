@@ -11,9 +11,11 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from actmax.stats import P_COLUMNS, compare, correct, one_sample
 from actmax.stats._inputs import block_of
 from actmax.stats._logistic import _flat, _maximize, _penalised, side_of
+from actmax.stats.corrections import correct
+from actmax.stats.groups import P_COLUMNS, compare
+from actmax.stats.ttests import one_sample
 
 HERE = Path(__file__).parents[1] / "reference" / "comparison"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actmax.errors import InputError
-from actmax.stats import compare
+from actmax.stats.groups import compare
 from actmax.stats.regrouped import regrouped_paired, regrouped_welch
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from actmax.stats import DISTRIBUTIONS, Design, simulate
+from actmax.stats.simulation import DISTRIBUTIONS, Design, simulate
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Room."""
+"""The command line: Hydra's config, jobs, sweeps, launchers, tracking."""

@@ -21,7 +21,7 @@ from actmax.weights import fingerprint, locate
 from actmax.words.lists import BUILT_IN, Reading, check_reading, names_file
 
 if TYPE_CHECKING:
-    from actmax.stats import Design  # scipy and statsmodels: seconds
+    from actmax.stats.simulation import Design  # scipy and statsmodels: seconds
 
 
 @dataclass
@@ -822,7 +822,7 @@ def design(cfg: DictConfig) -> Design:
     Raises:
         InputError: names the key under `simulation`.
     """
-    from actmax.stats import Design
+    from actmax.stats.simulation import Design
 
     content: Any = OmegaConf.to_container(cfg.simulation, resolve=True)
     try:

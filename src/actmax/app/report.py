@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from actmax.errors import InputError
-from actmax.evidence import VERDICTS
+from actmax.evidence.verdicts import VERDICTS
 from actmax.records.store import Record
 from actmax.tasks.collection import Collected, collect
 from actmax.tasks.pages import NAME as PAGE

@@ -39,7 +39,8 @@ from actmax.app import config, report
 from actmax.app.job import Work, run_job
 from actmax.app.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.errors import InputError, JobError
-from actmax.evidence import NullSettings, Restarts
+from actmax.evidence.measures import NullSettings
+from actmax.evidence.nulls import Restarts
 from actmax.maximize import optimizee, ranks
 from actmax.maximize.callbacks import Checkpoint, JobCallback, Progress, Stop
 from actmax.maximize.module import Maximization
@@ -52,7 +53,8 @@ from actmax.model.nearest import Vocabulary
 from actmax.model.objective import Objective, Row
 from actmax.model.subject import Place, Subject, shared
 from actmax.records.store import Record, job_hash
-from actmax.search import Found, SearchSettings, search, spreads
+from actmax.search.methods import SearchSettings
+from actmax.search.restarts import Found, search, spreads
 from actmax.tasks import examples, pages, results, search_tables
 from actmax.tasks.tuning import activations, analysis, heatmap
 from actmax.tasks.tuning.activations import Reader, Texts

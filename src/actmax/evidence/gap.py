@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from actmax.evidence import Null, Restarts, against
+from actmax.evidence.nulls import Null, Restarts, against
 from actmax.model.architecture import Unit
 from actmax.model.evaluation import GapSettings, activations, cross_entropies, random_activations, random_tokens
 from actmax.model.nearest import Decoder

@@ -1,1 +1,5 @@
-"""Room."""
+"""Gradient runs over input embeddings: initial noise, parameterizations, priors, the LightningModule, its callbacks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

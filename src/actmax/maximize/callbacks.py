@@ -14,14 +14,15 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from tqdm.auto import tqdm
 
-from actmax.evidence import InitRetention, Restarts, UniqueTokens
+from actmax.evidence.measures import InitRetention, UniqueTokens
+from actmax.evidence.nulls import Restarts
 from actmax.maximize.module import Maximization
 from actmax.model.architecture import Unit
 from actmax.model.nearest import Decoder
 from actmax.model.objective import by_unit
 from actmax.model.subject import Place
 from actmax.records.store import Record
-from actmax.stats import BeforeAfter, before_after
+from actmax.stats.change import BeforeAfter, before_after
 
 Found = Mapping[Unit, tuple[list[int], Restarts]]
 

@@ -1,1 +1,1 @@
-"""Room."""
+"""What is shown of a record: blocks, and their renderings."""

@@ -4,26 +4,6 @@
 sequences of real text.
 """
 
-from actmax.search._alphabet import Alphabet
-from actmax.search._front import Point, front_of, weight_of
-from actmax.search._methods import METHODS, SearchSettings
-from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
-from actmax.search._restarts import Found, search, spreads
-from actmax.search._text import real_text
+import lazy_loader
 
-__all__ = [
-    "METHODS",
-    "Alphabet",
-    "Evaluate",
-    "Found",
-    "Oracle",
-    "Point",
-    "Scored",
-    "SearchSettings",
-    "Slopes",
-    "front_of",
-    "real_text",
-    "search",
-    "spreads",
-    "weight_of",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Do two groups of activations differ, unit by unit? Tests that say when they break.
+"""Do two groups of activations differ, unit by unit? Tests that say when they break; nothing here needs torch.
 
     >>> from actmax.stats import compare
     >>> table = compare([[0.1], [0.4], [0.2], [0.9], [0.3], [1.2]], [0, 0, 0, 1, 1, 1]).table
@@ -9,33 +9,6 @@
 known.
 """
 
-from actmax.stats._compare import P_COLUMNS, STATUSES, Comparison, compare
-from actmax.stats._corrections import correct
-from actmax.stats._ttests import OneSample, one_sample
-from actmax.stats.assumptions import Assumptions, assumptions
-from actmax.stats.before_after import BeforeAfter, before_after
-from actmax.stats.concordance import Concordance, concordance
-from actmax.stats.decoder import Decoding, decode_labels
-from actmax.stats.simulation import DISTRIBUTIONS, Design, Simulation, simulate
+import lazy_loader
 
-__all__ = [
-    "DISTRIBUTIONS",
-    "P_COLUMNS",
-    "STATUSES",
-    "Assumptions",
-    "BeforeAfter",
-    "Comparison",
-    "Concordance",
-    "Decoding",
-    "Design",
-    "OneSample",
-    "Simulation",
-    "assumptions",
-    "before_after",
-    "compare",
-    "concordance",
-    "correct",
-    "decode_labels",
-    "one_sample",
-    "simulate",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

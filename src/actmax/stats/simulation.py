@@ -12,9 +12,9 @@ from numpy import ndarray
 from scipy import stats
 
 from actmax.errors import InputError
-from actmax.stats._compare import P_COLUMNS, Comparison, compare
 from actmax.stats._inputs import check_level
-from actmax.stats.concordance import SEPARATED, Concordance, concordance
+from actmax.stats.groups import P_COLUMNS, Comparison, compare
+from actmax.stats.t_and_logit import SEPARATED, Concordance, concordance
 
 DISTRIBUTIONS = ("normal", "skewed", "heavy", "unequal")
 """Shapes that samples are drawn from, each with a mean variance of 1 over the two groups."""

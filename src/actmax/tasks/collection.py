@@ -23,26 +23,18 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 
 from actmax.errors import InputError
-from actmax.evidence import (
-    PRIMARY,
-    VERDICTS,
-    Null,
-    NullSettings,
-    Own,
-    Restarts,
-    decide,
-    gap,
-    judge,
-    measure,
-    own_agreement,
-)
+from actmax.evidence import gap
+from actmax.evidence.measures import NullSettings, judge, measure
+from actmax.evidence.nulls import Null, Restarts
+from actmax.evidence.own import Own, own_agreement
+from actmax.evidence.verdicts import PRIMARY, VERDICTS, decide
 from actmax.model.architecture import Unit
 from actmax.model.evaluation import GapSettings
 from actmax.model.nearest import Decoder
 from actmax.model.objective import Objective
 from actmax.model.subject import shared
 from actmax.records.store import Record, Status, Table, from_yaml, now
-from actmax.search import SearchSettings
+from actmax.search.methods import SearchSettings
 from actmax.tasks import results, search_tables
 from actmax.tasks.ladder import SEARCHES, by_method, ladder, methods
 from actmax.weights import cache_folder

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from actmax.evidence import VERDICTS
+from actmax.evidence.verdicts import VERDICTS
 
 RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "text", "gcg", "epo")
 """From nothing to the dearest, then the searches over tokens; any other prior comes after them."""

@@ -16,28 +16,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from actmax import evidence
-from actmax.evidence import (
-    AGREEMENT,
-    Displaced,
-    Ends,
-    Measures,
-    NullSettings,
-    Own,
-    Pool,
-    Restarts,
-    Verdict,
-    gap,
-    own_agreement,
-)
+from actmax.evidence import gap
+from actmax.evidence.arithmetic import Ends, rounding
 from actmax.evidence.gap import NO_GAIN, RETOKENISE, SNAP, STAGES, SURVIVES, Gap
+from actmax.evidence.measures import AGREEMENT, Measures, NullSettings, judge, measure, moves, verdict
+from actmax.evidence.nulls import POOL_VERSION, Displaced, Pool, Restarts, random_pool
+from actmax.evidence.own import Own, own_agreement
+from actmax.evidence.verdicts import Verdict, shares
 from actmax.model.architecture import Unit
 from actmax.model.evaluation import GapSettings
 from actmax.model.nearest import Decoder
 from actmax.model.objective import Objective, by_unit
 from actmax.model.subject import Place, Subject
 from actmax.records.store import Record
-from actmax.stats import Simulation
+from actmax.stats.simulation import Simulation
 from actmax.tasks.examples import Examples, beside_optimum
 from actmax.tasks.tuning import headlines
 from actmax.tasks.tuning.analysis import Tuning
@@ -120,16 +112,16 @@ def measure_units(
     decoder = Decoder(subject.embedding_matrix)
     sample = max(restarts.final.shape[:2].numel() for _, restarts in found.values())
     pool = null_pool(subject, decoder, settings, sample, cache)
-    draw = ends or partial(evidence.moves, decoder, settings=settings)
+    draw = ends or partial(moves, decoder, settings=settings)
     measured: list[Measures] = []
     with tqdm(desc="nulls", unit="unit", total=len(found), disable=not sys.stderr.isatty() or len(found) < 2) as bar:
         for start in range(0, len(found), TOGETHER):
             some = [restarts for _, restarts in list(found.values())[start : start + TOGETHER]]
             for one, by_chance in zip(some, draw(some), strict=True):
                 options = {"settings": settings, "name": subject.token, "ends": by_chance}
-                measured.append(evidence.measure(one, decoder, pool, **options))
+                measured.append(measure(one, decoder, pool, **options))
                 bar.update()
-    decided = evidence.judge(measured, own_of([one for _, one in found.values()], decoder, settings))
+    decided = judge(measured, own_of([one for _, one in found.values()], decoder, settings))
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
     gaps = gap.measure(subject, objective, ended, decoder, settings=gap_settings)
     rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
@@ -213,7 +205,7 @@ def write_rounding(
 
     rows = [
         {"site": unit.site, "layer": unit.layer, "index": unit.index, "kernel": kernel, "restarts": len(second.final)}
-        | evidence.rounding(ends(found[unit][1]), ends(second)).flat()
+        | rounding(ends(found[unit][1]), ends(second)).flat()
         for unit, (_, second) in again.items()
     ]
     table = with_layers(pd.DataFrame(rows))
@@ -255,7 +247,7 @@ def null_pool(subject: Subject, decoder: Decoder, settings: NullSettings, sample
     """The subject's decoded random vectors, from the cache or made now, with a bar or a line."""
     # a sample is drawn without replacement, so a large job needs a larger pool
     size = max(settings.pool, 2 * sample)
-    file = cache / f"{subject.weights_hash[:24]}-{settings.seed}-{size}-v{evidence.POOL_VERSION}.npz"
+    file = cache / f"{subject.weights_hash[:24]}-{settings.seed}-{size}-v{POOL_VERSION}.npz"
     silent = not sys.stderr.isatty()
     with tqdm(desc="null pool, once per subject", unit="vector", total=size, disable=silent) as bar:
 
@@ -265,7 +257,7 @@ def null_pool(subject: Subject, decoder: Decoder, settings: NullSettings, sample
             bar.n = done
             bar.refresh()
 
-        return evidence.random_pool(decoder, size=size, seed=settings.seed, cache=file, progress=progress)
+        return random_pool(decoder, size=size, seed=settings.seed, cache=file, progress=progress)
 
 
 def unit_tables(
@@ -325,7 +317,7 @@ def unit_row(unit: Unit, measures: Measures, decision: Verdict, one: Gap) -> dic
     numbers = measures.flat()
     numbers["tokens_repeated"] = json.dumps(numbers["tokens_repeated"], ensure_ascii=False)
     address = {"site": unit.site, "layer": unit.layer, "index": unit.index}
-    said = {"verdict": evidence.verdict(measures, decision), "decode_gap": one.statement}
+    said = {"verdict": verdict(measures, decision), "decode_gap": one.statement}
     return {**address, **numbers, **one.flat(), **convergence(decision), **said}
 
 
@@ -352,13 +344,13 @@ def rejudged(row: Mapping[Any, Any], decision: Verdict) -> dict[str, Any]:
 def summarize(measured: Sequence[Measures], decided: Sequence[Verdict], gaps: Sequence[Gap]) -> dict[str, Any]:
     """The headline numbers, flat for one unit; for several their mean and range, and the shares of verdicts."""
     if len(measured) == 1:
-        said = {"verdict": evidence.verdict(measured[0], decided[0]), "decode_gap": gaps[0].statement}
+        said = {"verdict": verdict(measured[0], decided[0]), "decode_gap": gaps[0].statement}
         return {"units": 1, **measured[0].flat(), **gaps[0].flat(), **convergence(decided[0]), **said}
     table = pd.DataFrame([measures.flat() | one.flat() for measures, one in zip(measured, gaps, strict=True)])
     columns = table.select_dtypes("number").astype(float).items()
     spread: dict[str, Any] = {str(name): {"mean": c.mean(), "min": c.min(), "max": c.max()} for name, c in columns}
-    shares = evidence.shares(decided)
-    said = {"convergence": shares.to_dict("records"), "verdict": said_of(shares), "decode_gap": gaps_of(table)}
+    by_verdict = shares(decided)
+    said = {"convergence": by_verdict.to_dict("records"), "verdict": said_of(by_verdict), "decode_gap": gaps_of(table)}
     return {"units": len(measured), **spread, **said}
 
 

@@ -11,14 +11,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from actmax.evidence import RANDOM_TEXT, RANDOM_TOKENS, Displaced, NullSettings, Restarts, redraw
+from actmax.evidence.measures import NullSettings
+from actmax.evidence.nulls import RANDOM_TEXT, RANDOM_TOKENS, Displaced, Restarts, redraw
 from actmax.model.architecture import Unit
 from actmax.model.evaluation import GapSettings
 from actmax.model.nearest import Decoder
 from actmax.model.objective import Objective, by_unit
 from actmax.model.subject import Subject
 from actmax.records.store import Record
-from actmax.search import Alphabet, Found, SearchSettings, front_of, real_text, weight_of
+from actmax.search.alphabet import Alphabet
+from actmax.search.front import front_of, weight_of
+from actmax.search.methods import SearchSettings
+from actmax.search.pieces import real_text
+from actmax.search.restarts import Found
 from actmax.tasks import results
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 from tqdm.auto import tqdm
 
-from actmax.evidence import VERDICTS
+from actmax.evidence.verdicts import VERDICTS
 from actmax.records.store import Record, from_yaml
 from actmax.report.blocks import (
     Block,

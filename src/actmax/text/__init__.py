@@ -1,1 +1,5 @@
-"""Room."""
+"""Text files in windows of tokens, streamed, and random pieces of them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

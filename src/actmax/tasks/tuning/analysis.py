@@ -13,9 +13,11 @@ from numpy import ndarray
 
 from actmax.model.architecture import HEADS, Geometry
 from actmax.model.subject import Place
-from actmax.stats import Comparison, compare, concordance, correct
+from actmax.stats.corrections import correct
+from actmax.stats.groups import Comparison, compare
 from actmax.stats.layers import Products, decode_products, products
 from actmax.stats.regrouped import Regrouped, regrouped_welch
+from actmax.stats.t_and_logit import concordance
 from actmax.tasks.tuning.plan import Plan, Settings, Words, make_plan
 from actmax.tasks.tuning.replication import Progress, replication
 from actmax.tasks.tuning.store import Store

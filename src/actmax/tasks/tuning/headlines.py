@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from actmax.stats.concordance import SEPARATED
+from actmax.stats.t_and_logit import SEPARATED
 from actmax.tasks.tuning.analysis import Tuning
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from actmax.model.subject import Place
-from actmax.stats import correct
+from actmax.stats.corrections import correct
 from actmax.stats.regrouped import Regrouped
 from actmax.tasks.tuning.plan import Plan
 from actmax.tasks.tuning.store import Store

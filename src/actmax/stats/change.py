@@ -13,8 +13,8 @@ from numpy import ndarray
 from scipy import stats
 
 from actmax.errors import InputError
-from actmax.stats._compare import P_COLUMNS, compare
-from actmax.stats.concordance import SEPARATED
+from actmax.stats.groups import P_COLUMNS, compare
+from actmax.stats.t_and_logit import SEPARATED
 
 DESCRIPTIVE = tuple(name for name in P_COLUMNS if name != "paired_p")
 """The unpaired tests: beside the paired one they describe, since they ignore that a restart is its own control."""

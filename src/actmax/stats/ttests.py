@@ -12,9 +12,9 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from actmax.errors import InputError
-from actmax.stats._corrections import p_columns
 from actmax.stats._inputs import Block, block_of, check_values, normalize
 from actmax.stats._logspace import t_two_sided
+from actmax.stats.corrections import p_columns
 
 
 class Moments(NamedTuple):

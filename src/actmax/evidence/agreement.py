@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax.evidence._coverage import Incidence, rarefaction
-from actmax.evidence._estimates import LEVEL, Estimate
-from actmax.evidence._nulls import Displaced, Null, Restarts, against
-from actmax.evidence._pairs import (
+from actmax.evidence.coverage import Incidence, rarefaction
+from actmax.evidence.estimates import LEVEL, Estimate
+from actmax.evidence.nulls import Displaced, Null, Restarts, against
+from actmax.evidence.pairs import (
     EMBEDDINGS,
     TOKENS,
     activation_estimates,

@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy import stats
 from torch import Tensor
 
-from actmax.evidence._estimates import LEVEL, OK, Estimate, not_estimable
+from actmax.evidence.estimates import LEVEL, OK, Estimate, not_estimable
 
 ALL_UNIQUE = "every token occurs in one restart only"
 """Why coverage and richness have no interval then: the sample holds no sign of repetition at all."""

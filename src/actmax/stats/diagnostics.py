@@ -11,10 +11,10 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from actmax.stats._corrections import correct
 from actmax.stats._inputs import Block, check_level, check_samples, normalize
 from actmax.stats._logspace import t_two_sided
-from actmax.stats._ttests import group_moments, student
+from actmax.stats.corrections import correct
+from actmax.stats.ttests import group_moments, student
 
 SHAPIRO_SIZES = (3, 5000)
 """Group sizes for which Royston's approximation of Shapiro-Wilk's p is meant."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
 
-from actmax.search._alphabet import Ids
+from actmax.search.alphabet import Ids
 
 
 @dataclass(frozen=True)

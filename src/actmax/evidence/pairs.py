@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from actmax.evidence._coverage import (
+from actmax.evidence.coverage import (
     ALL_UNIQUE,
     Incidence,
     chao2s,
@@ -27,7 +27,7 @@ from actmax.evidence._coverage import (
     incidence_counts,
     richness,
 )
-from actmax.evidence._estimates import Estimate, jackknife, not_estimable
+from actmax.evidence.estimates import Estimate, jackknife, not_estimable
 
 Alternative = Literal["two-sided", "greater", "less"]
 """On which side of its null a statistic is looked for."""

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax.evidence._estimates import OK
-from actmax.evidence._nulls import Null, against
-from actmax.evidence._pairs import assigned_cosines, jaccards
+from actmax.evidence.estimates import OK
+from actmax.evidence.nulls import Null, against
+from actmax.evidence.pairs import assigned_cosines, jaccards
 
 LEAST_PER_UNIT = 20
 """Draws of the null per unit, at least: with fewer no p could survive a correction over units."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from actmax.evidence._nulls import Restarts
+from actmax.evidence.nulls import Restarts
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from actmax.errors import InputError
-from actmax.stats._corrections import p_columns
 from actmax.stats._effects import cohens_d, hedges_factor, noncentrality_interval
 from actmax.stats._inputs import Block, Samples, block_of, check_level, check_samples, check_unit
 from actmax.stats._logistic import Fit, fit_firth, fit_ml, probabilities, side_of
 from actmax.stats._logspace import Tail, chi2_one_df, normal_two_sided, t_two_sided
 from actmax.stats._ranks import Ranks, mann_whitney, rank_statistics
-from actmax.stats._ttests import Moments, difference, group_moments, paired_t, score_chi2, student, welch
+from actmax.stats.corrections import p_columns
+from actmax.stats.ttests import Moments, difference, group_moments, paired_t, score_chi2, student, welch
 
 STATUSES = ("not_finite", "too_few", "constant", "separated", "quasi_separated", "not_converged", "ok")
 """What a row's `status` may be; the first that applies is given."""

@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from actmax.errors import InputError
-from actmax.stats._compare import Comparison
+from actmax.stats.groups import Comparison
 
 TESTS = {"student": "student_p", "welch": "welch_p"}
 LOGISTIC = {"logit_wald": "logit_wald_p", "logit_lr": "logit_lr_p", "score": "score_p", "firth_lr": "firth_lr_p"}

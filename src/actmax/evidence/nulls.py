@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from actmax.evidence._coverage import incidence_counts, rarefactions
-from actmax.evidence._estimates import LEVEL, ROUNDING
-from actmax.evidence._pairs import Alternative, embedding_values, token_values
+from actmax.evidence.coverage import incidence_counts, rarefactions
+from actmax.evidence.estimates import LEVEL, ROUNDING
+from actmax.evidence.pairs import Alternative, embedding_values, token_values
 from actmax.model.nearest import BLOCK, Decoder
 from actmax.seeds import stream
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from actmax.errors import InputError
-from actmax.search._alphabet import Alphabet
+from actmax.search.alphabet import Alphabet
 from actmax.text.windows import pieces, text_files
 
 PIECES = 100_000

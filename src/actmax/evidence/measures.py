@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from actmax.evidence._agreement import Agreement, agree
-from actmax.evidence._nulls import (
+from actmax.evidence.agreement import Agreement, agree
+from actmax.evidence.nulls import (
     RANDOM_MOVES,
     Displaced,
     Null,
@@ -24,8 +24,8 @@ from actmax.evidence._nulls import (
     displace_together,
     uniform_unique,
 )
-from actmax.evidence._own import Own
-from actmax.evidence._verdicts import NONE, PRIMARY, Verdict, decide
+from actmax.evidence.own import Own
+from actmax.evidence.verdicts import NONE, PRIMARY, Verdict, decide
 from actmax.model.nearest import Decoder
 
 AGREEMENT = "Agreement of restarts"

@@ -14,9 +14,9 @@ from numpy import ndarray
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from actmax.evidence._estimates import LEVEL, OK
-from actmax.evidence._nulls import Null
-from actmax.evidence._own import Own, OwnTest
+from actmax.evidence.estimates import LEVEL, OK
+from actmax.evidence.nulls import Null
+from actmax.evidence.own import Own, OwnTest
 
 PRIMARY = {"tokens": "jaccard", "embeddings": "displacement_cosine_assigned"}
 """The one statistic of each space on which the verdict rests."""

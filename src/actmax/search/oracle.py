@@ -16,9 +16,9 @@ from actmax.model import evaluation
 from actmax.model.architecture import Unit
 from actmax.model.objective import LAST, Objective, own_activations
 from actmax.model.subject import Place, Subject
-from actmax.search import _prefixes
-from actmax.search._alphabet import Alphabet, Ids
-from actmax.search._front import Point
+from actmax.search import prefixes
+from actmax.search.alphabet import Alphabet, Ids
+from actmax.search.front import Point
 
 Answer = TypeVar("Answer")
 ROWS = 2048
@@ -161,12 +161,12 @@ class Oracle:
 
     @torch.no_grad()
     def _activations(self, ids: Tensor, units: Sequence[Unit]) -> list[float]:
-        captured = _prefixes.run(self.subject, ids, _places(units))
+        captured = prefixes.run(self.subject, ids, _places(units))
         return own_activations(captured, units, self.objective).tolist()
 
     @torch.no_grad()
     def _both(self, ids: Tensor, units: Sequence[Unit]) -> list[tuple[float, float]]:
-        captured = _prefixes.run(self.subject, ids, [*_places(units), LAST])
+        captured = prefixes.run(self.subject, ids, [*_places(units), LAST])
         activation = own_activations(captured, units, self.objective)
         scores = evaluation.own_scores(evaluation.predictions(self.subject, captured[LAST]), ids)
         return list(zip(activation.tolist(), (-scores.mean(1)).tolist(), strict=True))

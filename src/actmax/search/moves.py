@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from actmax.errors import InputError
-from actmax.search._alphabet import Alphabet, Ids
+from actmax.search.alphabet import Alphabet, Ids
 from actmax.seeds import stream
 
 DRAWS = 8

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from actmax.errors import InputError
-from actmax.search._moves import Moves
-from actmax.search._oracle import Evaluate, Scored, Slopes
+from actmax.search.moves import Moves
+from actmax.search.oracle import Evaluate, Scored, Slopes
 
 Questions: TypeAlias = Generator[Evaluate | Slopes, Any, None]
 """What a restart asks, one question at a time, until it is no longer answered."""

@@ -17,12 +17,12 @@ from actmax.model.architecture import Unit
 from actmax.model.evaluation import GapSettings
 from actmax.model.objective import Objective, Row
 from actmax.model.subject import Subject
-from actmax.search._alphabet import Alphabet, Ids
-from actmax.search._front import Point, front_of
-from actmax.search._methods import METHODS, SearchSettings
-from actmax.search._moves import Moves
-from actmax.search._oracle import Evaluate, Oracle, Scored, Slopes
-from actmax.search._text import real_text
+from actmax.search.alphabet import Alphabet, Ids
+from actmax.search.front import Point, front_of
+from actmax.search.methods import METHODS, SearchSettings
+from actmax.search.moves import Moves
+from actmax.search.oracle import Evaluate, Oracle, Scored, Slopes
+from actmax.search.pieces import real_text
 
 Answered: TypeAlias = Tensor | list[Tensor]
 """An answer as it is kept: activations and cross-entropies of sequences, or the best tokens of some."""

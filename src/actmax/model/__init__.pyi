@@ -1,0 +1,11 @@
+from .architecture import SITES as SITES
+from .architecture import Geometry as Geometry
+from .architecture import Unit as Unit
+from .evaluation import GapSettings as GapSettings
+from .nearest import Decoded as Decoded
+from .nearest import Decoder as Decoder
+from .nearest import Vocabulary as Vocabulary
+from .objective import Objective as Objective
+from .objective import Row as Row
+from .subject import Subject as Subject
+from .subject import load as load

@@ -1,0 +1,2 @@
+from .store import Record as Record
+from .store import Status as Status

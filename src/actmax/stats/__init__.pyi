@@ -1,0 +1,11 @@
+from .change import before_after as before_after
+from .corrections import correct as correct
+from .decoder import decode_labels as decode_labels
+from .diagnostics import assumptions as assumptions
+from .groups import Comparison as Comparison
+from .groups import compare as compare
+from .simulation import Design as Design
+from .simulation import Simulation as Simulation
+from .simulation import simulate as simulate
+from .t_and_logit import concordance as concordance
+from .ttests import one_sample as one_sample

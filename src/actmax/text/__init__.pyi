@@ -1,0 +1,3 @@
+from .windows import Window as Window
+from .windows import text_files as text_files
+from .windows import windows as windows
