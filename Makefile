@@ -32,6 +32,7 @@ lint: style types
 style: setup # a moment, so that it fails before the rest begins
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 types: setup
 	$(BIN)/basedpyright

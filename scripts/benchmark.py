@@ -779,15 +779,15 @@ def differences(initial: Any, fast: tuple[Any, Any], plain: tuple[Any, Any], dec
 
 def agreement(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prints how far the job of actmax is from the plain path on a subject, same seeds."""
-    from actmax.model.nearest import Decoder
+    from actmax.model.nearest import NearestTokens
 
     options = {"layer": arguments.layer, "index": arguments.index, "steps": arguments.agreement_steps}
     with tempfile.TemporaryDirectory() as folder:
         restarts = arguments.restarts[0]
         work, initial, final, path = fast_path(arguments.agreement, Path(folder), restarts=restarts, **options)
         plain = plain_path(work.subject, initial, **options)
-    decoder = Decoder(work.subject.embedding_matrix)
-    found = differences(initial, (final, path), plain, lambda vectors: decoder(vectors).best)
+    nearest = NearestTokens(work.subject.embedding_matrix)
+    found = differences(initial, (final, path), plain, lambda vectors: nearest(vectors).best)
     print(f"{arguments.agreement}, {restarts} restarts, fast beside plain: {found['fast_and_plain']}")
     for name, value in found["differences"].items():
         print(f"  {name:16} {value:.3g}  allowed {BOUNDS[name]:g}  {'holds' if found['holds'][name] else 'BROKEN'}")

@@ -20,9 +20,9 @@ from types import SimpleNamespace
 
 import torch
 
-from actmax.model.architecture import Unit
 from actmax.model.objective import Objective
 from actmax.model.subject import load
+from actmax.model.target import Unit
 from actmax.search.alphabet import Alphabet
 from actmax.search.moves import Moves
 from actmax.search.oracle import Evaluate, Oracle

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -22,13 +23,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from actmax.app import config
-from actmax.model.architecture import SITES
+from actmax.app.settings import JobSettings
+from actmax.choices import choices as choices_of
+from actmax.settings import limits
+from actmax.tasks import registry
+from actmax.tasks.settings import RestartSettings
 
-SOURCE = Path(config.__file__).parent
+SOURCE = Path(config.__file__).parents[1]
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAD = """# Every key and every choice
 
-<!-- Written by scripts/reference.py from src/actmax/app/config.py and conf/: change those, then run it again. -->
+<!-- Written by scripts/reference.py from src/actmax and conf/: change those, then run it again. -->
 
 Every key can be given on the command line, `actmax steps=100 unit.layer=4`, and every choice by its folder's name,
 `actmax subject=smollm2`. The defaults here are those of a bare `actmax`: an experiment and each choice set their own.
@@ -38,25 +43,14 @@ own](https://hydra.cc/docs/configure_hydra/intro/); `hydra.run.dir=FOLDER` says 
 A *number, list or range* is `3`, `[0,3]` or `"0:12"`, where the stop is left out as in Python; on a shell's command
 line the quotes need quotes: `'seeds="0:12"'`.
 """
-LIMITS: dict[str, tuple[str, Any]] = {
-    "optimizer.lr": ("above 0", 0.0),
-    "trainer.accelerator": ("auto, cpu, gpu, cuda, mps", None),
-    "trainer.strategy": ("auto", "ddp"),
-    **{f"prior.{term}.weight": ("0 or above", -1.0) for term in config.PRIOR_TERMS},
-    "prior.manifold.temperature": ("above 0", 0.0),
-    "prior.fluency.temperature": ("above 0", 0.0),
-    "prior.simplex.temperature": ("above 0", 0.0),
-    "prior.simplex.final_temperature": ("above 0", 0.0),
-    "simulation.repetitions": ("2 or above", 1),
-    "simulation.n_0": ("2 or above", 1),
-    "simulation.n_1": ("2 or above", 1),
-    "simulation.distribution": ("normal, skewed, heavy, unequal", "uniform"),
-    "simulation.alpha": ("above 0, below 1", 1.0),
-    "tuning.sites": (f"of {', '.join(SITES)}", ["resid"]),
-    "tuning.alpha": ("above 0, below 1", 1.0),
-    "tuning.C": ("above 0", 0.0),
+WHOLE = {
+    "experiment": "Whole jobs and sweeps, to start from.",
+    "method": "A prior or a search by one name, so that one sweep sets them side by side.",
+    "debug": "Small, to try a command.",
 }
-"""What is allowed beyond the tables in config.py, and a value that is refused; None where only a job's start does."""
+"""Choices that set keys of several groups."""
+WORDS = {"trainer.accelerator": "auto, cpu, gpu, cuda, mps", "trainer.strategy": "auto"}
+"""What is allowed beyond the limits in the settings."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +86,12 @@ def documented(file: Path) -> dict[str, Documented]:
     return found
 
 
-def schema() -> dict[str, Documented]:
-    """The classes of the config's schema."""
-    return documented(SOURCE / "config.py")
+def documentation(kind: type) -> Documented:
+    """What the source of a settings dataclass says of it, the fields of its bases first."""
+    parts = [base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base)]
+    found = [documented(Path(inspect.getfile(base)))[base.__name__] for base in parts]
+    types = {name: value for one in found for name, value in one.types.items()}
+    return Documented(found[-1].text, types, {name: value for one in found for name, value in one.meanings.items()})
 
 
 def defaults() -> dict[str, Any]:
@@ -119,34 +116,35 @@ def leading_comment(file: Path) -> str:
 
 def choices(group: str) -> dict[str, str]:
     """The files of a folder of conf/, by name, with their meaning."""
-    return {file.stem: leading_comment(file) for file in sorted((config.conf_folder() / group).glob("*.yaml"))}
+    return {name: leading_comment(config.conf_folder() / group / f"{name}.yaml") for name in choices_of(group)}
 
 
 def page() -> str:
     """The whole reference."""
     values = defaults()
     parts = [HEAD, *_job(values)]
-    for field in dataclasses.fields(config.Config):
-        kind = get_type_hints(config.Config)[field.name]
+    for name, kind in get_type_hints(config.schema()).items():
         if dataclasses.is_dataclass(kind):
-            parts += _group(field.name, kind, values[field.name], level=2)
-        elif field.name == "callbacks":
+            parts += _group(name, kind, values[name], level=2)
+        elif name == "callbacks":
             parts += _callbacks(values["callbacks"])
-    for name, text in (("experiment", "Whole jobs and sweeps, to start from."), ("debug", "Small, to try a command.")):
+    for name, text in WHOLE.items():
         parts += [f"## {name}\n", f"{text}\n", _choices(name)]
     return "\n".join(parts)
 
 
 def _job(values: Mapping[str, Any]) -> Iterator[str]:
-    own = schema()["Config"]
-    plain = [name for name in own.types if name in own.meanings and name != "callbacks"]
     yield "## The job\n"
-    yield _table([_row(name, own, name, values[name]) for name in plain])
+    rows = []
+    for kind in (RestartSettings, JobSettings):
+        own = documentation(kind)
+        rows += [_row(name, own, name, values[name]) for name in own.types]
+    yield _table(rows)
 
 
 def _group(path: str, kind: Any, values: Mapping[str, Any], *, level: int, text: str = "") -> Iterator[str]:
     """A section, and one for every dataclass in it."""
-    own, hints = schema()[kind.__name__], get_type_hints(kind)
+    own, hints = documentation(kind), get_type_hints(kind)
     yield f"{'#' * level} {path}\n"
     yield f"{_escaped(text or own.text)}\n"
     if level == 2 and choices(path):
@@ -163,7 +161,7 @@ def _group(path: str, kind: Any, values: Mapping[str, Any], *, level: int, text:
 def _callbacks(values: Mapping[str, Any]) -> Iterator[str]:
     """The default callbacks, whose classes document their arguments."""
     yield "## callbacks\n"
-    yield f"{_escaped(schema()['Config'].meanings['callbacks'])}\n"
+    yield "Lightning callbacks by name, each with its `_target_`; null leaves one out.\n"
     yield _choices("callbacks")
     rows = []
     for name, spec in values.items():
@@ -180,7 +178,7 @@ def arguments(name: str) -> tuple[str, dict[str, str], dict[str, str]]:
 
     Read from the source, for the module itself imports torch.
     """
-    tree = ast.parse((SOURCE.parent / "maximize" / "callbacks.py").read_text(encoding="utf-8"))
+    tree = ast.parse((SOURCE / "maximize" / "callbacks.py").read_text(encoding="utf-8"))
     (kind,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     (start,) = (node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     types = {one.arg: ast.unparse(one.annotation) for one in start.args.args if one.annotation is not None}
@@ -197,11 +195,12 @@ def _row(key: str, own: Documented, name: str, value: Any) -> tuple[str, ...]:
 
 
 def _allowed(key: str) -> str:
-    if key in config.CHOICES:
-        return ", ".join(config.CHOICES[key])
-    if key in config.AT_LEAST:
-        return f"{config.AT_LEAST[key]} or above"
-    return LIMITS[key][0] if key in LIMITS else ""
+    if key == "tuning.sites":
+        return f"of {limits(config.schema())['unit.site']}"
+    if key == "task.name":
+        return ", ".join(registry.names())
+    found = limits(config.schema()).get(key)
+    return WORDS.get(key, "") if found is None else str(found)
 
 
 def _shown(value: Any) -> str:

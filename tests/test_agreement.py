@@ -19,7 +19,7 @@ from torch.nn.functional import cosine_similarity
 import actmax.evidence
 from actmax.evidence.agreement import agree
 from actmax.evidence.estimates import jackknife
-from actmax.evidence.measures import NullSettings, moves
+from actmax.evidence.measures import moves
 from actmax.evidence.nulls import Restarts, against, displace, displace_together
 from actmax.evidence.own import _Space, own_agreement
 from actmax.evidence.pairs import (
@@ -36,7 +36,9 @@ from actmax.evidence.pairs import (
     position_agreements,
     token_estimates,
 )
-from actmax.model.nearest import Decoder
+from actmax.evidence.readings import OwnStatus, Reading
+from actmax.evidence.settings import NullSettings
+from actmax.model.nearest import NearestTokens
 
 
 def noise(seed: int, *shape: int) -> Tensor:
@@ -213,12 +215,12 @@ class TestOneSided:
     def test_what_does_not_exist_has_no_p(self) -> None:
         null = against(math.nan, np.full(9, math.nan), alternative="greater")
         assert math.isnan(null.p)
-        assert null.side == "within"
+        assert null.reading == Reading.NOT_AVAILABLE
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Decoder:
-    return Decoder(noise(0, 60, 12))
+def nearest() -> NearestTokens:
+    return NearestTokens(noise(0, 60, 12))
 
 
 def ended(initial: Tensor, final: Tensor) -> Restarts:
@@ -227,10 +229,10 @@ def ended(initial: Tensor, final: Tensor) -> Restarts:
 
 
 class TestAgree:
-    def test_each_number_stands_beside_its_null(self, decoder: Decoder) -> None:
+    def test_each_number_stands_beside_its_null(self, nearest: NearestTokens) -> None:
         initial, final = noise(1, 6, 3, 12), noise(2, 6, 3, 12)
-        moved = displace(decoder, initial, final, draws=40, seed=0)
-        found = agree(ended(initial, final), decoder(final).best, moved)
+        moved = displace(nearest, initial, final, draws=40, seed=0)
+        found = agree(ended(initial, final), nearest(final).best, moved)
         assert set(found.nulls) == set(TOKENS) | set(EMBEDDINGS)
         for name, null in found.nulls.items():
             assert null.observed == found.estimates[name].value
@@ -240,56 +242,56 @@ class TestAgree:
         assert {"jaccard", "jaccard_low", "jaccard_status", "null_jaccard_p", "null_coverage_mean"} <= set(flat)
         assert all(isinstance(value, (float, str)) for value in flat.values())
 
-    def test_the_null_is_what_the_same_functions_say_of_displaced_noise(self, decoder: Decoder) -> None:
+    def test_the_null_is_what_the_same_functions_say_of_displaced_noise(self, nearest: NearestTokens) -> None:
         initial, final = noise(1, 6, 3, 12), noise(2, 6, 3, 12)
         seen: list[tuple[Tensor, ...]] = []
-        along = Decoder.along
+        along = NearestTokens.along
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Decoder, "along", lambda self, *paths: seen.append(paths) or along(self, *paths))
-            moved = displace(decoder, initial, final, draws=15, seed=0)
+            patch.setattr(NearestTokens, "along", lambda self, *paths: seen.append(paths) or along(self, *paths))
+            moved = displace(nearest, initial, final, draws=15, seed=0)
         ((start, directions, (lengths,)),) = seen
         assert torch.allclose(lengths, (final - initial).norm(dim=-1).flatten())
         assert torch.allclose(directions.norm(dim=-1), torch.ones(15, 18))
         drawn = (start + lengths[:, None] * directions).view(15, *initial.shape)
         for draw, where in enumerate(drawn):
-            expected = token_estimates(decoder(where).best) | embedding_estimates(where - initial, where)
+            expected = token_estimates(nearest(where).best) | embedding_estimates(where - initial, where)
             for name, estimate in expected.items():
                 assert moved.agreement[name][draw] == pytest.approx(estimate.value, abs=1e-6), name
         assert moved.rarefaction.shape == (15, 6)
         assert (moved.rarefaction[:, -1] == moved.unique).all()
 
-    def test_units_together_are_what_each_is_alone(self, decoder: Decoder) -> None:
+    def test_units_together_are_what_each_is_alone(self, nearest: NearestTokens) -> None:
         initial, finals = noise(1, 6, 3, 12), [noise(2, 6, 3, 12), 4 * noise(3, 6, 3, 12)]
-        together = displace_together(decoder, initial, finals, draws=40, seed=0)
+        together = displace_together(nearest, initial, finals, draws=40, seed=0)
         for final, one in zip(finals, together, strict=True):
-            alone = displace(decoder, initial, final, draws=40, seed=0)
+            alone = displace(nearest, initial, final, draws=40, seed=0)
             assert np.array_equal(one.retention, alone.retention)
             assert np.array_equal(one.rarefaction, alone.rarefaction)
             assert np.array_equal(one.cosine, alone.cosine)
         assert together[0].retention.mean() > together[1].retention.mean()  # the longer the move, the less is kept
 
-    def test_units_that_start_elsewhere_are_not_taken_together(self, decoder: Decoder) -> None:
+    def test_units_that_start_elsewhere_are_not_taken_together(self, nearest: NearestTokens) -> None:
         settings = NullSettings(displacements=20)
         restarts = [ended(noise(seed, 6, 3, 12), noise(9, 6, 3, 12)) for seed in (1, 2, 1)]
-        found = moves(decoder, restarts, settings)
+        found = moves(nearest, restarts, settings)
         for one, restart in zip(found, restarts, strict=True):
-            alone = displace(decoder, restart.initial, restart.final, draws=20, seed=0)
+            alone = displace(nearest, restart.initial, restart.final, draws=20, seed=0)
             assert np.array_equal(one.cosine, alone.cosine)
         assert not np.array_equal(found[0].cosine, found[1].cosine)
 
-    def test_rarefaction_stands_beside_its_null(self, decoder: Decoder) -> None:
+    def test_rarefaction_stands_beside_its_null(self, nearest: NearestTokens) -> None:
         initial = noise(1, 6, 3, 12)
-        final = initial + 50 * decoder.directions[:3]
-        moved = displace(decoder, initial, final, draws=40, seed=0)
-        curve = agree(ended(initial, final), decoder(final).best, moved).rarefaction
+        final = initial + 50 * nearest.directions[:3]
+        moved = displace(nearest, initial, final, draws=40, seed=0)
+        curve = agree(ended(initial, final), nearest(final).best, moved).rarefaction
         assert curve.unique.tolist() == [3.0] * 6
         assert (curve.null_low <= curve.null_mean).all()
         assert (curve.unique[1:] < curve.null_low[1:]).all()
 
-    def test_one_restart_has_no_agreement(self, decoder: Decoder) -> None:
+    def test_one_restart_has_no_agreement(self, nearest: NearestTokens) -> None:
         initial, final = noise(1, 1, 3, 12), noise(2, 1, 3, 12)
-        moved = displace(decoder, initial, final, draws=20, seed=0)
-        found = agree(ended(initial, final), decoder(final).best, moved)
+        moved = displace(nearest, initial, final, draws=20, seed=0)
+        found = agree(ended(initial, final), nearest(final).best, moved)
         assert math.isnan(found.nulls["jaccard"].p)
         assert math.isnan(found.nulls["displacement_cosine"].p)
         assert not any(one.status == "ok" for one in found.estimates.values())
@@ -386,8 +388,8 @@ class TestOwn:
 
     def test_says_when_it_is_not_available(self) -> None:
         ids, moves = sweep("own", 3, 4, 0)
-        assert own_agreement(ids[:1], moves[:1]).status == "not available: one unit"
-        assert own_agreement(ids[:, :1], moves[:, :1]).status == "not available: one seed"
+        assert own_agreement(ids[:1], moves[:1]).status == OwnStatus.ONE_UNIT
+        assert own_agreement(ids[:, :1], moves[:, :1]).status == OwnStatus.ONE_SEED
         assert own_agreement(ids, moves).status == "ok"
 
     def test_too_few_draws_are_refused(self) -> None:

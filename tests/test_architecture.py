@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from actmax.errors import InputError
-from actmax.model.architecture import Geometry, Unit, geometry, read_geometry
+from actmax.model.architecture import Geometry, geometry, read_geometry
+from actmax.model.target import Unit
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"model_type": "gpt2", "n_layer": 3, "n_embd": 24, "n_head": 3, "n_positions": 32},

@@ -9,10 +9,11 @@ from lightning import Trainer
 from actmax.maximize.callbacks import Checkpoint, Measures, Progress, Trajectory
 from actmax.maximize.module import Maximization
 from actmax.maximize.optimizee import initial, scaled
-from actmax.model.architecture import Unit
-from actmax.model.nearest import Decoder
+from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective, Row
 from actmax.model.subject import Subject
+from actmax.model.target import Unit
+from actmax.records.contents import Contents
 from actmax.records.store import Record
 
 ROWS = [Row(Unit("resid_pre", layer, 7), seed) for layer in (1, 2) for seed in range(3)]
@@ -45,10 +46,10 @@ def test_trajectory_keeps_the_activations_before_each_update(subject: Subject, e
 def test_measures_do_not_depend_on_chunks(subject: Subject, max_rows: int) -> None:
     module, measures = module_of(subject, max_rows=max_rows), Measures()
     fit(module)
-    measures.decoder = Decoder(subject.embedding_matrix)
-    measures.initial_ids = measures.decoder(module.initial).best
+    measures.nearest = NearestTokens(subject.embedding_matrix)
+    measures.initial_ids = measures.nearest(module.initial).best
     found = measures.measure(module)
-    ids = measures.decoder(module.embedding).best
+    ids = measures.nearest(module.embedding).best
     unique = sum(len(ids[rows].unique()) for rows in ([0, 1, 2], [3, 4, 5])) / 2
     assert found["unique_tokens"] == unique
     assert found["init_retention"] == pytest.approx((ids == measures.initial_ids).double().mean().item())
@@ -58,7 +59,7 @@ def test_measures_do_not_depend_on_chunks(subject: Subject, max_rows: int) -> No
 
 def test_checkpoints_are_whole_and_the_newest_is_kept(subject: Subject, tmp_path: Path) -> None:
     checkpoint = Checkpoint(every=4)
-    checkpoint.bind(Record(tmp_path))
+    checkpoint.bind(Contents(Record(tmp_path)))
     fit(module_of(subject), checkpoint)
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 8

@@ -12,7 +12,10 @@ import pytest
 
 from actmax.app.report import main
 from actmax.errors import InputError
+from actmax.evidence.findings import findings_of
+from actmax.evidence.readings import OwnStatus
 from actmax.records.store import VERSION, Record
+from actmax.report.words import unit_statement
 from actmax.tasks import collection
 from actmax.tasks.collection import Job, collect
 from cli import QUICK, Actmax
@@ -99,12 +102,19 @@ def test_units_of_several_jobs_are_set_against_each_other(actmax: Actmax, tmp_pa
     together = actmax(*same, "unit.index=[90,91,92]", "hydra.run.dir=one")
     assert together.code == 0, together.err
     swept, one = (pd.read_parquet(tmp_path / place / "units.parquet") for place in ("outputs/s", "one"))
-    columns = ["convergence", "convergence_reason", "own", "verdict"]
+    columns = ["convergence", "convergence_status", "own", "own_units", "own_seeds", "own_draws"]
     pd.testing.assert_frame_equal(swept[columns], one[columns])
+    assert [unit_statement(row) for row in swept.to_dict("records")] == list(
+        map(unit_statement, one.to_dict("records"))
+    )
+    findings = findings_of(pd.read_parquet(tmp_path / "outputs/s/findings.parquet"))
+    assert Counter(found.measure for found in findings) == Counter(
+        found.measure for found in findings_of(pd.read_parquet(tmp_path / "one/findings.parquet"))
+    )
     assert (swept["own"] == "ok").all()
     assert (swept["own_p_tokens"] - one["own_p_tokens"]).abs().max() < 1e-9
     alone = pd.concat([pd.read_parquet(job / "units.parquet") for job in (tmp_path / "outputs/s").glob("tiny_*")])
-    assert set(alone["own"]) == {"not available: one unit"}  # which one job cannot know
+    assert set(alone["own"]) == {OwnStatus.ONE_UNIT}  # which one job cannot know
 
 
 def test_a_subject_that_is_not_here_is_said(swept: Path) -> None:

@@ -12,15 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from actmax.app import config
 from actmax.errors import InputError
-from actmax.evidence.measures import NullSettings
-from actmax.model.evaluation import GapSettings
-from actmax.search.methods import SearchSettings
-from actmax.stats.simulation import Design
-from actmax.tasks.tuning.plan import Settings
+from actmax.tasks import settings
+from actmax.tasks.maximization import task as maximization
+from cli import Actmax
 
 CONF = config.conf_folder()
 CASES = sorted(str(file.relative_to(CONF).with_suffix("")) for file in CONF.glob("*/*.yaml"))
 NEEDS = {"init/file": ["init.path=somewhere"], "trainer/gpus": ["seeds=[0,1]"], "experiment/atlas": ["subject=tiny"]}
+NEEDS |= {"method/text": ["search.text=somewhere"], "subject/hub": ["subject.id=EleutherAI/pythia-70m"]}
+
+
+def label(cfg: DictConfig) -> str:
+    return config.task_of(cfg).method(cfg)
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -60,16 +63,34 @@ def test_every_group_of_the_design_that_is_built_has_a_case() -> None:
 @pytest.mark.parametrize(("site", "width"), [("resid_pre", 96), ("mlp_post", 384), ("z", 96)])
 def test_an_atlas_is_of_every_coordinate_of_its_site(site: str, width: int) -> None:
     cfg = composed("experiment=atlas", "subject=tiny", f"unit.site={site}", "unit.layer=2")
-    assert [unit.index for unit in config.units(cfg)] == list(range(width))
+    assert [unit.index for unit in settings.units(cfg)] == list(range(width))
     named = composed("experiment=atlas", "subject=tiny", f"unit.site={site}", "unit.layer=2", f"unit.index='0:{width}'")
     assert config.job_folder(cfg) == config.job_folder(named)
-    assert len(config.units(composed("experiment=atlas", "subject=tiny", "unit.layer=2", "unit.index='0:5'"))) == 5
+    assert len(settings.units(composed("experiment=atlas", "subject=tiny", "unit.layer=2", "unit.index='0:5'"))) == 5
 
 
 def test_an_atlas_of_a_site_that_is_not_there_is_refused() -> None:
     cfg = composed("experiment=atlas", "subject=tiny", "unit.site=mlp_pre_linear", "unit.layer=2")
     with pytest.raises(InputError, match=r"unit\.site"):
         config.every_index(cfg)
+
+
+def test_a_model_of_the_hub_goes_by_the_last_part_of_its_id() -> None:
+    ids = {"EleutherAI/pythia-70m": "pythia-70m", "gpt2": "gpt2"}
+    for id_, name in ids.items():
+        cfg = composed("subject=hub", f"subject.id={id_}")
+        assert (cfg.subject.source, cfg.subject.name) == ("hub", name)
+        assert config.job_folder(cfg).startswith(f"{name}_")
+    given = composed("subject=hub", "subject.id=EleutherAI/pythia-70m", "subject.name=mine")
+    assert config.job_folder(given).startswith("mine_")
+
+
+def test_a_model_of_the_hub_without_an_id_is_refused_and_leaves_nothing(actmax: Actmax) -> None:
+    ran = actmax("subject=hub")
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert ran.err.startswith("actmax: subject.id=None: must name a model of the hub")
+    assert not any(ran.folder.iterdir())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -82,11 +103,11 @@ def test_every_conf_file_composes_and_passes_the_check(case: str) -> None:
 
 def test_report_a_is_what_the_experiment_says() -> None:
     cfg = composed("experiment=reproducibility")
-    assert config.seeds(cfg) == list(range(10))
-    assert [(unit.site, unit.layer, unit.index) for unit in config.units(cfg)] == [("resid_pre", 8, 91)]
+    assert settings.seeds(cfg) == list(range(10))
+    assert [(unit.site, unit.layer, unit.index) for unit in settings.units(cfg)] == [("resid_pre", 8, 91)]
     assert (cfg.tokens, cfg.steps, cfg.optimizer.name, cfg.optimizer.lr) == (5, 500, "adam", 0.001)
     assert (cfg.init.name, cfg.subject.name, cfg.objective.reduction) == ("scaled", "gpt2", "mean")
-    assert (config.prior_terms(cfg), config.parameterizations(cfg)) == ({}, [])
+    assert (maximization.prior_terms(cfg), maximization.parameterizations(cfg)) == ({}, [])
     assert cfg.sweep == "reproducibility"
     assert composed().sweep == "maximization"
 
@@ -96,13 +117,13 @@ def test_report_a_is_what_the_experiment_says() -> None:
     [(3, [3]), ("3", [3]), ([1, 5], [1, 5]), ("0:4", [0, 1, 2, 3]), ("1:8:3", [1, 4, 7]), (["0:2", 9], [0, 1, 9])],
 )
 def test_integers(value: object, numbers: list[int]) -> None:
-    assert config.integers(value, "seeds") == numbers
+    assert settings.integers(value, "seeds") == numbers
 
 
 @pytest.mark.parametrize("value", [[], "4:4", [1, 1], ["0:3", 2], "a", "1:2:0", -1, "-3:2", 1.5, True, None, "1:2:3:4"])
 def test_integers_refuses(value: object) -> None:
     with pytest.raises(InputError, match=r"^seeds="):
-        config.integers(value, "seeds")
+        settings.integers(value, "seeds")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +233,7 @@ def test_a_search_does_not_move_the_folder_of_a_gradient_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "label"),
+    ("overrides", "expected"),
     [
         ((), "none"),
         (("prior=l2",), "l2"),
@@ -221,35 +242,14 @@ def test_a_search_does_not_move_the_folder_of_a_gradient_run() -> None:
         (("prior=l2_absolute",), "l2 0.1 absolute"),
     ],
 )
-def test_priors_have_a_name_that_a_person_reads(overrides: tuple[str, ...], label: str) -> None:
-    assert config.prior_label(composed("subject=tiny", *overrides)) == label
-
-
-@pytest.mark.parametrize(
-    ("schema", "settings"),
-    [
-        (config.NullConfig, NullSettings),
-        (config.GapConfig, GapSettings),
-        (config.SearchConfig, SearchSettings),
-        (config.TuningConfig, Settings),
-        (config.SimulationConfig, Design),
-    ],
-)
-def test_the_command_line_and_python_have_the_same_defaults(schema: type, settings: type) -> None:
-    """The schema imports nothing heavy, so it cannot take them from where they are used."""
-    mine, theirs = (
-        {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in vars(kind()).items()}
-        for kind in (schema, settings)
-    )
-    shared = mine.keys() & theirs.keys()
-    assert len(shared) >= 2
-    assert {name: mine[name] for name in shared} == {name: theirs[name] for name in shared}
+def test_priors_have_a_name_that_a_person_reads(overrides: tuple[str, ...], expected: str) -> None:
+    assert label(composed("subject=tiny", *overrides)) == expected
 
 
 @pytest.mark.parametrize("others", [(), ("experiment=reproducibility",)])
 @pytest.mark.parametrize("method", ["gcg", "epo", "random"])
-def test_a_prior_that_names_a_search_is_that_search(method: str, others: tuple[str, ...]) -> None:
-    one = composed("subject=tiny", *others, "seeds=3", f"prior={method}")
+def test_a_method_that_names_a_search_is_that_search(method: str, others: tuple[str, ...]) -> None:
+    one = composed("subject=tiny", *others, "seeds=3", f"method={method}")
     two = composed("subject=tiny", "task=search", "seeds=3", f"search={method}")
-    assert (one.task.name, config.prior_label(one)) == ("search", method)
-    assert config.identity(one) == config.identity(two)
+    assert (one.task.name, label(one)) == ("search", method)
+    assert config.task_of(one).identity(one) == config.task_of(two).identity(two)

@@ -27,7 +27,7 @@ def test_units_above_chance_are_counted_and_every_unit_is_drawn(p: list[float], 
 def test_verdicts_name_the_prior_where_there_are_several(priors: tuple[str, str], name: str) -> None:
     counts = {"yes": [1, 2], "no": [3, 0]}
     layers = pd.DataFrame({"prior": priors, "site": "z", "layer": [3, 4], **counts})
-    (axes,) = figures.verdict_shares(layers, ("yes", "no")).axes
+    (axes,) = figures.verdict_shares(layers, {"yes": "Yes", "no": "No"}).axes
     assert axes.get_yticklabels()[0].get_text() == name
 
 

@@ -1,4 +1,4 @@
-"""The decode gap against Hugging Face's own numbers, its null, and where the gain is said to die."""
+"""The decode gap against Hugging Face's own numbers, its null, and where the gain is said to be lost."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from actmax.evidence.gap import NO_GAIN, RETOKENISE, SNAP, SURVIVES, Gap, RandomText, measure, predictive
+from actmax.evidence.gap import Gap, RandomText, measure, predictive
 from actmax.evidence.nulls import Restarts
-from actmax.model.architecture import Unit
-from actmax.model.evaluation import GapSettings, activations, by_unit_activations, cross_entropies, random_tokens
-from actmax.model.nearest import Decoder
+from actmax.evidence.readings import GapEnd
+from actmax.model.evaluation import activations, by_unit_activations, cross_entropies, random_tokens
+from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
+from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
+from actmax.model.target import Unit
+from actmax.report.words import gap_statement
 
 UNITS = [Unit("resid_pre", 2, 5), Unit("mlp_post", 1, 7), Unit("resid_pre", 2, 6)]
 MEAN = Objective()
@@ -133,19 +136,19 @@ def _with(one: Gap, snapped: np.ndarray, random: np.ndarray) -> Gap:
     return Gap(**{**vars(one), "snapped": snapped, "random": RandomText(random, random)})
 
 
-class TestWhereItDies:
+class TestWhereItIsLost:
     @pytest.mark.parametrize(
         ("means", "expected"),
         [
-            ({"snapped": 1.0, "retokenised": 1.0}, SNAP),
-            ({"snapped": 1.0, "retokenised": 9.0}, SNAP),
-            ({"snapped": 9.0, "retokenised": 1.0}, RETOKENISE),
-            ({"snapped": 9.0, "retokenised": 8.0}, SURVIVES),
-            ({"final": 0.1, "snapped": 9.0, "retokenised": 9.0}, NO_GAIN),
+            ({"snapped": 1.0, "retokenised": 1.0}, GapEnd.SNAP),
+            ({"snapped": 1.0, "retokenised": 9.0}, GapEnd.SNAP),
+            ({"snapped": 9.0, "retokenised": 1.0}, GapEnd.RETOKENISE),
+            ({"snapped": 9.0, "retokenised": 8.0}, GapEnd.SURVIVES),
+            ({"final": 0.1, "snapped": 9.0, "retokenised": 9.0}, GapEnd.NO_GAIN),
         ],
     )
-    def test_is_the_first_stage_that_leaves_less_than_half(self, means: dict[str, Any], expected: str) -> None:
-        assert gap(**means).dies == expected
+    def test_is_the_first_stage_that_leaves_less_than_half(self, means: dict[str, Any], expected: GapEnd) -> None:
+        assert gap(**means).lost_at == expected
 
     def test_z_and_kept_are_their_formulas(self) -> None:
         one = gap(final=10.0, snapped=2.5)
@@ -154,10 +157,11 @@ class TestWhereItDies:
         assert math.isnan(gap(final=0.0).kept("snapped"))  # no gain, no share of it
 
     def test_minimizing_has_a_gap_too(self) -> None:
-        assert gap(final=-10.0, snapped=-9.0, retokenised=-1.0).dies == RETOKENISE
+        assert gap(final=-10.0, snapped=-9.0, retokenised=-1.0).lost_at == GapEnd.RETOKENISE
 
     def test_is_said_in_one_line(self) -> None:
-        said = gap(final=10.0, snapped=2.5, retokenised=2.0).statement
+        row = gap(final=10.0, snapped=2.5, retokenised=2.0).flat() | {"restarts": 6, "activation_final_mean": 10.0}
+        said = gap_statement(row)
         assert "\n" not in said
         assert "dies at the snap: 25.0% of it is left" in said
         assert "random tokens give" in said
@@ -169,8 +173,8 @@ class TestMeasure:
         embeddings, begun = subject.embed(ids), subject.embed(ids.flip(0, 1))
         ends = torch.arange(7.0, dtype=torch.float64)
         restarts = Restarts(begun, embeddings, ends, ends + 1, torch.zeros(7, dtype=torch.bool))
-        decoder = Decoder(subject.embedding_matrix)
-        found = measure(subject, MEAN, dict.fromkeys(UNITS, restarts), decoder, settings=GapSettings(draws=30))
+        nearest = NearestTokens(subject.embedding_matrix)
+        found = measure(subject, MEAN, dict.fromkeys(UNITS, restarts), nearest, settings=GapSettings(draws=30))
         assert list(found) == UNITS
         for unit, one in found.items():
             assert np.allclose(one.snapped, activations(subject, MEAN, ids.tolist(), [unit] * 7), atol=1e-12)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from actmax.app.report import ladder_table
-from actmax.tasks.ladder import MEANS, RUNGS, front, ladder
+from actmax.tasks.ladder import MEANS, RUNGS, ladder
 from cli import QUICK, Actmax
 
 TINY = ("subject=tiny", "steps=3", "tokens=3", "seeds='0:2'", "unit.index='0:2'", "sweep=s", *QUICK)
@@ -23,7 +23,7 @@ def units(priors: tuple[str, ...], sites: tuple[str, ...] = ("resid_pre",)) -> p
         for site in sites:
             for index in range(3):
                 row = dict.fromkeys(MEANS, 0.1) | {"prior": prior, "site": site, "condition": f"c{number}"}
-                row |= {"index": index, "restarts": 5, "convergence": "not above chance"}
+                row |= {"index": index, "restarts": 5, "convergence": "not_above_chance"}
                 rows.append(row | {"z_snapped": number + index, "jaccard": 0.1 + index / 10})
     return pd.DataFrame(rows)
 
@@ -41,19 +41,8 @@ def test_means_errors_and_seconds_are_over_units() -> None:
     assert row["z_snapped_se"] == pytest.approx(1 / np.sqrt(3))
     assert row["jaccard_above"] == pytest.approx(0.2 - 0.1)
     assert (row["units"], row["restarts"], row["seconds"]) == (3, 15, 7.0)
-    assert row["not above chance"] == 3
+    assert row["not_above_chance"] == 3
     assert np.isnan(found[found["site"] == "resid_pre"]["seconds"]).all()
-
-
-def test_front_against_a_loop() -> None:
-    points = pd.DataFrame(np.random.default_rng(0).integers(0, 5, size=(30, 2)).astype(float), columns=["x", "y"])
-    points.loc[3, "x"] = np.nan
-    expected = []
-    for a in points.to_numpy():
-        better = [(b >= a).all() and (b > a).any() for b in points.dropna().to_numpy()]
-        expected.append(bool(np.isfinite(a).all() and not any(better)))
-    assert front(points["x"].to_numpy(), points["y"].to_numpy()).tolist() == expected
-    assert 0 < sum(expected) < 30
 
 
 class TestCommand:

@@ -12,9 +12,9 @@ from actmax.maximize import memory
 from actmax.maximize.module import BUCKET, PROBED, ROW_TENSORS, SHARE_OF_MEMORY, Maximization
 from actmax.maximize.optimizee import initial, scaled
 from actmax.maximize.priors import L2
-from actmax.model.architecture import Unit
 from actmax.model.objective import Objective, Row, by_unit
 from actmax.model.subject import Subject, load
+from actmax.model.target import Unit
 
 UNIT = Unit("resid_pre", 2, 7)
 STEPS = 40

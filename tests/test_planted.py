@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from actmax.evidence.verdicts import VERDICTS
+from actmax.evidence.readings import VERDICTS, GapEnd, OwnStatus, Verdict
 from actmax.model.subject import load
 from cli import QUICK, Actmax
 
@@ -52,9 +52,9 @@ def test_one_known_optimum_converges_in_tokens_and_survives_the_snap(actmax: Act
     assert ran.code == 0, ran.err
     found = units(ran.job)
     assert found["convergence"].tolist() == [TOKENS] * 3
-    assert found["own"].tolist() == ["ok"] * 3
+    assert found["own"].tolist() == [OwnStatus.OK] * 3
     assert (found["kept_snapped"] > 0.99).all()  # the tokenizer may still lose it: not every byte is a text
-    assert "at the snap" not in found["gap"].tolist()
+    assert GapEnd.SNAP not in found["gap"].tolist()
     tokens = pd.read_parquet(ran.job / "tokens.parquet")
     assert [set(rows["token_id"]) for _, rows in tokens.groupby("index")] == [{token} for token in BEST]
 
@@ -66,7 +66,7 @@ def test_one_direction_that_tokens_are_blind_to_is_half_way(actmax: Actmax, toy:
     found = units(ran.job)
     assert found["convergence"].tolist() == [EMBEDDINGS] * 4
     assert found["init_retention"].tolist() == [1.0] * 4  # no token has moved
-    assert found["gap"].tolist() == ["at the snap"] * 4
+    assert found["gap"].tolist() == [GapEnd.SNAP] * 4
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_an_attractor_of_all_units_is_not_one_units_own(actmax: Actmax, toy: str
     assert set(alone) <= {TOKENS, EMBEDDINGS}
     together = pd.read_parquet(tmp_path / "outputs/s/units.parquet")
     assert together["convergence"].tolist() == [NOT_OWN] * 3
-    assert set(together["own"]) == {"ok"}
+    assert set(together["own"]) == {OwnStatus.OK}
 
 
 def test_neurons_that_see_nothing_converge_to_nothing(actmax: Actmax, toy: str) -> None:
@@ -87,5 +87,5 @@ def test_neurons_that_see_nothing_converge_to_nothing(actmax: Actmax, toy: str) 
     ran = actmax(*RUN, toy, *nothing, SEEDS, "steps=10")
     assert ran.code == 0, ran.err
     found = units(ran.job)
-    assert set(found["convergence"]) <= {CHANCE, "not available"}
-    assert set(found["gap"]) == {"no gain"}
+    assert set(found["convergence"]) <= {CHANCE, Verdict.NOT_AVAILABLE}
+    assert set(found["gap"]) == {GapEnd.NO_GAIN}

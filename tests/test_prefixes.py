@@ -9,7 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from actmax.model.subject import Subject
-from actmax.search.prefixes import bases, run, splits
+from actmax.search.prefixes import bases, run, shared_lengths
 from test_subject import FAMILY_CASES, LAYERS, tiny
 
 TOKENS, SWAPS = 6, 9
@@ -40,7 +40,7 @@ def common(one: ndarray, two: ndarray) -> int:
 def test_splits_and_bases_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 3, size=(40, 5))
-    found = splits(ids)
+    found = shared_lengths(ids)
     for row, length in enumerate(found):
         others = [common(ids[row], ids[other]) for other in range(40) if other != row]
         assert length == min(4, max(others))
@@ -49,7 +49,7 @@ def test_splits_and_bases_against_a_loop() -> None:
     for row, length in enumerate(found):
         assert (own[row] == -1) == (length == 0)
         assert common(ids[row], ids[chosen[own[row]]]) >= length
-    assert splits(ids[:1]).tolist() == [0]
+    assert shared_lengths(ids[:1]).tolist() == [0]
 
 
 def test_every_site_as_if_each_ran_alone(subject: Subject) -> None:

@@ -24,10 +24,11 @@ from actmax.maximize import priors
 from actmax.maximize.module import Maximization
 from actmax.maximize.optimizee import Direct, Mixture, Parameterization, Principal, initial, scaled
 from actmax.maximize.priors import L2, PRIORS, Fluency, Manifold, Norm, Prior, Seen, Smooth, coefficients
-from actmax.model.architecture import Unit
 from actmax.model.nearest import Vocabulary
 from actmax.model.objective import LAST, Objective, Row
 from actmax.model.subject import Subject, load
+from actmax.model.target import Unit
+from actmax.tasks.maximization.task import parameterizations, prior_terms
 from cli import QUICK, Actmax
 from test_config import composed
 from test_maximization import rows, trainer
@@ -454,9 +455,9 @@ class TestConfig:
 
     def test_a_list_adds_up_and_an_experiment_can_be_overridden(self) -> None:
         cfg = composed(*BASE, "experiment=reproducibility", "prior=[l2,pca,manifold]", "prior.manifold.weight=0.5")
-        terms = config.prior_terms(cfg)
+        terms = prior_terms(cfg)
         assert {name: term["weight"] for name, term in terms.items()} == {"l2": 1.0, "manifold": 0.5}
-        assert config.parameterizations(cfg) == ["pca"]
+        assert parameterizations(cfg) == ["pca"]
 
 
 class TestCommandLine:

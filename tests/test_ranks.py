@@ -20,12 +20,13 @@ import torch.distributed as dist
 from lightning.pytorch.accelerators import CUDAAccelerator
 from safetensors.torch import load_file
 
-from actmax.app import run
 from actmax.errors import InputError
 from actmax.maximize.callbacks import Checkpoint, Trajectory
 from actmax.maximize.ranks import Rank, shared_checkpoint
 from actmax.model.subject import Subject
+from actmax.records.contents import Contents
 from actmax.records.store import Record
+from actmax.tasks import subjects
 from cli import QUICK, Actmax, Ran, start
 from test_callbacks import ROWS, fit, module_of
 
@@ -200,10 +201,10 @@ class TestRefused:
     def test_more_gpus_than_there_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
         monkeypatch.setattr(CUDAAccelerator, "auto_device_count", lambda: 2)
-        run._refuse_missing_accelerator("gpu", 2)
-        run._refuse_missing_accelerator("cpu", 3)
+        subjects.refuse_missing_accelerator("gpu", 2)
+        subjects.refuse_missing_accelerator("cpu", 3)
         with pytest.raises(InputError, match=r"trainer.devices=3: must be at most 2, the GPUs"):
-            run._refuse_missing_accelerator("auto", 3)
+            subjects.refuse_missing_accelerator("auto", 3)
 
 
 @pytest.mark.parametrize(("total", "count"), [(5, 2), (9, 4), (3, 3), (1, 1), (100, 7)])
@@ -217,7 +218,7 @@ def test_shares_are_all_of_it_once_and_even(total: int, count: int) -> None:
 
 def test_a_share_of_a_checkpoint_holds_its_own_rows_and_no_others(subject: Subject, tmp_path: Path) -> None:
     checkpoint, trajectory = Checkpoint(every=4), Trajectory(every=2)
-    checkpoint.bind(Record(tmp_path))
+    checkpoint.bind(Contents(Record(tmp_path)))
     fit(module_of(subject), checkpoint, trajectory)
     whole = torch.load(checkpoint.record.checkpoint, weights_only=True)
     (tmp_path / "ranks").mkdir()

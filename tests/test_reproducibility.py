@@ -12,31 +12,26 @@ from torch import Tensor
 
 from actmax.evidence import nulls
 from actmax.evidence.arithmetic import Ends, rounding
-from actmax.evidence.measures import (
-    InitRetention,
-    Measures,
-    NullSettings,
-    UniqueTokens,
-    judge,
-    measure,
-    repeated,
-    verdict,
-)
+from actmax.evidence.measures import InitRetention, Measures, UniqueTokens, judge, measure, repeated
 from actmax.evidence.nulls import Pool, Restarts, against, displace, random_pool, uniform_unique
 from actmax.evidence.own import Own
-from actmax.model.nearest import Decoder
+from actmax.evidence.readings import OwnStatus, Reading
+from actmax.evidence.settings import NullSettings
+from actmax.model.nearest import NearestTokens
+from actmax.report.words import unit_statement
 
+SIDES = [Reading.BELOW, Reading.WITHIN, Reading.ABOVE]
 SETTINGS = NullSettings(pool=5000, draws=200, displacements=100, seed=0)
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Decoder:
-    return Decoder(torch.randn(300, 16, generator=torch.Generator().manual_seed(0)))
+def nearest() -> NearestTokens:
+    return NearestTokens(torch.randn(300, 16, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture(scope="module")
-def pool(decoder: Decoder) -> Pool:
-    return random_pool(decoder, size=SETTINGS.pool, seed=1)
+def pool(nearest: NearestTokens) -> Pool:
+    return random_pool(nearest, size=SETTINGS.pool, seed=1)
 
 
 def restarts(initial: Tensor, final: Tensor) -> Restarts:
@@ -62,7 +57,7 @@ class TestAgainst:
 
     def test_sides(self) -> None:
         draws = np.arange(1000.0)
-        assert [against(value, draws).side for value in (-1.0, 500.0, 2000.0)] == ["below", "within", "above"]
+        assert [against(value, draws).reading for value in (-1.0, 500.0, 2000.0)] == SIDES
 
     def test_false_positives_stay_at_alpha(self) -> None:
         generator = np.random.default_rng(0)
@@ -111,15 +106,15 @@ class TestPool:
         with pytest.raises(ValueError, match="pool of 3"):
             Pool(torch.arange(3), torch.zeros(3)).samples(4, draws=1, seed=0)
 
-    def test_is_the_decoding_of_seeded_noise(self, decoder: Decoder) -> None:
-        pool = random_pool(decoder, size=3000, seed=4)
-        again, other = random_pool(decoder, size=3000, seed=4), random_pool(decoder, size=3000, seed=5)
+    def test_is_the_decoding_of_seeded_noise(self, nearest: NearestTokens) -> None:
+        pool = random_pool(nearest, size=3000, seed=4)
+        again, other = random_pool(nearest, size=3000, seed=4), random_pool(nearest, size=3000, seed=5)
         assert torch.equal(pool.ids, again.ids)
         assert not torch.equal(pool.ids, other.ids)
 
-    def test_cache(self, decoder: Decoder, tmp_path: Path) -> None:
+    def test_cache(self, nearest: NearestTokens, tmp_path: Path) -> None:
         file, calls = tmp_path / "nulls" / "pool.npz", []
-        make = lambda: random_pool(decoder, size=3000, seed=4, cache=file, progress=lambda *at: calls.append(at))  # noqa: E731
+        make = lambda: random_pool(nearest, size=3000, seed=4, cache=file, progress=lambda *at: calls.append(at))  # noqa: E731
         fresh, made = make(), len(calls)
         assert made > 0
         assert torch.equal(make().ids, fresh.ids)
@@ -131,104 +126,106 @@ class TestPool:
 
 
 class TestDisplacement:
-    def test_keeps_each_positions_own_length(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_keeps_each_positions_own_length(self, nearest: NearestTokens, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[tuple[Tensor, ...]] = []
         initial = noise(0, 3, 4, 16)
         final = initial + noise(1, 3, 4, 16) * torch.arange(1.0, 13).reshape(3, 4, 1)
-        along = Decoder.along
-        monkeypatch.setattr(Decoder, "along", lambda self, *paths: seen.append(paths) or along(self, *paths))
-        displace(decoder, initial, final, draws=20, seed=0)
+        along = NearestTokens.along
+        monkeypatch.setattr(NearestTokens, "along", lambda self, *paths: seen.append(paths) or along(self, *paths))
+        displace(nearest, initial, final, draws=20, seed=0)
         ((start, directions, (lengths,)),) = seen
         assert torch.equal(start, initial.flatten(0, 1))
         moved = (lengths[:, None] * directions).norm(dim=-1)
         assert moved.shape == (20, 12)
         assert torch.allclose(moved, (final - initial).norm(dim=-1).flatten().expand(20, 12), rtol=1e-4)
 
-    def test_no_move_keeps_every_token(self, decoder: Decoder) -> None:
+    def test_no_move_keeps_every_token(self, nearest: NearestTokens) -> None:
         initial = noise(0, 3, 4, 16)
-        assert (displace(decoder, initial, initial, draws=20, seed=0).retention == 1).all()
+        assert (displace(nearest, initial, initial, draws=20, seed=0).retention == 1).all()
         far = initial + 1000 * noise(1, 3, 4, 16)
-        assert displace(decoder, initial, far, draws=20, seed=0).retention.mean() < 0.05
+        assert displace(nearest, initial, far, draws=20, seed=0).retention.mean() < 0.05
 
-    def test_does_not_depend_on_how_draws_are_grouped(self, decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_does_not_depend_on_how_draws_are_grouped(
+        self, nearest: NearestTokens, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         initial, final = noise(0, 3, 4, 16), noise(1, 3, 4, 16)
-        whole = displace(decoder, initial, final, draws=30, seed=0)
+        whole = displace(nearest, initial, final, draws=30, seed=0)
         monkeypatch.setattr(nulls, "BLOCK", 300 * 12 * 7)
-        parts = displace(decoder, initial, final, draws=30, seed=0)
+        parts = displace(nearest, initial, final, draws=30, seed=0)
         assert (whole.retention == parts.retention).all()
         assert (whole.unique == parts.unique).all()
 
-    def test_shares_no_noise_with_a_restart_of_the_same_seed(self, decoder: Decoder) -> None:
+    def test_shares_no_noise_with_a_restart_of_the_same_seed(self, nearest: NearestTokens) -> None:
         initial = noise(0, 1, 5, 16)  # the start of seed 0: a null drawn from seed 0 would push it along itself
-        found = displace(decoder, initial, initial + 1e6 * noise(9, 1, 5, 16), draws=100, seed=0)
+        found = displace(nearest, initial, initial + 1e6 * noise(9, 1, 5, 16), draws=100, seed=0)
         assert found.retention.max() < 1
 
-    def test_a_random_move_is_called_random(self, decoder: Decoder, pool: Pool) -> None:
+    def test_a_random_move_is_called_random(self, nearest: NearestTokens, pool: Pool) -> None:
         p = []
         for seed in range(60):
             initial = noise(seed, 10, 5, 16)
             final = initial + noise(seed + 1000, 10, 5, 16)
-            p.append(measure(restarts(initial, final), decoder, pool, settings=SETTINGS).retention.p)
+            p.append(measure(restarts(initial, final), nearest, pool, settings=SETTINGS).retention.p)
         assert np.mean(np.array(p) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
 
-    def test_a_move_that_spares_the_start_is_not(self, decoder: Decoder, pool: Pool) -> None:
+    def test_a_move_that_spares_the_start_is_not(self, nearest: NearestTokens, pool: Pool) -> None:
         initial = noise(0, 10, 5, 16)
-        measures = measure(restarts(initial, 3 * initial), decoder, pool, settings=SETTINGS)
+        measures = measure(restarts(initial, 3 * initial), nearest, pool, settings=SETTINGS)
         assert measures.init_retention == 1
-        assert measures.retention.side == "above"
+        assert measures.retention.reading == Reading.ABOVE
         assert measures.retention.p == pytest.approx(2 / 101)
 
 
 def said(measures: Measures) -> str:
-    (decision,) = judge([measures], Own("not available: one unit"))
-    return verdict(measures, decision)
+    (decision,) = judge([measures], Own(OwnStatus.ONE_UNIT))
+    return unit_statement(measures.flat() | decision.flat())
 
 
 class TestMeasure:
-    def test_counts(self, decoder: Decoder, pool: Pool) -> None:
-        vectors = decoder.directions[torch.tensor([[3, 3], [7, 3], [9, 7]])]
+    def test_counts(self, nearest: NearestTokens, pool: Pool) -> None:
+        vectors = nearest.directions[torch.tensor([[3, 3], [7, 3], [9, 7]])]
         ended = restarts(noise(0, 3, 2, 16), vectors)
-        measures = measure(ended, decoder, pool, settings=SETTINGS, name=lambda token: f"t{token}")
+        measures = measure(ended, nearest, pool, settings=SETTINGS, name=lambda token: f"t{token}")
         assert (measures.tokens_total, measures.tokens_unique) == (6, 3)
         assert measures.tokens_repeated == [("t3", 3), ("t7", 2)]
         assert measures.cosine_mean == pytest.approx(1, abs=1e-6)
-        assert measures.cosine.side == "above"
-        assert measures.unique.side == "below"
+        assert measures.cosine.reading == Reading.ABOVE
+        assert measures.unique.reading == Reading.BELOW
         assert "Beyond chance" in said(measures)
 
-    def test_noise_is_a_null_result_in_words(self, decoder: Decoder, pool: Pool) -> None:
+    def test_noise_is_a_null_result_in_words(self, nearest: NearestTokens, pool: Pool) -> None:
         initial = noise(20, 10, 5, 16)
-        text = said(measure(restarts(initial, initial + noise(21, 10, 5, 16)), decoder, pool, settings=SETTINGS))
+        text = said(measure(restarts(initial, initial + noise(21, 10, 5, 16)), nearest, pool, settings=SETTINGS))
         assert "Null result" in text
         assert "Beyond chance" not in text
         assert "Agreement of restarts: not above chance." in text
 
-    def test_uniqueness_and_cosine_of_noise_are_calibrated(self, decoder: Decoder, pool: Pool) -> None:
+    def test_uniqueness_and_cosine_of_noise_are_calibrated(self, nearest: NearestTokens, pool: Pool) -> None:
         measured = [
-            measure(restarts(noise(seed, 10, 5, 16), noise(seed + 500, 10, 5, 16)), decoder, pool, settings=SETTINGS)
+            measure(restarts(noise(seed, 10, 5, 16), noise(seed + 500, 10, 5, 16)), nearest, pool, settings=SETTINGS)
             for seed in range(100)
         ]
         limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 100)
         assert np.mean([one.cosine.p <= 0.05 for one in measured]) <= limit
         assert np.mean([one.unique.p <= 0.05 for one in measured]) <= limit
 
-    def test_flat_names_every_null(self, decoder: Decoder, pool: Pool) -> None:
-        flat = measure(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), decoder, pool, settings=SETTINGS).flat()
+    def test_flat_names_every_null(self, nearest: NearestTokens, pool: Pool) -> None:
+        flat = measure(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), nearest, pool, settings=SETTINGS).flat()
         asked = "null_unique_mean null_unique_low null_unique_high null_unique_p null_cosine_mean null_retention_mean"
         assert set(asked.split()) <= set(flat)
         assert all(not isinstance(value, dict) for value in flat.values())
 
-    def test_frozen_restarts_are_said(self, decoder: Decoder, pool: Pool) -> None:
+    def test_frozen_restarts_are_said(self, nearest: NearestTokens, pool: Pool) -> None:
         held = replace(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), frozen=torch.tensor([True, False]))
-        assert "1 went non-finite" in said(measure(held, decoder, pool, settings=SETTINGS))
+        assert "1 went non-finite" in said(measure(held, nearest, pool, settings=SETTINGS))
 
-    def test_agreement_is_said_with_its_null(self, decoder: Decoder, pool: Pool) -> None:
+    def test_agreement_is_said_with_its_null(self, nearest: NearestTokens, pool: Pool) -> None:
         initial = noise(0, 6, 2, 16)
-        same = measure(restarts(initial, initial + 50 * decoder.directions[:2]), decoder, pool, settings=SETTINGS)
+        same = measure(restarts(initial, initial + 50 * nearest.directions[:2]), nearest, pool, settings=SETTINGS)
         text = said(same)
         assert "Agreement of restarts: converges in tokens. Two restarts share 100.0% of their tokens" in text
         assert "not available: one unit" in text
-        alone = measure(restarts(initial[:1], 2 * initial[:1]), decoder, pool, settings=SETTINGS)
+        alone = measure(restarts(initial[:1], 2 * initial[:1]), nearest, pool, settings=SETTINGS)
         assert "Agreement of restarts: not available, one restart has no pairs." in said(alone)
         flat = same.flat()
         assert flat["jaccard"] == 1

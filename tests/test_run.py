@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 
 from actmax.__main__ import explain
 from actmax.errors import InputError
-from actmax.evidence.verdicts import VERDICTS
+from actmax.evidence.findings import Measure, findings_of
+from actmax.evidence.readings import VERDICTS, NeighbourStatus
 from actmax.maximize.optimizee import scaled
 from actmax.model.subject import load
 from actmax.records.store import Record
+from actmax.report.words import neighbours_statement, unit_statement
 from cli import QUICK, Actmax, start
 
 TINY = ("subject=tiny", "steps=12", *QUICK)
@@ -68,7 +70,14 @@ class TestRecord:
         ends = trajectory[trajectory["step"] == 12]["activation"].mean()
         assert ends == pytest.approx(summary["activation_final_mean"], rel=1e-6)
         assert json.loads((ran.job / "status.json").read_text())["state"] == "complete"
-        assert summary["verdict"].split()[0] in ran.out
+        assert summary["verdict"] == summary["convergence"]
+        assert unit_statement(summary) in " ".join(ran.out.split())
+        findings = findings_of(pd.read_parquet(ran.job / "findings.parquet"))
+        assert [repr(one) for one in findings] == [repr(one) for one in findings_of(summary["findings"])]
+        (retention,) = (one for one in findings if one.measure == Measure.RETENTION)
+        assert (retention.observed, retention.p) == (summary["init_retention"], summary["null_retention_p"])
+        tables = {file.name: list(pd.read_parquet(file).columns) for file in ran.job.glob("*.parquet")}
+        assert not [name for columns in tables.values() for name in columns if " " in name]
         assert not [file for file in ran.job.rglob(".*.*") if file.name.startswith((".status", ".tokens"))]
 
     def test_starts_from_contract_3s_noise(self, actmax: Actmax) -> None:
@@ -112,11 +121,13 @@ class TestRecord:
         table = pd.read_parquet(job / "comparison.parquet")
         assert len(table) == 96
         assert table.loc[table["is_target"], "coordinate"].tolist() == [91]
-        said = json.loads((job / "summary.json").read_text())["comparison"]["resid_pre.8[91]"]
+        compared = json.loads((job / "summary.json").read_text())["comparison"]
+        said = neighbours_statement(compared["units"]["resid_pre.8[91]"])
         assert said.startswith("Over 3 restarts the target rose by")
         many = actmax(*TINY, "unit.index='0:17'", "hydra.run.dir=many").folder / "many"
         assert not (many / "activations.safetensors").exists()
-        assert "off: 17 units" in json.loads((many / "summary.json").read_text())["comparison"]
+        compared = json.loads((many / "summary.json").read_text())["comparison"]
+        assert compared == {"status": NeighbourStatus.TOO_MANY_UNITS, "asked": 17, "max_units": 16}
 
     def test_units_of_one_place_are_compared_on_their_own_restarts(self, actmax: Actmax) -> None:
         exact = ("subject.dtype=float64", "seeds='0:3'")
@@ -373,6 +384,8 @@ class TestBadInput:
             (["tokens=65"], ["tokens=65", "64"]),
             (["decode.top_k=300"], ["decode.top_k=300", "257"]),
             (["subject=gpt2"], ["subject.id=", "subject=smollm2", "subject.path="]),
+            (["subject=hub"], ["subject.id=None", "subject=hub subject.id=OWNER/NAME"]),
+            (["subject=hub", "subject.id=no/such"], ["subject.id=no/such", "must be reachable"]),
             (["subject.path=/nowhere"], ["subject.path=", "save_pretrained"]),
             (["subject.attention=foo"], ["subject.attention=foo", "eager"]),
             (["+optimizer.options.foo=1"], ["optimizer.options", "foo"]),

@@ -20,18 +20,20 @@ from actmax.app import run
 from actmax.errors import InputError
 from actmax.evidence.nulls import RANDOM_TEXT, RANDOM_TOKENS
 from actmax.model import evaluation
-from actmax.model.architecture import Unit, geometry
-from actmax.model.evaluation import GapSettings
+from actmax.model.architecture import geometry
 from actmax.model.objective import Objective, Row
+from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
+from actmax.model.target import Unit
 from actmax.records.store import Record
+from actmax.report.words import unit_statement
 from actmax.search.alphabet import Alphabet
 from actmax.search.front import Point, front_of, weight_of
-from actmax.search.methods import SearchSettings
 from actmax.search.moves import Moves
 from actmax.search.oracle import Evaluate, Oracle, Slopes
 from actmax.search.pieces import real_text
 from actmax.search.restarts import Found, search, spreads
+from actmax.search.settings import SearchSettings
 from cli import QUICK, Actmax
 
 LETTERS = "abcdefghijklmnopqrstu"
@@ -39,9 +41,7 @@ UNIT = Unit("resid_pre", 2, 5)
 MAX = Objective()
 BUDGET = 800
 """Forward passes per restart, of 12,075 sequences."""
-SMALL = SearchSettings(
-    passes=BUDGET, candidates=24, top_k=12, patience=2, generations=6, weights=(0.0, 0.2, 0.8), lengths=(3, 3)
-)
+SMALL = SearchSettings(passes=BUDGET, candidates=24, top_k=12, patience=2, generations=6, weights=[0.0, 0.2, 0.8])
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def everything(toy: Subject) -> dict[tuple[int, ...], float]:
     """Every sequence of three tokens that is text, with its activation."""
     alphabet = Alphabet(toy)
     sequences = list(itertools.product(alphabet.ids.tolist(), repeat=3))
-    kept = [ids for ids, keep in zip(sequences, alphabet.keeps(sequences), strict=True) if keep]
+    kept = [ids for ids, keep in zip(sequences, alphabet.accepts(sequences), strict=True) if keep]
     return dict(zip(kept, evaluation.activations(toy, MAX, kept, [UNIT] * len(kept)).tolist(), strict=True))
 
 
@@ -95,8 +95,8 @@ class TestAlphabet:
 
     def test_knows_sequences_that_their_text_does_not_give_back(self, toy: Subject) -> None:
         sequences = [(0, 1, 2), (1, 0, 2), (21, 0, 4), (0, 21, 4)]  # a b c, b a c, ab a e, a ab e
-        assert Alphabet(toy).keeps(sequences) == [False, True, True, True]
-        assert Alphabet(toy, only_text=False).keeps(sequences) == [True] * 4
+        assert Alphabet(toy).accepts(sequences) == [False, True, True, True]
+        assert Alphabet(toy, only_text=False).accepts(sequences) == [True] * 4
 
     def test_of_bytes_is_ascii(self, subject: Subject) -> None:
         assert len(Alphabet(subject).ids) == 128
@@ -205,8 +205,10 @@ class TestSearch:
         assert lengths(2, 5) == {2, 3, 4}
 
     def test_leaves_its_first_length_where_another_gives_more(self, toy: Subject) -> None:
-        settings = replace(SMALL, passes=200, lengths=(2, 5))
-        found = search(toy, MAX, [Row(Unit("resid_pre", 2, index), 0) for index in range(8)], settings, tokens=3)
+        settings = replace(SMALL, passes=200)
+        found = search(
+            toy, MAX, [Row(Unit("resid_pre", 2, index), 0) for index in range(8)], settings, tokens=3, lengths=(2, 5)
+        )
         assert {len(one.ids) for one in found} - {3}
         assert {len(one.ids) for one in found} <= {2, 3, 4, 5}
 
@@ -327,7 +329,7 @@ class TestText:
         place.write_text("the quick brown fox jumps over the lazy dog " * 3)
         first = ran("first", *reading)
         assert first.table("units")["null_of_ends"].tolist() == [RANDOM_TEXT]
-        assert "(random text: " in first.summary()["verdict"]
+        assert "(random text: " in unit_statement(first.summary())
         assert all(text in place.read_text() for text in first.table("restarts")["text"])
         assert ran("random", "search=random").table("units")["null_of_ends"].tolist() == [RANDOM_TOKENS]
         assert ran("again", *reading).summary()["job_hash"] == first.summary()["job_hash"]
@@ -341,11 +343,18 @@ def test_spreads_are_of_random_tokens(toy: Subject) -> None:
     assert found[UNIT] == pytest.approx(evaluation.by_unit_activations(toy, MAX, ids, [UNIT])[:, 0].std(ddof=1))
 
 
-@pytest.mark.parametrize(("changed", "key"), [({"method": "beam"}, "search.method"), ({"lengths": (1, 3)}, "tokens")])
+@pytest.mark.parametrize(
+    ("changed", "key"), [({"method": "beam"}, "search.method"), ({"method": "text"}, "search.text")]
+)
 def test_settings_refuse(changed: dict, key: str) -> None:
     with pytest.raises(InputError) as caught:
-        replace(SMALL, **{"method": "epo", **changed})
+        replace(SMALL, **changed)
     assert caught.value.key == key
+
+
+def test_one_token_has_no_fluency(toy: Subject) -> None:
+    with pytest.raises(InputError, match=r"^tokens=1"):
+        search(toy, MAX, rows(1), replace(SMALL, method="epo"), tokens=3, lengths=(1, 3))
 
 
 JOB = (

@@ -19,6 +19,7 @@ from actmax.app.config import conf_folder
 from actmax.app.sweep import Composer
 from actmax.model.subject import load
 from actmax.records.store import Record
+from actmax.report.words import unit_statement
 from cli import QUICK, Actmax, planted, start, states
 
 TINY = ("subject=tiny", "subject.dtype=float64", "steps=12", "sweep=s", *QUICK)
@@ -102,7 +103,7 @@ class TestSerial:
         numbers = one.select_dtypes("number").columns
         assert len(numbers) > 30
         assert (swept[numbers].astype(float) - one[numbers].astype(float)).abs().max().max() < 1e-9
-        assert list(swept["verdict"]) == list(one["verdict"])
+        assert list(map(unit_statement, swept.to_dict("records"))) == list(map(unit_statement, one.to_dict("records")))
         alone = pd.concat([pd.read_parquet(job / "units.parquet") for job in (tmp_path / "outputs/s").glob("tiny_*")])
         assert (alone["tokens_unique"].max() < swept["tokens_unique"]).all()  # one job's numbers are not the unit's
 

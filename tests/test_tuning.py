@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,23 @@ from omegaconf import OmegaConf
 
 from actmax.app import config
 from actmax.errors import InputError
+from actmax.evidence.findings import Measure
+from actmax.evidence.readings import Reading
 from actmax.model.architecture import Geometry
-from actmax.model.subject import Place, Subject, load
+from actmax.model.subject import Subject, load
+from actmax.model.target import Place, Unit
+from actmax.report.words import tuning_statement
 from actmax.stats.corrections import correct
 from actmax.stats.groups import compare
 from actmax.stats.regrouped import regrouped_welch
 from actmax.tasks.tuning import analysis
 from actmax.tasks.tuning.activations import Reader, Texts, trainer
 from actmax.tasks.tuning.analysis import Tuning, analyse
-from actmax.tasks.tuning.headlines import statement, summarize
+from actmax.tasks.tuning.headlines import findings, summarize
 from actmax.tasks.tuning.heatmap import Scale, encoded, heat_map, terminal, text_of
-from actmax.tasks.tuning.plan import Settings, Words, make_plan, words_of
-from actmax.tasks.tuning.store import Store, name_of
+from actmax.tasks.tuning.plan import Words, make_plan, words_of
+from actmax.tasks.tuning.settings import TuningSettings
+from actmax.tasks.tuning.store import Store
 from actmax.words.encoding import Batches, begin_token, encode, tokens_of
 from actmax.words.lists import Context, Data, Sample, Skips
 from cli import Actmax
@@ -47,11 +52,7 @@ LLAMA = {
     "max_position_embeddings": 32,
 }
 WORDS = ("a", "b", "ab", "cd", "abcde", "fghij", "x", "yz", "klmno")
-FAST = Settings(splits=4, folds=3, permutations=40, top=3)
-
-
-def quiet(places: Iterable[Place], what: str) -> Iterable[Place]:
-    return places
+FAST = TuningSettings(splits=4, folds=3, permutations=40, top=3)
 
 
 def data_of(words: Sequence[str], labels: Sequence[int], template: str = " {word}") -> Data:
@@ -281,13 +282,13 @@ def token_words() -> Data:
     return data_of(names, [0] * CLASSES + [1] * CLASSES, template="{word}")
 
 
-def tuned(subject: Subject, folder: Path, settings: Settings = FAST, labels: np.ndarray | None = None) -> Tuning:
+def tuned(subject: Subject, folder: Path, settings: TuningSettings = FAST, labels: np.ndarray | None = None) -> Tuning:
     data = token_words()
     store = stored(subject, data, [("mlp_pre", 0), ("mlp_pre", 1)], folder, tokens=1024)
     words = words_of(data, [1] * len(data.samples))
     if labels is not None:
         words = Words(labels, words.groups, None, words.subtokens)
-    return analyse(store, words, subject.geometry, settings, quiet)
+    return analyse(store, words, subject.geometry, settings)
 
 
 def test_exactly_the_planted_unit_is_found_and_replicated(tmp_path: Path) -> None:
@@ -305,8 +306,12 @@ def test_exactly_the_planted_unit_is_found_and_replicated(tmp_path: Path) -> Non
     assert found.replication["rate"].mean() > 0.8 > 0.2 > found.replication["null_rate_mean"].mean()
     layers = found.shares.set_index("layer")
     assert (layers.loc[1, "tuned"], layers.loc[0, "tuned"], layers.loc[1, "towards_1"]) == (1, 0, 1)
-    said = statement(summarize(found), ("a", "b"), 0.05)
+    said = tuning_statement(summarize(found), ("a", "b"), 0.05)
     assert said.startswith("1 of 192 units (0.5%) tell a from b")
+    claims = {one.measure: one for one in findings(summarize(found), found)}
+    assert all(one.claimed for one in claims.values())
+    assert claims[Measure.REPLICATION_RATE].reading == Reading.ABOVE
+    assert claims[Measure.TUNED_SHARE].observed == pytest.approx(1 / 192)
 
 
 def test_without_the_wire_nothing_is_found(tmp_path: Path) -> None:
@@ -314,8 +319,11 @@ def test_without_the_wire_nothing_is_found(tmp_path: Path) -> None:
     assert found.units["tuned"].sum() == 0
     summary = summarize(found)
     assert summary["tuned_units"] == 0
-    assert "Null result" in statement(summary, ("a", "b"), 0.05)
+    assert "Null result" in tuning_statement(summary, ("a", "b"), 0.05)
     assert summary["decoder"]["all"]["p"] > 0.05
+    claims = {one.measure: one.claimed for one in findings(summary, found)}
+    assert not any(claims.values())
+    assert set(claims) == {Measure.TUNED_SHARE, Measure.REPLICATION_RATE, Measure.DECODER_ACCURACY}
 
 
 @pytest.mark.slow
@@ -330,14 +338,14 @@ def test_shuffled_labels_keep_both_error_rates(tmp_path: Path, monkeypatch: pyte
     store = stored(subject, data, [("mlp_pre", 1)], tmp_path, tokens=1024)
     plain = np.array(data.labels, dtype=bool)
     rng = np.random.default_rng(0)
-    quick = Settings(splits=1, folds=2, permutations=20, top=1)
+    quick = TuningSettings(splits=1, folds=2, permutations=20, top=1)
     families, permuted, false_shares, replicated = [], [], [], []
     for _ in range(200):
         labels = rng.permutation(plain)
         x = np.array(store["mlp_pre", 1])[:, :48]
         x[:, 7] = np.where(labels, 1.0, -1.0) + rng.normal(size=len(x))  # true under these labels too
         words = Words(labels, tuple(map(str, range(len(labels)))), None, np.ones(len(labels), dtype=np.int64))
-        found = analyse(held(x, tmp_path), words, sizes_of(x), quick, quiet)
+        found = analyse(held(x, tmp_path), words, sizes_of(x), quick)
         false = found.units.drop(index=7)
         families.append((false["welch_p_bonferroni"] <= 0.05).any())
         permuted.append((false["p_permutation"] <= 0.05).any())
@@ -389,7 +397,7 @@ def grouped(pairs: bool = False) -> tuple[np.ndarray, Words]:
 
 def test_words_are_never_split_between_halves_or_folds() -> None:
     _, words = grouped()
-    plan = make_plan(words, Settings(splits=10, permutations=20))
+    plan = make_plan(words, TuningSettings(splits=10, permutations=20))
     for half in plan.halves.T:
         assert len({(name, bool(inside)) for name, inside in zip(words.groups, half, strict=True)}) == 20
         assert 18 <= half.sum() <= 22
@@ -402,13 +410,13 @@ def test_words_are_never_split_between_halves_or_folds() -> None:
 
 def test_real_pairs_get_the_paired_test_and_others_never(tmp_path: Path) -> None:
     x, words = grouped(pairs=True)
-    paired = analyse(held(x, tmp_path), words, sizes_of(x), FAST, quiet)
+    paired = analyse(held(x, tmp_path), words, sizes_of(x), FAST)
     assert paired.test == "paired_p"
     assert paired.units["tuned"].tolist() == [False, False, True, False, False, False]
     reference = compare(x, words.labels, pairs=np.array(words.pairs)).table
     assert np.allclose(paired.units["paired_t"], reference["paired_t"])
     _, loose = grouped()
-    unpaired = analyse(held(x, tmp_path), loose, sizes_of(x), FAST, quiet)
+    unpaired = analyse(held(x, tmp_path), loose, sizes_of(x), FAST)
     assert unpaired.test == "welch_p"
     assert unpaired.units["paired_p"].isna().all()
     assert not unpaired.units["tuned"].any()
@@ -418,7 +426,7 @@ def test_real_pairs_get_the_paired_test_and_others_never(tmp_path: Path) -> None
 def test_heads_have_addresses_and_decoders_of_their_own(subject: Subject, tmp_path: Path) -> None:
     data = data_of("abcdefghijklmnop", [0, 1] * 8)
     store = stored(subject, data, [("z", 0), ("resid_post", 0)], tmp_path)
-    found = analyse(store, words_of(data, [1] * 16), subject.geometry, FAST, quiet)
+    found = analyse(store, words_of(data, [1] * 16), subject.geometry, FAST)
     z = found.units[found.units["site"] == "z"]
     assert (z["head"] * 6 + z["dim"] == z["index"]).all()
     assert found.units.loc[found.units["site"] == "resid_post", "head"].isna().all()
@@ -433,23 +441,23 @@ def test_heads_have_addresses_and_decoders_of_their_own(subject: Subject, tmp_pa
 def test_words_that_became_sinks_are_counted(tmp_path: Path) -> None:
     x, words = grouped()
     x[3] *= 1000
-    found = analyse(held(x, tmp_path), words, sizes_of(x), FAST, quiet)
+    found = analyse(held(x, tmp_path), words, sizes_of(x), FAST)
     assert found.shares["far_words"].tolist() == [1]
-    assert "1 words lie ten times" in statement(summarize(found), ("a", "b"), 0.05)
+    assert "1 words lie ten times" in tuning_statement(summarize(found), ("a", "b"), 0.05)
 
 
 def test_settings_refuse() -> None:
     for wrong in ({"splits": 0}, {"folds": 1}, {"permutations": 3}, {"top": 0}, {"alpha": 1.0}, {"C": 0.0}):
         with pytest.raises(InputError) as caught:
-            Settings(**wrong)
-        assert caught.value.key == next(iter(wrong))
+            TuningSettings(**wrong)
+        assert caught.value.key == f"tuning.{next(iter(wrong))}"
 
 
 # the heat map
 
 
 def test_heat_map_reads_every_token_behind_begin_of_text(subject: Subject, tmp_path: Path) -> None:
-    unit = config.tuned_unit("mlp_pre.1[5]")
+    unit = Unit.parse("mlp_pre.1[5]")
     ids = encoded(subject, "a <b>\n&")
     drawn = heat_map(subject, unit, ids, Scale(0.0, 0.01, -1.0, ("noun", "verb")))
     own = subject.run(subject.embedding_matrix[torch.tensor([ids])], [("mlp_pre", 1)])["mlp_pre", 1][0, 1:, 5]
@@ -599,10 +607,6 @@ def test_a_malformed_word_file_is_named_with_its_line(actmax: Actmax, tmp_path: 
     assert ran.code == 2
     assert "bad.csv:3=" in ran.err
     assert not ran.jobs
-
-
-def test_names_of_places() -> None:
-    assert [name_of(("z", 3)), name_of(("final_norm", None))] == ["z.3", "final_norm"]
 
 
 @pytest.mark.slow

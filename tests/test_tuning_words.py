@@ -63,7 +63,9 @@ def test_a_csv_with_contexts_and_duplicates(tmp_path: Path) -> None:
 
 def test_pairs_of_a_csv_and_words_without_a_partner(tmp_path: Path) -> None:
     pairs = [f"w{n}s,plural,{n}" for n in range(5)] + [f"w{n},singular,{n}" for n in range(4)]
-    data = read(Reading(str(listed(tmp_path, *pairs, header="word,category,pair")), groups=("singular", "plural")))
+    data = read(
+        Reading(str(listed(tmp_path, *pairs, header="word,category,pair")), group_0="singular", group_1="plural")
+    )
     assert data.categories == ("singular", "plural")
     assert data.pairs is not None
     assert sorted(data.pairs) == sorted(["0", "1", "2", "3"] * 2)
@@ -71,7 +73,7 @@ def test_pairs_of_a_csv_and_words_without_a_partner(tmp_path: Path) -> None:
 
 
 def test_other_categories_are_left_out_once_two_are_named(tmp_path: Path) -> None:
-    data = read(Reading(str(listed(tmp_path, *FOUR, "five,c")), groups=("b", "a")))
+    data = read(Reading(str(listed(tmp_path, *FOUR, "five,c")), group_0="b", group_1="a"))
     assert (data.categories, dict(data.skips.counts)) == (("b", "a"), {"of category c": 1})
 
 
@@ -113,9 +115,9 @@ def test_a_csv_that_is_not_text_names_the_line(tmp_path: Path) -> None:
         (Reading("missing"), "tuning.data"),
         (Reading("nouns_verbs", template="word"), "tuning.template"),
         (Reading("nouns_verbs", pair="lemma"), "tuning.pair"),
-        (Reading("nouns_verbs", groups=("noun", "adverb")), "tuning.group_1"),
-        (Reading("nouns_verbs", groups=("noun", "noun")), "tuning.data"),
-        (Reading(".", groups=("upos=NOUN", "upos=VERB")), "tuning.data"),
+        (Reading("nouns_verbs", group_0="noun", group_1="adverb"), "tuning.group_1"),
+        (Reading("nouns_verbs", group_0="noun", group_1="noun"), "tuning.data"),
+        (Reading(".", group_0="upos=NOUN", group_1="upos=VERB"), "tuning.data"),
     ],
 )
 def test_bad_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading, key: str) -> None:
@@ -194,22 +196,24 @@ def nouns_and_verbs(folder: Path, count: int = 6) -> Path:
 
 def test_a_folder_of_conllu_files_averages_each_words_contexts(tmp_path: Path) -> None:
     place = nouns_and_verbs(tmp_path)
-    data = read(Reading(str(place), groups=("upos=NOUN", "upos=VERB")))
+    data = read(Reading(str(place), group_0="upos=NOUN", group_1="upos=VERB"))
     assert data.categories == ("upos=NOUN", "upos=VERB")
     assert data.labels.count(0) == 12
     assert data.labels.count(1) == 6
     assert {len(sample.contexts) for sample in data.samples} == {2}
-    few = read(Reading(str(place), groups=("upos=NOUN", "upos=VERB"), words=5, contexts=1))
+    few = read(Reading(str(place), group_0="upos=NOUN", group_1="upos=VERB", words=5, contexts=1))
     assert (few.labels.count(0), few.labels.count(1)) == (5, 5)
     assert {len(sample.contexts) for sample in few.samples} == {1}
-    again = read(Reading(str(place), groups=("upos=NOUN", "upos=VERB"), words=5, contexts=1))
-    other = read(Reading(str(place), groups=("upos=NOUN", "upos=VERB"), words=5, contexts=1, seed=1))
+    again = read(Reading(str(place), group_0="upos=NOUN", group_1="upos=VERB", words=5, contexts=1))
+    other = read(Reading(str(place), group_0="upos=NOUN", group_1="upos=VERB", words=5, contexts=1, seed=1))
     assert few.samples == again.samples
     assert few.samples != other.samples
 
 
 def test_lemmas_pair_singular_and_plural(tmp_path: Path) -> None:
-    reading = Reading(str(nouns_and_verbs(tmp_path)), groups=("Number=Sing", "Number=Plur"), pair="lemma", words=4)
+    reading = Reading(
+        str(nouns_and_verbs(tmp_path)), group_0="Number=Sing", group_1="Number=Plur", pair="lemma", words=4
+    )
     data = read(reading)
     assert data.pairs is not None
     assert len(data.pairs) == 8  # whole pairs are chosen
@@ -223,7 +227,7 @@ def test_sentences_by_a_metadata_field_pair_too(tmp_path: Path) -> None:
         for kind in ("neg", "plain")
     ]
     file = treebank(tmp_path, *parts)
-    data = read(Reading(str(file), groups=("meta.kind=plain", "meta.kind=neg"), pair="meta.of"))
+    data = read(Reading(str(file), group_0="meta.kind=plain", group_1="meta.kind=neg", pair="meta.of"))
     assert sorted(sample.word for sample in data.samples)[:2] == ["It0 is", "It0 is not"]
     assert data.pairs is not None
     context = data.samples[0].contexts[0]
@@ -245,5 +249,5 @@ def test_bad_groups_of_conllu(
     tmp_path: Path, groups: tuple[str | None, str | None], pair: str | None, key: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        read(Reading(str(nouns_and_verbs(tmp_path)), groups=groups, pair=pair))
+        read(Reading(str(nouns_and_verbs(tmp_path)), group_0=groups[0], group_1=groups[1], pair=pair))
     assert caught.value.key == key

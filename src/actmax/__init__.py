@@ -1,17 +1,15 @@
 """What does a unit of a language model respond to, and would you get the same answer again?
 
-The front doors are the command line (`actmax`, a Hydra app) and these modules:
+    >>> import actmax
+    >>> lm = actmax.load("tiny")
+    >>> found = lm.maximize("resid_pre.3[7]", seeds=3, steps=5, progress=False)  # doctest: +SKIP
 
-- `actmax.model.subject`: load and freeze a language model, capture activations at any site.
-- `actmax.maximize.module`: the LightningModule that optimizes embeddings, many restarts at once.
-- `actmax.model.nearest`: nearest tokens by cosine.
-- `actmax.evidence`: counts, nulls, verdicts.
-- `actmax.stats`: t-tests and logistic regression that say when they break.
-- `actmax.tasks.tuning`: which units tell one category of words from another.
-- `actmax.tasks.examples`: where in real text units are highest.
-- `actmax.records.store`: what a job leaves on disk.
+`load` takes a model by name, `wrap` one that is in memory; both give a `LanguageModel` with `maximize`, `search`,
+`examples` and `tune`. A result shows itself in a notebook and on a terminal, has its tables as DataFrames, and is written
+by `save` and read by `open`. `compare` sets two groups of activations side by side. The command line, `actmax`, does the
+same jobs from Hydra configs.
 """
 
-from importlib.metadata import version
+import lazy_loader
 
-__version__ = version("actmax")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

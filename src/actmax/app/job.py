@@ -4,54 +4,37 @@ from __future__ import annotations
 
 import logging
 import traceback
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from actmax.app.tracking import Tracker
 from actmax.errors import InputError, JobError
+from actmax.records.contents import Contents
 from actmax.records.store import Record, Status, now
+from actmax.tasks.task import Run, Work
 
 log = logging.getLogger(__name__)
 
 
-class Work(ABC):
-    """What a task does in a job."""
-
-    @property
-    @abstractmethod
-    def identity(self) -> Mapping[str, str | None]:
-        """What names the work; a checkpoint must hold the same. `job_hash` is in it."""
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Builds what is needed, and refuses what is wrong: nothing has been written yet."""
-
-    @abstractmethod
-    def tracker(self) -> Tracker:
-        """Where the outside is told."""
-
-    @abstractmethod
-    def perform(self, tracker: Tracker, checkpoint: Path | None) -> dict[str, Any]:
-        """Does the work, writes its tables, and returns the summary.
-
-        Raises:
-            KeyboardInterrupt: stopped by hand; what there was is written.
-        """
-
-
 def run_job(
-    work: Work, record: Record, *, resolved: str, request: str | None = None, resume: bool = True, force: bool = False
+    work: Work,
+    record: Record,
+    tracker: Callable[[], Tracker],
+    *,
+    resolved: str,
+    request: str | None = None,
+    resume: bool = True,
+    force: bool = False,
 ) -> None:
     """Does what is left to do of a job, in its folder, alone.
 
     Args:
-        work: the task.
+        work: the job, ready to be done.
         record: where it writes.
+        tracker: makes what the outside is told through; called once the job begins.
         resolved: the resolved config, as text.
         request: names what was asked for; kept in the status.
         resume: go on from a checkpoint.
@@ -72,15 +55,17 @@ def run_job(
         checkpoint = _checkpoint(record, work.identity) if status is not None and resume else None
         work.prepare()
         record.write_text("config.yaml", resolved)
-        _live(work, record, Status("running", job_hash, now(), request=request), checkpoint)
+        _begin(work, record, tracker, Status("running", job_hash, now(), request=request), checkpoint)
 
 
-def _live(work: Work, record: Record, status: Status, checkpoint: Path | None) -> None:
+def _begin(
+    work: Work, record: Record, make_tracker: Callable[[], Tracker], status: Status, checkpoint: Path | None
+) -> None:
     exit_code = 1
     record.set_status(status)
-    tracker = work.tracker()
+    tracker = make_tracker()
     try:
-        summary = work.perform(tracker, checkpoint)
+        summary = work.perform(Run(Contents(record), record.folder, checkpoint, tracker.loggers))
         record.write_json("summary.json", summary)
         tracker.publish(record, summary)
         record.set_status(replace(status, state="complete", finished=now()))

@@ -1,12 +1,14 @@
 from .agreement import agree as agree
+from .findings import Finding as Finding
 from .gap import Gap as Gap
 from .measures import Measures as Measures
-from .measures import NullSettings as NullSettings
 from .measures import measure as measure
 from .nulls import Null as Null
 from .nulls import Restarts as Restarts
 from .nulls import against as against
 from .own import Own as Own
 from .own import own_agreement as own_agreement
-from .verdicts import Verdict as Verdict
+from .readings import Verdict as Verdict
+from .settings import NullSettings as NullSettings
+from .verdicts import Decision as Decision
 from .verdicts import decide as decide

@@ -67,7 +67,7 @@ def agree(restarts: Restarts, ids: Int[Tensor, "restarts tokens"], displaced: Di
 
     Null hypothesis: each position's move from its initial noise has its length and a random direction (`displace`). p
     is one-sided, the share of draws that agree at least as much: the question is whether restarts agree *more* than
-    chance. Less agreement than chance shows as a value below the null's interval (`Null.side`), which has both sides.
+    chance. Less agreement than chance shows as a value below the null's interval, which has both sides.
     The null is drawn for the whole set of restarts, so that every bias of a statistic that depends on the number of
     restarts or tokens (of entropy, coverage, Chao2, of an assigned cosine) is in it too.
 
@@ -78,14 +78,14 @@ def agree(restarts: Restarts, ids: Int[Tensor, "restarts tokens"], displaced: Di
 
     Example:
         >>> import torch
-        >>> from actmax.model.nearest import Decoder
-        >>> from actmax.evidence import displace
-        >>> decoder = Decoder(torch.eye(8))
+        >>> from actmax.model.nearest import NearestTokens
+        >>> from actmax.evidence.nulls import displace
+        >>> nearest = NearestTokens(torch.eye(8))
         >>> initial = torch.randn(6, 2, 8, generator=torch.Generator().manual_seed(0))
         >>> final = initial + 50 * torch.eye(8)[:2]  # every restart is drawn to tokens 0 and 1
         >>> ended = Restarts(initial, final, torch.zeros(6), torch.ones(6), torch.zeros(6, dtype=torch.bool))
-        >>> moved = displace(decoder, initial, final, draws=99, seed=0)
-        >>> found = agree(ended, decoder(final).best, moved)
+        >>> moved = displace(nearest, initial, final, draws=99, seed=0)
+        >>> found = agree(ended, nearest(final).best, moved)
         >>> found.estimates["jaccard"].value, found.nulls["jaccard"].p
         (1.0, 0.01)
     """

@@ -14,15 +14,16 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from actmax.evidence.nulls import Null, Restarts, against
-from actmax.model.architecture import Unit
-from actmax.model.evaluation import GapSettings, activations, cross_entropies, random_activations, random_tokens
-from actmax.model.nearest import Decoder
+from actmax.evidence.readings import GapEnd
+from actmax.model.evaluation import activations, cross_entropies, random_activations, random_tokens
+from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
+from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
+from actmax.model.target import Unit
 
 PREDICTIONS = 1_000
 """Draws of a mean over as many random sequences as there are restarts."""
-SNAP, RETOKENISE, SURVIVES, NO_GAIN = "at the snap", "at the tokenizer", "survives", "no gain"
 STAGES = ("initial", "final", "snapped", "retokenised")
 """An optimum's way to text."""
 
@@ -95,13 +96,13 @@ class Gap:
         return against(_mean(values), predictive(len(drawn), count) @ drawn)
 
     @property
-    def dies(self) -> str:
-        """Where the gain dies: the first stage that leaves less than half of it."""
+    def lost_at(self) -> GapEnd:
+        """Where the gain is lost: the first stage that leaves less than half of it."""
         if not self.gained:
-            return NO_GAIN
+            return GapEnd.NO_GAIN
         if self.kept("snapped") < 0.5:
-            return SNAP
-        return SURVIVES if self.kept("retokenised") >= 0.5 else RETOKENISE
+            return GapEnd.SNAP
+        return GapEnd.SURVIVES if self.kept("retokenised") >= 0.5 else GapEnd.RETOKENISE
 
     @property
     def _base(self) -> float:
@@ -109,9 +110,11 @@ class Gap:
 
     def flat(self) -> dict[str, Any]:
         """One level of names: `activation_snapped_mean`, `null_snapped_mean`, `_low`, `_high`, `_p`, and so on."""
+        optimum = self.null("final")
         numbers: dict[str, Any] = {
             "random_activation_mean": self._base,
             "random_activation_sd": float(self.random.activation.std(ddof=1)),
+            "text_draws": optimum.draws,
         }
         for stage in ("snapped", "retokenised"):
             numbers |= {f"activation_{stage}_mean": _mean(getattr(self, stage)), f"kept_{stage}": self.kept(stage)}
@@ -122,33 +125,8 @@ class Gap:
             "cross_entropy_mean": _mean(self.cross_entropy),
             "cross_entropy_initial_mean": _mean(self.cross_entropy_initial),
         }
-        return numbers | _parts("cross_entropy", self.null("cross_entropy")) | {"gap": self.dies}
-
-    @property
-    def statement(self) -> str:
-        """Where the gain dies, in one line."""
-        null = self.null("snapped")
-        base, deviation = self._base, float(self.random.activation.std(ddof=1))
-        stages = (
-            f"activation {_mean(self.final):.4g} at the optimum, {_mean(self.snapped):.3g} once snapped to its tokens, "
-            f"{_mean(self.retokenised):.3g} as their text tokenised again; random tokens give {base:.3g} ± "
-            f"{deviation:.2g} (mean of {len(self.snapped)}, 95 %: {null.low:.3g} to {null.high:.3g}; snapped: z = "
-            f"{self.z('snapped'):.2g}, p = {null.p:.2g})."
-        )
-        kept = {stage: f"{self.kept(stage):.1%}" for stage in ("snapped", "retokenised")}
-        ending = {
-            NO_GAIN: "The optimum itself is no better than random tokens.",
-            SNAP: f"The gain dies at the snap: {kept['snapped']} of it is left.",
-            RETOKENISE: f"The gain dies at the tokenizer: {kept['retokenised']} of it is left.",
-            SURVIVES: f"The gain survives: {kept['retokenised']} of it is left.",
-        }
-        entropy = self.null("cross_entropy")
-        if np.isnan(entropy.observed):
-            return f"{stages} {ending[self.dies]}"
-        noise = f"what the initial noise decodes to: {_mean(self.cross_entropy_initial):.3g}"
-        null = f"random tokens: {entropy.mean:.3g}, 95 %: {entropy.low:.3g} to {entropy.high:.3g}"
-        said = f"Cross-entropy of the snapped tokens: {entropy.observed:.3g} nats per token ({noise}; {null})."
-        return f"{stages} {ending[self.dies]} {said}"
+        numbers |= _parts("final", optimum) | _parts("cross_entropy", self.null("cross_entropy"))
+        return numbers | {"gap": self.lost_at.value}
 
 
 def _mean(values: Float[ndarray, " restarts"]) -> float:
@@ -174,7 +152,7 @@ def measure(
     subject: Subject,
     objective: Objective,
     found: Mapping[Unit, Restarts],
-    decoder: Decoder,
+    nearest: NearestTokens,
     *,
     settings: GapSettings,
 ) -> dict[Unit, Gap]:
@@ -184,12 +162,12 @@ def measure(
         subject: which the restarts were optimized against.
         objective: that they were optimized for; its reduction counts.
         found: the restarts of each unit.
-        decoder: of the subject.
+        nearest: the nearest tokens of the subject.
         settings: of the null.
     """
     units = [unit for unit, restarts in found.items() for _ in restarts.final]
     begun, ids = (
-        torch.cat([decoder(getattr(restarts, name)).best for restarts in found.values()])
+        torch.cat([nearest(getattr(restarts, name)).best for restarts in found.values()])
         for name in ("initial", "final")
     )
     texts = [subject.text(row) for row in ids.tolist()]

@@ -1,4 +1,4 @@
-"""The headline numbers of one unit, each beside its null, and the sentence that says them."""
+"""The headline numbers of one unit, each beside its null."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torchmetrics.utilities import dim_zero_cat
 
 from actmax.evidence.agreement import Agreement, agree
 from actmax.evidence.nulls import (
-    RANDOM_MOVES,
     Displaced,
     Null,
     Pool,
@@ -25,11 +24,9 @@ from actmax.evidence.nulls import (
     uniform_unique,
 )
 from actmax.evidence.own import Own
-from actmax.evidence.verdicts import NONE, PRIMARY, Verdict, decide
-from actmax.model.nearest import Decoder
-
-AGREEMENT = "Agreement of restarts"
-"""What the sentence begins with that says the declared verdict."""
+from actmax.evidence.settings import NullSettings
+from actmax.evidence.verdicts import PRIMARY, Decision, decide
+from actmax.model.nearest import NearestTokens
 
 
 @dataclass(frozen=True)
@@ -91,26 +88,13 @@ class Measures:
                 nulls |= {f"null_{name}_{part}": getattr(value, part) for part in ("mean", "low", "high", "p")}
             elif not isinstance(value, Agreement):
                 numbers[name] = value
+        nulls |= {"pool_draws": self.unique.draws, "end_draws": self.retention.draws}
         return numbers | nulls | self.agreement.flat()
-
-
-@dataclass(frozen=True)
-class NullSettings:
-    """How large the nulls are, and their seed."""
-
-    pool: int = 50_000
-    """Decoded random vectors."""
-    draws: int = 1_000
-    """Samples from that pool."""
-    displacements: int = 100
-    """Random displacements."""
-    seed: int = 0
-    """Of all of them."""
 
 
 def measure(
     restarts: Restarts,
-    decoder: Decoder,
+    nearest: NearestTokens,
     pool: Pool,
     *,
     settings: NullSettings,
@@ -121,19 +105,19 @@ def measure(
 
     Args:
         restarts: of the unit.
-        decoder: of the subject.
+        nearest: the nearest tokens of the subject.
         pool: decoded random vectors of the subject.
         settings: sizes and seed of the nulls.
         name: a token id in, its text out.
         ends: where such restarts would end by chance; None for random displacements of their own lengths.
     """
-    before, after = decoder(restarts.initial), decoder(restarts.final)
+    before, after = nearest(restarts.initial), nearest(restarts.final)
     ids, total = after.best.flatten(), after.best.numel()
     retention = (after.best == before.best).double().mean().item()
     cosine = after.best_cosine.double().mean().item()
     unique = len(ids.unique())
     pool_unique, pool_cosine = pool.samples(total, draws=settings.draws, seed=settings.seed)
-    moved = ends or moves(decoder, [restarts], settings)[0]
+    moved = ends or moves(nearest, [restarts], settings)[0]
     length = (restarts.final - restarts.initial).double().norm(dim=-1) / restarts.initial.double().norm(dim=-1)
     return Measures(
         restarts=len(restarts.final),
@@ -153,13 +137,13 @@ def measure(
         retention=against(retention, moved.retention),
         displaced_cosine=against(cosine, moved.cosine),
         displaced_unique=against(unique, moved.unique),
-        uniform=uniform_unique(unique, total, decoder.vocabulary),
+        uniform=uniform_unique(unique, total, nearest.vocabulary),
         agreement=agree(restarts, after.best, moved),
         null_of_ends=moved.kind,
     )
 
 
-def moves(decoder: Decoder, restarts: Sequence[Restarts], settings: NullSettings) -> list[Displaced]:
+def moves(nearest: NearestTokens, restarts: Sequence[Restarts], settings: NullSettings) -> list[Displaced]:
     """Random displacements of the restarts of some units, those that share their initial noise together."""
     found: dict[int, Displaced] = {}
     for number, one in enumerate(restarts):
@@ -167,7 +151,7 @@ def moves(decoder: Decoder, restarts: Sequence[Restarts], settings: NullSettings
             same = [other for other in range(number, len(restarts)) if _same_start(one, restarts[other])]
             finals = [restarts[other].final for other in same]
             options = {"draws": settings.displacements, "seed": settings.seed}
-            found |= dict(zip(same, displace_together(decoder, one.initial, finals, **options), strict=True))
+            found |= dict(zip(same, displace_together(nearest, one.initial, finals, **options), strict=True))
     return [found[number] for number in range(len(restarts))]
 
 
@@ -175,13 +159,13 @@ def _same_start(one: Restarts, other: Restarts) -> bool:
     return one.initial.shape == other.initial.shape and torch.equal(one.initial, other.initial)
 
 
-def judge(measured: Sequence[Measures], own: Own, *, alpha: float = 0.05) -> tuple[Verdict, ...]:
+def judge(measured: Sequence[Measures], own: Own, *, alpha: float = 0.05) -> tuple[Decision, ...]:
     """The declared verdict on each unit of a job: `decide` on the primary statistic of each space.
 
     Args:
-        measured: of each unit.
-        own: of the same units in the same order.
-        alpha: level.
+        measured: the numbers of each unit.
+        own: the test of the same units against each other, in the same order.
+        alpha: level of the verdict's two questions.
     """
     tokens, embeddings = ([one.agreement.nulls[name] for one in measured] for name in PRIMARY.values())
     return decide(tokens, embeddings, own, alpha=alpha)
@@ -199,83 +183,6 @@ def repeated(ids: Sequence[int], name: Callable[[int], str] = str) -> list[tuple
         [('3', 3), ('1', 2)]
     """
     return [(name(token), count) for token, count in Counter(ids).most_common() if count > 1]
-
-
-def verdict(measures: Measures, decision: Verdict) -> str:
-    """What the numbers say, in plain words, with null results said as clearly as positive ones."""
-    found = f"{_decoded(measures)} {_start(measures)}" if measures.null_of_ends == RANDOM_MOVES else _searched(measures)
-    return f"{_rise(measures)} {_agreed(measures, decision)} {found}"
-
-
-def _agreed(measures: Measures, decision: Verdict) -> str:
-    if decision.label == NONE:
-        return f"{AGREEMENT}: not available, {decision.reason}."
-    tokens, embeddings = (measures.agreement.nulls[name] for name in PRIMARY.values())
-    chance = measures.null_of_ends
-    return (
-        f"{AGREEMENT}: {decision.label}. Two restarts share {tokens.observed:.1%} of their tokens ({chance}: "
-        f"{tokens.mean:.1%}, 95 %: {tokens.low:.1%} to {tokens.high:.1%}) and their moves, positions matched, have a "
-        f"mean cosine of {embeddings.observed:.3f} ({chance}: {embeddings.mean:.3f}, 95 %: {embeddings.low:.3f} to "
-        f"{embeddings.high:.3f}): {decision.reason}."
-    )
-
-
-def _p(null: Null) -> str:
-    floor = 2 / (null.draws + 1) if null.draws else 0.0
-    return f"p = {null.p:.2g}" + (", the smallest it can be" if null.draws and null.p <= floor * 1.0001 else "")
-
-
-def _rise(measures: Measures) -> str:
-    change = f"from {measures.activation_initial_mean:.4g} to {measures.activation_final_mean:.4g}"
-    sentence = f"The mean activation over {measures.restarts} restart{'s'[: measures.restarts > 1]} went {change}."
-    if measures.restarts_frozen:
-        sentence += f" {measures.restarts_frozen} went non-finite and stand at their best finite embedding."
-    return sentence
-
-
-def _decoded(measures: Measures) -> str:
-    unique, cosine = measures.unique, measures.cosine
-    facts = (
-        f"{measures.tokens_unique} of {measures.tokens_total} decoded tokens are unique (decoded random vectors: "
-        f"{unique.mean:.1f}, 95 %: {unique.low:.0f} to {unique.high:.0f}, {_p(unique)}) and their mean cosine is "
-        f"{cosine.observed:.4f} (random: {cosine.mean:.4f}, 95 %: {cosine.low:.4f} to {cosine.high:.4f}, {_p(cosine)})"
-    )
-    if unique.side != "below" and cosine.side != "above":
-        return f"Null result: {facts}, so tokens repeat no more and lie no nearer than decoded noise."
-    found = [text for text, yes in _findings(measures).items() if yes]
-    return f"Beyond chance: {facts}: {' and '.join(found)}."
-
-
-def _searched(measures: Measures) -> str:
-    """Of restarts that end at tokens: that they lie near tokens says nothing."""
-    unique, kept, chance = measures.displaced_unique, measures.retention, measures.null_of_ends
-    counted = f"{measures.tokens_unique} of {measures.tokens_total} tokens are unique"
-    held = f"{measures.init_retention:.0%} of the positions hold the token that they began with"
-    return (
-        f"{counted} ({chance}: {unique.mean:.1f}, 95 %: {unique.low:.0f} to {unique.high:.0f}, {_p(unique)}); "
-        f"{held} ({chance}: {kept.mean:.0%}, 95 %: {kept.low:.0%} to {kept.high:.0%}, {_p(kept)})."
-    )
-
-
-def _findings(measures: Measures) -> dict[str, bool]:
-    return {
-        "tokens repeat more than in decoded noise": measures.unique.side == "below",
-        "they lie nearer to real tokens than decoded noise": measures.cosine.side == "above",
-    }
-
-
-def _start(measures: Measures) -> str:
-    null = measures.retention
-    facts = (
-        f"{measures.init_retention:.0%} of the positions still decode to the token of their initial noise, where "
-        f"random moves of the same length leave {null.mean:.0%} (95 %: {null.low:.0%} to {null.high:.0%}, {_p(null)})"
-    )
-    meaning = {
-        "above": "the result holds more of its start than a random move would leave",
-        "within": "no more and no less of the start than a random move leaves",
-        "below": "the optimizer leaves its start more thoroughly than a random move",
-    }
-    return f"Initialization: {facts}: {meaning[null.side]}."
 
 
 class UniqueTokens(Metric):

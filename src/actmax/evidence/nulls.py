@@ -26,7 +26,8 @@ from torch.nn.functional import normalize
 from actmax.evidence.coverage import incidence_counts, rarefactions
 from actmax.evidence.estimates import LEVEL, ROUNDING
 from actmax.evidence.pairs import Alternative, embedding_values, token_values
-from actmax.model.nearest import BLOCK, Decoder
+from actmax.evidence.readings import Reading, read
+from actmax.model.nearest import BLOCK, NearestTokens
 from actmax.seeds import stream
 
 RANDOM_MOVES, RANDOM_TOKENS, RANDOM_TEXT = "random moves", "random tokens", "random text"
@@ -55,11 +56,9 @@ class Null:
     """`two-sided`, `greater` or `less`: on which side the observed value was looked for."""
 
     @property
-    def side(self) -> str:
-        """`below`, `within` or `above`: where the observed value lies to the null's 95 % interval."""
-        if self.observed < self.low:
-            return "below"
-        return "above" if self.observed > self.high else "within"
+    def reading(self) -> Reading:
+        """Where the observed value lies to the null's 95 % interval."""
+        return read(self.observed, self.low, self.high)
 
 
 def against(observed: float | int, draws: NDArray[np.float64], *, alternative: Alternative = "two-sided") -> Null:
@@ -103,7 +102,7 @@ def uniform_unique(observed: int, drawn: int, vocabulary: int) -> Null:
 
 @dataclass(frozen=True, eq=False)  # two pools are the same if they are one object: their samples are kept
 class Pool:
-    """Decoded random directions: what the decoder makes of vectors in which nothing was found."""
+    """The nearest tokens of random directions: of vectors in which nothing was found."""
 
     ids: Int[Tensor, " size"]
     """The nearest token of each."""
@@ -133,7 +132,7 @@ def _samples(pool: Pool, size: int, draws: int, seed: int) -> tuple[NDArray[np.f
 
 
 def random_pool(
-    decoder: Decoder,
+    nearest: NearestTokens,
     *,
     size: int,
     seed: int,
@@ -143,20 +142,20 @@ def random_pool(
     """Decodes `size` random directions (isotropic: a Gaussian vector's direction is uniform on the sphere), once.
 
     Args:
-        decoder: of the subject.
+        nearest: the nearest tokens of the subject.
         size: how many vectors.
         seed: of the vectors.
         cache: a file to keep them in; its name must name the weights, the size and the seed.
         progress: called with (done, size).
     """
     if cache is None:
-        return _decode_pool(decoder, size, seed, progress)
+        return _decode_pool(nearest, size, seed, progress)
     cache.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cache}.lock"):
         found = _read_pool(cache, size)
         if found is not None:
             return found
-        pool = _decode_pool(decoder, size, seed, progress)
+        pool = _decode_pool(nearest, size, seed, progress)
         partial = cache.with_suffix(".part")
         with partial.open("wb") as stream:
             np.savez(stream, ids=pool.ids.numpy(), cosines=pool.cosines.numpy())
@@ -183,12 +182,12 @@ def _held_pool(cache: Path, size: int, changed: int) -> Pool | None:  # noqa: AR
     return pool if len(pool.ids) == len(pool.cosines) == size else None
 
 
-def _decode_pool(decoder: Decoder, size: int, seed: int, progress: Callable[[int, int], None] | None) -> Pool:
+def _decode_pool(nearest: NearestTokens, size: int, seed: int, progress: Callable[[int, int], None] | None) -> Pool:
     generator = stream(seed, "pool")
     ids, cosines, done = [], [], 0
     while done < size:
-        vectors = torch.randn(min(2048, size - done), decoder.d_model, generator=generator)
-        decoded = decoder(vectors)
+        vectors = torch.randn(min(2048, size - done), nearest.d_model, generator=generator)
+        decoded = nearest(vectors)
         ids.append(decoded.best)
         cosines.append(decoded.best_cosine)
         done += len(vectors)
@@ -236,7 +235,7 @@ class Displaced:
 
 
 def displace(
-    decoder: Decoder,
+    nearest: NearestTokens,
     initial: Float[Tensor, "restarts tokens d_model"],
     final: Float[Tensor, "restarts tokens d_model"],
     *,
@@ -249,18 +248,18 @@ def displace(
     restarts keep their initial noise, so what agrees because of the start is in the null too.
 
     Args:
-        decoder: of the subject.
+        nearest: the nearest tokens of the subject.
         initial: where the restarts of one unit started.
         final: where they ended.
         draws: how many.
         seed: of the directions.
     """
-    (found,) = displace_together(decoder, initial, [final], draws=draws, seed=seed)
+    (found,) = displace_together(nearest, initial, [final], draws=draws, seed=seed)
     return found
 
 
 def displace_together(
-    decoder: Decoder,
+    nearest: NearestTokens,
     initial: Float[Tensor, "restarts tokens d_model"],
     finals: Sequence[Float[Tensor, "restarts tokens d_model"]],
     *,
@@ -270,7 +269,7 @@ def displace_together(
     """`displace` for units whose restarts started from the same noise: what decoding has in common is done once.
 
     Args:
-        decoder: of the subject.
+        nearest: the nearest tokens of the subject.
         initial: where the restarts of every one of them started.
         finals: where those of each ended.
         draws: how many.
@@ -278,10 +277,10 @@ def displace_together(
     """
     start = initial.detach().float().cpu()
     lengths = torch.stack([(final.detach().float().cpu() - start).norm(dim=-1) for final in finals])
-    kept, flat = decoder(start).best, start.flatten(0, 1)
+    kept, flat = nearest(start).best, start.flatten(0, 1)
     groups: list[list[_Group]] = [[] for _ in finals]
     for noise in _directions(start.shape, draws=draws, seed=seed):
-        ids, products = decoder.along(flat, noise.flatten(1, 2), lengths.flatten(1))
+        ids, products = nearest.along(flat, noise.flatten(1, 2), lengths.flatten(1))
         for unit, (length, own, product) in enumerate(zip(lengths, ids, products, strict=True)):
             step = length[..., None] * noise
             moved = start + step
@@ -292,7 +291,7 @@ def displace_together(
 
 
 def redraw(
-    decoder: Decoder,
+    nearest: NearestTokens,
     initial: Float[Tensor, "restarts tokens d_model"],
     choices: Int[Tensor, "choices length"],
     *,
@@ -309,7 +308,7 @@ def redraw(
     are no isotropic moves, so that under `displace` even random tokens would seem to agree.
 
     Args:
-        decoder: of the subject.
+        nearest: the nearest tokens of the subject.
         initial: where the restarts of one unit started.
         choices: the tokens that the search may use (length 1), or sequences as long as the restarts'.
         embed: gives tokens' embeddings.
@@ -320,7 +319,7 @@ def redraw(
     start = initial.detach().float().cpu()
     generator, shape = stream(seed, "random ends"), start.shape[:2]
     drawn = (shape[0], shape[1] // choices.shape[1])
-    together = max(1, BLOCK // (decoder.vocabulary * shape.numel()))
+    together = max(1, BLOCK // (nearest.vocabulary * shape.numel()))
 
     def steps() -> Iterator[Tensor]:
         for first in range(0, draws, together):
@@ -328,17 +327,17 @@ def redraw(
             rows = torch.stack([torch.randint(len(choices), drawn, generator=generator) for _ in group])
             yield embed(choices[rows].flatten(-2)).detach().float().cpu() - start
 
-    return _displaced(decoder, start, steps(), kind)
+    return _displaced(nearest, start, steps(), kind)
 
 
-def _displaced(decoder: Decoder, start: Tensor, steps: Iterator[Tensor], kind: str) -> Displaced:
+def _displaced(nearest: NearestTokens, start: Tensor, steps: Iterator[Tensor], kind: str) -> Displaced:
     """What some groups of displacements come to; each tensor of steps is (draws, restarts, tokens, d_model)."""
     groups = []
     for step in steps:
         moved = start + step
-        decoded = decoder(moved)
+        decoded = nearest(moved)
         groups.append((decoded.best, decoded.best_cosine.double().mean((1, 2)), embedding_values(step, moved)))
-    return _put_together(decoder(start).best, groups, kind)
+    return _put_together(nearest(start).best, groups, kind)
 
 
 def _put_together(kept: Tensor, groups: Sequence[_Group], kind: str) -> Displaced:

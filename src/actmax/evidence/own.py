@@ -1,4 +1,4 @@
-"""This unit's own? Whether restarts agree more with others of their unit than with those of other units."""
+"""Whether restarts agree more with others of their own unit than with those of other units."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax.evidence.estimates import OK
 from actmax.evidence.nulls import Null, against
 from actmax.evidence.pairs import assigned_cosines, jaccards
+from actmax.evidence.readings import OwnStatus
 
 LEAST_PER_UNIT = 20
 """Draws of the null per unit, at least: with fewer no p could survive a correction over units."""
@@ -21,9 +21,11 @@ DRAWS_PER_UNIT = 100
 """Draws per unit by default: Holm's correction over two spaces and BH's over units leave a single unit only at p ≤ α/(2
 units), which needs 40 draws per unit at α = 0.05 if none of them is as extreme, and more to be told apart from luck."""
 LEAST = 1_000
-"""Draws by default, at least."""
+"""Least number of draws by default."""
 ENTRIES = 2**22
 """Relabelled (draw, unit) entries that are held at once."""
+MOST_UNITS = 256
+"""Units above which they are not set against each other: similarities of all their restarts are held at once."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,20 @@ class OwnTest:
 
 @dataclass(frozen=True)
 class Own:
-    """Both spaces, from the same relabellings."""
+    """The test of some units in both spaces, from the same relabellings."""
 
-    status: str
-    """`ok`, or `not available: ` and the reason."""
+    status: OwnStatus
+    """Whether the units could be set against each other, or why not."""
     tokens: OwnTest | None = None
-    """By pairwise Jaccard of token sets; None where not available."""
+    """The test by pairwise Jaccard of token sets; None where not available."""
     embeddings: OwnTest | None = None
-    """By assigned cosine of displacements; None where not available."""
+    """The test by assigned cosine of displacements; None where not available."""
     units: int = 1
-    """How many units."""
+    """Number of units."""
     seeds: int = 0
-    """How many seeds they share."""
+    """Number of seeds that the units share."""
     draws: int = 0
-    """Relabellings."""
+    """Number of relabellings."""
 
     @property
     def smallest_p(self) -> float:
@@ -116,8 +118,7 @@ def own_agreement(
     units, seeds = ids.shape[:2]
     draws = _enough(draws, units)
     if units < 2 or seeds < 2:
-        reason = "one unit" if units < 2 else "one seed"
-        return Own(f"not available: {reason}", units=units, seeds=seeds)
+        return Own(OwnStatus.ONE_UNIT if units < 2 else OwnStatus.ONE_SEED, units=units, seeds=seeds)
     return _relabelled(ids, displacement, draws, seed)
 
 
@@ -142,7 +143,7 @@ def _relabelled(
     spaces = [_Space(similarity.numpy().reshape(shape)) for similarity in similarities]
     drawn = [np.concatenate(parts) for parts in zip(*_draw(spaces, units, seeds, draws, seed), strict=True)]
     tokens, embeddings = (space.test(one) for space, one in zip(spaces, drawn, strict=True))
-    return Own(OK, tokens, embeddings, units, seeds, draws)
+    return Own(OwnStatus.OK, tokens, embeddings, units, seeds, draws)
 
 
 class _Space:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,52 +10,59 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
-from tqdm.auto import tqdm
 
 from actmax.evidence.measures import InitRetention, UniqueTokens
 from actmax.evidence.nulls import Restarts
+from actmax.evidence.readings import NeighbourStatus
 from actmax.maximize.module import Maximization
-from actmax.model.architecture import Unit
-from actmax.model.nearest import Decoder
+from actmax.model.nearest import NearestTokens
 from actmax.model.objective import by_unit
-from actmax.model.subject import Place
-from actmax.records.store import Record
+from actmax.model.target import Place, Unit, address_columns, addressed, place_name
+from actmax.progress import SECONDS, Bar, Stop
+from actmax.records.contents import Contents
 from actmax.stats.change import BeforeAfter, before_after
 
 Found = Mapping[Unit, tuple[list[int], Restarts]]
 
 
 class JobCallback(Callback):
-    """A callback that knows its job's record.
+    """A callback that writes tables of its job's result.
 
-    `run.py` binds the record before the fit, so that a config only names what a person would choose.
+    The job binds the result's contents before the fit, so that a config names only what a person would choose.
     """
 
-    record: Record
+    contents: Contents
+    """Where the callback's tables are written to."""
     by_row: tuple[str, ...] = ()
-    """Entries of its state whose tensors have a row per restart: ranks put theirs together."""
+    """Entries of the callback's state whose tensors have a row per restart: ranks put theirs together."""
 
-    def bind(self, record: Record) -> None:
-        """Names the record to write to."""
-        self.record = record
+    def bind(self, contents: Contents) -> None:
+        """Sets where the callback's tables are written to; with a record they are on disk at once."""
+        self.contents = contents
 
     def finish(self, module: Maximization, found: Found) -> dict[str, Any]:
-        """Writes what it has gathered, once the restarts stand where they end; what it returns joins the summary."""
+        """Writes the callback's tables after the last step; what is returned joins the summary."""
         return {}
 
 
 def _module(module: LightningModule) -> Maximization:
+    """The module as what it is.
+
+    Raises:
+        TypeError: it is another kind of module.
+    """
     if not isinstance(module, Maximization):
         raise TypeError(f"actmax's callbacks serve a Maximization, not a {type(module).__name__}")
     return module
 
 
 def _due(step: int, every: int, last: int) -> bool:
+    """Whether a step is a multiple of `every`, or the last."""
     return step % every == 0 or step == last
 
 
 class Trajectory(JobCallback):
-    """Records the activation of every restart on the way; nothing leaves the device before the end.
+    """Records the activation of every restart during the fit; nothing leaves the device before the end.
 
     Args:
         every: steps between two records; the start and the end are always there.
@@ -80,29 +85,27 @@ class Trajectory(JobCallback):
             self.activations.append(_module(pl_module).activation.clone())
 
     def finish(self, module: Maximization, found: Found) -> dict[str, Any]:
-        """Writes `trajectory.parquet`: a row per step and restart, the last where they ended."""
+        """Writes the table `trajectory`: a row per step and restart, the last step's from the final embeddings."""
         final = torch.cat([restarts.activation_final for _, restarts in found.values()])
         values = torch.stack([*(row.cpu() for row in self.activations), final]).double()
         steps, rows = [*self.steps, module.steps_done], module.rows
         table = pd.DataFrame(
             {
                 "step": [step for step in steps for _ in rows],
-                "site": [row.unit.site for row in rows] * len(steps),
-                "layer": pd.array([row.unit.layer for row in rows] * len(steps), dtype="Int64"),
-                "index": [row.unit.index for row in rows] * len(steps),
+                **address_columns([row.unit for row in rows] * len(steps)),
                 "seed": [row.seed for row in rows] * len(steps),
                 "activation": values.flatten().numpy(),
             }
         )
-        self.record.write_table("trajectory", table)
+        self.contents.write_table("trajectory", table)
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on."""
+        """The steps and activations so far, for a checkpoint."""
         return {"steps": self.steps, "activations": [row.cpu() for row in self.activations]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where the checkpoint stood."""
+        """Takes over the steps and activations of a checkpoint."""
         self.steps, self.activations = list(state_dict["steps"]), list(state_dict["activations"])
 
 
@@ -110,7 +113,7 @@ class Measures(JobCallback):
     """Logs the running measures to every logger: mean activation, unique tokens, initialization bias.
 
     Args:
-        every: steps between two; 0 for never. Decoding costs about a hundredth of a second for 50 tokens.
+        every: steps between two measurements; 0 for none. Each costs about a hundredth of a second for 50 tokens.
     """
 
     def __init__(self, every: int = 50) -> None:
@@ -123,13 +126,13 @@ class Measures(JobCallback):
         """Decodes the initial noise once."""
         if self.every and trainer.loggers:
             module = _module(pl_module)
-            self.decoder = Decoder(module.subject.embedding_matrix)
-            self.initial_ids = self.decoder(module.initial).best
+            self.nearest = NearestTokens(module.subject.embedding_matrix)
+            self.initial_ids = self.nearest(module.initial).best
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measures and logs, where it is due."""
+        """Measures and logs at every `every`-th step and the last."""
         if not self.every or not trainer.loggers or not _due(trainer.global_step, self.every, trainer.max_steps):
             return
         measured = self.measure(_module(pl_module))
@@ -137,12 +140,12 @@ class Measures(JobCallback):
             logger.log_metrics(measured, step=trainer.global_step)
 
     def measure(self, module: Maximization) -> dict[str, float]:
-        """The three measures, accumulated over `max_rows` chunks (and over ranks, when computed)."""
+        """The three measures, accumulated over chunks of `max_rows` rows (and over ranks, when computed)."""
         number = {unit: number for number, unit in enumerate(by_unit(module.job))}  # the same on every rank
         units = torch.tensor([number[unit] for unit, rows in by_unit(module.rows).items() for _ in rows])
         order = torch.tensor([row for rows in by_unit(module.rows).values() for row in rows])
         for rows in order.split(module.max_rows):
-            ids = self.decoder(module.embedding[rows.to(module.embedding.device)]).best
+            ids = self.nearest(module.embedding[rows.to(module.embedding.device)]).best
             self.unique.update(units[: len(rows)], ids)
             units = units[len(rows) :]
             self.retention.update(ids, self.initial_ids[rows])
@@ -158,7 +161,7 @@ class Comparison(JobCallback):
     """Compares every coordinate of each target's site and layer, optimized against initial, over restarts.
 
     Args:
-        max_units: above so many units it is off.
+        max_units: largest number of units for which it compares anything.
         alpha: level of the tests.
     """
 
@@ -167,52 +170,46 @@ class Comparison(JobCallback):
         self.alpha = alpha
 
     def finish(self, module: Maximization, found: Found) -> dict[str, Any]:
-        """Writes `activations.safetensors` and `comparison.parquet`; returns a statement per unit, or why not.
+        """Writes `activations.safetensors` and `comparison.parquet`; returns the headline numbers of each unit.
 
-        The activations are `SITE.LAYER.initial` and `.final`, shape (restarts, width), reduced like the target.
+        The activations are `SITE.LAYER.initial` and `.final`, shape (restarts, width), reduced like the target. Where
+        there is nothing to compare, `status` says why.
         """
         if len(found) > self.max_units:
-            return {"comparison": f"off: {len(found)} units, and callbacks.comparison.max_units is {self.max_units}"}
+            sizes = {"asked": len(found), "max_units": self.max_units}
+            return {"comparison": {"status": NeighbourStatus.TOO_MANY_UNITS.value, **sizes}}
         before, after = module.capture(module.initial), module.capture(self._final(module, found))
-        saved = {_name(place): (before[place], after[place]) for place in before}
-        self.record.write_tensors(
+        saved = {place_name(*place): (before[place], after[place]) for place in before}
+        self.contents.write_tensors(
             "activations",
             {f"{name}.initial": pair[0] for name, pair in saved.items()}
             | {f"{name}.final": pair[1] for name, pair in saved.items()},
         )
         if min(len(seeds) for seeds, _ in found.values()) < 2:
-            return {"comparison": "not available: one restart, and restarts are the replicates; give two seeds or more"}
+            return {"comparison": {"status": NeighbourStatus.ONE_RESTART.value}}
         compared = {unit: self._compare(module, unit, before, after) for unit in found}
-        tables = [_addressed(one.table, unit) for unit, one in compared.items()]
-        self.record.write_table("comparison", pd.concat(tables, ignore_index=True))
-        return {"comparison": {str(unit): one.statement for unit, one in compared.items()}}
+        tables = [addressed(one.table, [unit]) for unit, one in compared.items()]
+        self.contents.write_table("comparison", pd.concat(tables, ignore_index=True))
+        headlines = {str(unit): one.headline for unit, one in compared.items()}
+        return {"comparison": {"status": NeighbourStatus.OK.value, "units": headlines}}
 
     def _final(self, module: Maximization, found: Found) -> Tensor:
+        """The final embeddings of all restarts, on the module's device."""
         return torch.cat([restarts.final for _, restarts in found.values()]).to(module.device)
 
     def _compare(self, module: Maximization, unit: Unit, *captured: Mapping[Place, Tensor]) -> BeforeAfter:
-        place = (unit.site, unit.layer)
-        there = [row.unit for row in module.rows if (row.unit.site, row.unit.layer) == place]
+        """Compares the restarts of one unit, from what all restarts gave before and after."""
+        there = [row.unit for row in module.rows if row.unit.place == unit.place]
         own = [number for number, other in enumerate(there) if other == unit]
-        before, after = (values[place][own].double().cpu().numpy() for values in captured)
+        before, after = (values[unit.place][own].double().cpu().numpy() for values in captured)
         return before_after(before, after, target=unit.index, alpha=self.alpha)
-
-
-def _name(place: Place) -> str:
-    site, layer = place
-    return site if layer is None else f"{site}.{layer}"
-
-
-def _addressed(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
-    address = pd.DataFrame({"site": unit.site, "layer": unit.layer, "index": unit.index}, index=table.index)
-    return pd.concat([address.astype({"layer": "Int64"}), table], axis=1)
 
 
 class Checkpoint(JobCallback):
     """Keeps one checkpoint, the newest, written whole or not at all.
 
     Args:
-        every: steps between two; 0 for none but that of an interruption.
+        every: steps between two checkpoints; 0 for none but that of an interruption.
     """
 
     def __init__(self, every: int = 100) -> None:
@@ -221,76 +218,69 @@ class Checkpoint(JobCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves, where it is due."""
+        """Saves at every `every`-th step but the last."""
         if self.every and trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Saves now."""
-        target = self.record.checkpoint
-        self.record.write(str(target.relative_to(self.record.folder)), trainer.save_checkpoint)
+        """Saves now, where there is a record."""
+        record = self.contents.record
+        if record is not None:
+            record.write(str(record.checkpoint.relative_to(record.folder)), trainer.save_checkpoint)
 
 
-class Stop(Callback):
-    """Ends the fit after the step in hand once `requested` is set, so that its state is whole."""
+class Stopper(Callback):
+    """Ends the fit after the step in hand once a stop is requested, so that its state is whole.
 
-    def __init__(self) -> None:
-        self.requested = False
+    Args:
+        stop: the request.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Looks at the flag."""
-        if self.requested:
+        if self.stop.requested:
             trainer.should_stop = True
 
 
 class Progress(Callback):
     """A bar with the mean activation on a terminal; elsewhere a plain line now and then.
 
-    On several devices it is the mean over rank 0's restarts: no rank waits for a bar.
+    On several devices the mean is over rank 0's restarts: no rank waits for a bar.
 
     Args:
-        seconds: between two lines where there is no terminal.
+        seconds: time between two lines where there is no terminal.
     """
 
-    def __init__(self, seconds: float = 10.0) -> None:
+    def __init__(self, seconds: float = SECONDS) -> None:
         self.seconds = seconds
-        self.bar: tqdm | None = None
+        self.bar: Bar | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the bar, where the fit starts or takes up."""
-        self.shown = time.monotonic()
-        module = _module(pl_module)
-        units = len(by_unit(module.job))
-        self.title = f"{len(module.job)} restarts of {units} unit{'s'[: units > 1]}"
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, desc=self.title, unit="step")
+        """Opens the bar, at the step at which the fit starts or resumes."""
+        job = _module(pl_module).job
+        units = len(by_unit(job))
+        title = f"{len(job)} restarts of {units} unit{'s'[: units > 1]}"
+        start = trainer.global_step
+        self.bar = Bar(title, trainer.max_steps, unit="step", start=start, seconds=self.seconds)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves on; reads the device only when it shows something."""
+        """Moves the bar on; reads the device only when something is shown."""
         if self.bar is not None:
-            before = self.bar.last_print_n
-            if self.bar.update(1) and self.bar.last_print_n != before:
-                self.bar.set_postfix(activation=f"{self._mean(pl_module):.4g}", refresh=False)
-            return
-        if time.monotonic() - self.shown > self.seconds:
-            self.shown = time.monotonic()
-            mean = self._mean(pl_module)
-            line = f"actmax: {self.title}: step {trainer.global_step} of {trainer.max_steps}, activation {mean:.4g}"
-            print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-    def _mean(self, module: LightningModule) -> float:
-        return _module(module).activation.nanmean().item()
+            self.bar.advance(note=lambda: f"activation {_module(pl_module).activation.nanmean().item():.4g}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Closes the bar."""
+        """Closes the bar after the last step."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the bar."""
+        """Closes the bar, so that the error stands below it."""
         self._close()
 
     def _close(self) -> None:

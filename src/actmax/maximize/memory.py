@@ -14,18 +14,19 @@ LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Files of a control group, version 2 and version 1: what it may use, what it uses, and what of that is cache."""
+"""Files of a control group, version 2 and version 1: its limit, its usage, and the cache within the usage."""
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
     """Bytes that this process could still take; None where that is not known (Apple's GPUs, macOS).
 
-    Of a CUDA device what the driver has left and what PyTorch keeps unused. Of a CPU on Linux `MemAvailable`, or what
-    is left in a control group of this process if that is less: Slurm and containers set such limits, and kill there.
+    On a CUDA device: what the driver has left and what PyTorch keeps unused. On a CPU under Linux: `MemAvailable`, or
+    what is left in a control group of this process if that is less, since Slurm and containers set such limits, and end
+    processes that exceed them.
 
     Args:
-        device: where.
-        root: of the file system.
+        device: the device whose memory is meant.
+        root: root of the file system.
     """
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -38,7 +39,7 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """What is left in each control group of this process that has a limit, theirs and their parents'."""
+    """Bytes left in each control group of this process, and in each of its parents, that has a limit."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         top = root / "sys/fs/cgroup" / controllers  # version 2 has one tree, and no controllers here
@@ -49,13 +50,15 @@ def _left_in_groups(root: Path) -> Iterator[int]:
             if top not in (folder, *folder.parents):
                 break
             for limit, usage, cache in LIMITS:
-                may, uses = _text(folder / limit).strip(), _text(folder / usage).strip()
-                if may.isdigit() and uses.isdigit():
-                    given_back = re.search(rf"^{cache} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
-                    yield max(0, int(may) - int(uses) + (int(given_back[1]) if given_back else 0))
+                allowed, used = _text(folder / limit).strip(), _text(folder / usage).strip()
+                if allowed.isdigit() and used.isdigit():
+                    # The kernel drops cached files before it ends a process.
+                    cached = re.search(rf"^{cache} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                    yield max(0, int(allowed) - int(used) + (int(cached[1]) if cached else 0))
 
 
 def _text(file: Path) -> str:
+    """The content of a file; nothing where it cannot be read."""
     try:
         return file.read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -66,7 +69,7 @@ def kept_for_backward(forward: Callable[[], Tensor]) -> int:
     """Bytes of all tensors that a computation keeps for its gradient, each storage once, weights among them.
 
     Args:
-        forward: the computation; nothing is asked of its result but that it has a gradient.
+        forward: the computation; its result must require a gradient.
     """
     storages: dict[int, int] = {}
 

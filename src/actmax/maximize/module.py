@@ -24,30 +24,31 @@ from actmax.maximize.optimizee import Direct, Parameterization
 from actmax.maximize.priors import Prior, Seen, coefficients
 from actmax.model.nearest import Vocabulary
 from actmax.model.objective import LAST, Objective, Row, by_unit, own_activations
-from actmax.model.subject import Place, Subject
+from actmax.model.subject import Subject
+from actmax.model.target import Place
 
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-"""Only optimizers that work element by element: any other would let restarts feel each other."""
+"""The optimizers by name, all of which work element by element: any other would mix restarts."""
 BUCKET = 16
-"""Rows from which on a pass of their own, no deeper than they need, costs less than one with deeper rows."""
+"""Fewest rows for which a pass of their own, no deeper than they need, costs less than one with deeper rows."""
 PROBED = 64
-"""Rows above which a job first looks whether there is memory for all of them at once."""
+"""Most rows that a job runs together without measuring first whether there is memory for them."""
 ROW_TENSORS = 8
-"""Tensors of the size of the parameter, for all rows together: itself, its gradient, Adam's two, the best, copies."""
+"""Number of tensors as large as the parameter: the parameter, its gradient, Adam's two, the best, and copies."""
 SHARE_OF_MEMORY = 0.5
-"""Of the free memory that what is kept for the backward pass may take; the pass itself takes some of the rest."""
+"""Largest share of the free memory that may be kept for the backward pass; the pass itself takes some of the rest."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What stands in for data. It has no state, and says so, for Lightning else warns at every resume."""
+    """The numbers of the steps, which stand in for data: Lightning wants a loader, and one with a state to resume."""
 
     count: int
-    """How many steps."""
+    """Number of steps of the fit."""
 
     def __len__(self) -> int:
         return self.count
@@ -56,11 +57,11 @@ class Steps:
         return iter(range(self.count))
 
     def state_dict(self) -> dict[str, int]:
-        """Nothing to keep."""
+        """An empty state: the trainer knows the step."""
         return {}
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        """Nothing to take up."""
+        """Takes an empty state, and changes nothing."""
 
 
 class Maximization(LightningModule):
@@ -74,13 +75,13 @@ class Maximization(LightningModule):
         subject: the frozen language model.
         rows: the restarts.
         initial: their initial embeddings, shape (restarts, tokens, d_model).
-        objective: what they minimize.
-        priors: what else.
+        objective: what is maximized or minimized.
+        priors: loss terms that are added to the objective.
         parameterization: what the optimizer moves in the place of the embedding; None for the embedding itself.
         optimizer: a name of `OPTIMIZERS`.
-        lr: its learning rate.
-        options: its other arguments.
-        steps: how many steps.
+        lr: learning rate of the optimizer.
+        options: further arguments of the optimizer.
+        steps: number of steps.
         max_rows: rows per forward pass; None for all at once, or for as many as the free memory has room for.
         identity: what a checkpoint must name to be this job's own.
         job: the restarts of the whole job, where `rows` are a share of them; None where they are all.
@@ -116,7 +117,7 @@ class Maximization(LightningModule):
         self.priors = tuple(priors)
         whole = any(prior.needs_logits for prior in self.priors)
         depth = subject.geometry.depth
-        self._depths = [0 if whole else depth(row.unit.site, row.unit.layer) for row in self.rows]
+        self._depths = [0 if whole else depth(*row.unit.place) for row in self.rows]
         self.parameterization = Direct() if parameterization is None else parameterization
         self.optimizer = (optimizer, lr, dict(options or {}))
         self.steps = steps
@@ -138,31 +139,39 @@ class Maximization(LightningModule):
         self.register_buffer("activation", torch.full((len(self.rows),), torch.nan, dtype=precision), persistent=False)
 
     subject: Subject
+    """The frozen language model."""
     vocabulary: Vocabulary
+    """The token embeddings that priors compare with; only with priors."""
     best: Tensor
+    """The embedding with the lowest loss so far, a row per restart."""
     best_loss: Tensor
+    """The loss of that embedding, a number per restart."""
     alive: Tensor
+    """Whether a restart has stayed finite so far."""
     coefficients: Tensor
+    """What multiplies each prior, a row per restart; only with priors."""
     initial: Tensor
+    """The embedding before the first step, a row per restart."""
     activation: Tensor
+    """The activation at the step in hand, a number per restart."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of all restarts."""
+        """One optimizer for the parameters of all restarts."""
         name, lr, options = self.optimizer
         return OPTIMIZERS[name]([self.parameter], lr=lr, **options)
 
     def train_dataloader(self) -> Steps:
-        """There is no data: one number per step."""
+        """The numbers of the steps: there is no data."""
         return Steps(self.steps)
 
     def on_fit_start(self) -> None:
-        """Brings the subject, which Lightning does not know of, to the optimizee's device, and looks for room there."""
+        """Moves the subject, which Lightning does not know of, to the optimizee's device, and measures the memory."""
         self.subject.to(self.device)
         if not self._bounded and self.max_rows > PROBED:
             self._fit_into_memory()
 
     def _fit_into_memory(self) -> None:
-        """Lowers `max_rows` where the rows do not have room all at once; what that changes is rounding."""
+        """Lowers `max_rows` where there is no memory for all rows at once; results change by rounding alone."""
         free = memory.free_memory(self.device)
         if free is None:
             return
@@ -176,7 +185,8 @@ class Maximization(LightningModule):
             log.warning(message, free / 1e9, self.max_rows, len(self.rows))
 
     def bytes_per_row(self) -> int:
-        """What a forward pass of one more row, the deepest, keeps for the backward pass: measured by two small ones."""
+        """Bytes that one more row, a deepest one, keeps for the backward pass: the difference of two small passes."""
+        # What two rows keep less what one keeps leaves out the weights, which both keep.
         start = min(self._depths.index(max(self._depths)), max(0, len(self.rows) - 2))
 
         def held(count: int) -> int:
@@ -196,14 +206,14 @@ class Maximization(LightningModule):
         """One step of every restart, at most `max_rows` of them in a forward pass."""
         optimizer = self.optimizers()
         with self.subject.compiled() if self.compiled else nullcontext():
-            gradient, loss, embeddings = self._in_memory(self._gradients)
-        self._judge(loss, gradient, embeddings)
-        # filled and not multiplied: a frozen row's NaN must not survive as NaN * 0
+            gradient, loss, embeddings = self._within_memory(self._gradients)
+        self._update_best(loss, gradient, embeddings)
+        # Filled and not multiplied: a frozen row's NaN must not survive as NaN * 0.
         self.parameter.grad = gradient.masked_fill_(~self.alive[:, None, None], 0)
         optimizer.step()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
 
     def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient, loss and embedding of every restart; it changes nothing that a second try would miss."""
+        """Gradient, loss and embedding of every restart; a second try after lack of memory gives the same."""
         loss, embeddings, gradients = torch.empty_like(self.best_loss), [], []
         for chunk in self._chunks():
             leaf = self.parameter.detach()[chunk].requires_grad_()
@@ -211,12 +221,12 @@ class Maximization(LightningModule):
             self.activation[chunk], loss[chunk] = self._backward(leaf, embedding, chunk)
             gradients.append(leaf.grad)
             embeddings.append(embedding.detach())
-        # of one chunk its own: the gradient of a mixture has an entry per token, and copies of it cost as much as Adam
+        # One chunk's gradient is not copied: a mixture's has an entry per token, and a copy costs as much as Adam.
         gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
         return gradient, loss, torch.cat(embeddings)
 
-    def _in_memory(self, act: Callable[[], Found]) -> Found:
-        """Does something in chunks; where memory runs out, in chunks of half as many rows from then on.
+    def _within_memory(self, act: Callable[[], Found]) -> Found:
+        """Computes something in chunks; where memory runs out, again in chunks of half as many rows, from then on.
 
         Raises:
             torch.OutOfMemoryError: one row is too many.
@@ -227,7 +237,7 @@ class Maximization(LightningModule):
             except torch.OutOfMemoryError:
                 if self.max_rows == 1:
                     raise
-            # out here the error is gone, and with it the tensors that it held
+            # Outside of the handler the error is gone, and with it the tensors that it held.
             self.max_rows = -(-self.max_rows // 2)
             log.warning(
                 "Out of GPU memory: going on with max_rows=%d, to the same result beyond rounding", self.max_rows
@@ -235,30 +245,32 @@ class Maximization(LightningModule):
             torch.cuda.empty_cache()
 
     def _embed(self, parameter: Tensor, chunk: slice) -> Tensor:
-        """The embeddings of a chunk; a frozen restart stands at its best, wherever the optimizer drifts without it."""
+        """The embeddings of a chunk; a frozen restart's is its best, wherever momentum still moves its parameter."""
         mapped = self.parameterization.embed(parameter, self.global_step / self.steps)
         return torch.where(self.alive[chunk, None, None], mapped, self.best[chunk])
 
     @property
     def embedding(self) -> Float[Tensor, "restarts tokens d_model"]:
-        """Where the restarts stand now, without gradient."""
+        """The embeddings of all restarts at the current step, without gradient."""
         with torch.no_grad():
             return torch.cat([self._embed(self.parameter[chunk], chunk) for chunk in self._chunks()])
 
     def _backward(self, leaf: Tensor, embeddings: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        """Activation and loss of a chunk; the gradient of the loss is added to `leaf`."""
         captured = self._run(embeddings, chunk)
         activation = self._reduced(captured, chunk, embeddings.dtype)
         loss = self.objective.loss(activation)
         if self.priors:
             values = self._prior_values(embeddings, captured)
             if self.global_step == 0:
-                self._weigh(coefficients(self.priors, loss, values, leaf), chunk)
+                self._fix_coefficients(coefficients(self.priors, loss, values, leaf), chunk)
             loss = loss + (self.coefficients[chunk] * torch.stack(values, dim=1)).sum(1)
+        # No operation mixes rows, so the gradient of the sum is each restart's own gradient.
         self.manual_backward(loss.sum())
         return activation.detach(), loss.detach()
 
-    def _weigh(self, found: Tensor, chunk: slice) -> None:
-        """Fixes the priors' coefficients for the run; a checkpoint carries them."""
+    def _fix_coefficients(self, found: Tensor, chunk: slice) -> None:
+        """Sets the priors' coefficients of a chunk for the whole fit; a checkpoint carries them."""
         self.coefficients[chunk] = found
         for prior, off in zip(self.priors, (found == 0).sum(0).tolist(), strict=True):
             if off and prior.weight > 0:
@@ -266,10 +278,11 @@ class Maximization(LightningModule):
                 log.warning(message, prior.name, off, len(found))
 
     def _prior_values(self, embeddings: Tensor, captured: Mapping[Place, Tensor]) -> list[Tensor]:
+        """The value of each prior for each restart of a chunk."""
         seen = Seen(embeddings, self.vocabulary, captured.get(LAST), self.subject.logits)
         return [prior.value(seen) for prior in self.priors]
 
-    def _judge(self, loss: Tensor, gradient: Tensor, embeddings: Tensor) -> None:
+    def _update_best(self, loss: Tensor, gradient: Tensor, embeddings: Tensor) -> None:
         """Keeps the best finite embedding of each restart, and freezes those that went non-finite."""
         ends = gradient.amax((1, 2)), gradient.amin((1, 2))  # both are NaN where an entry is
         self.alive &= loss.isfinite() & ends[0].isfinite() & ends[1].isfinite()
@@ -278,7 +291,7 @@ class Maximization(LightningModule):
         self.best_loss = torch.where(better, loss, self.best_loss)
 
     def _chunks(self) -> list[slice]:
-        """Which rows run together: at most `max_rows`, and of one depth, unless these would be few."""
+        """The rows that run together: at most `max_rows`, and of one depth, unless these would be few."""
         starts = [0]
         for row in range(1, len(self.rows)):
             held = row - starts[-1]
@@ -291,14 +304,16 @@ class Maximization(LightningModule):
         return self._reduced(self.subject.run(embeddings, self._places(chunk)), chunk, embeddings.dtype)
 
     def _places(self, chunk: slice) -> list[Place]:
-        return [(row.unit.site, row.unit.layer) for row in self.rows[chunk]]
+        """Site and layer of each restart of a chunk."""
+        return [row.unit.place for row in self.rows[chunk]]
 
     def _run(self, embeddings: Tensor, chunk: slice) -> dict[Place, Tensor]:
-        """One forward pass for both: what the targets of a chunk need, and what the priors need besides."""
+        """One forward pass that captures what the targets of a chunk need, and what the priors need besides."""
         whole = [LAST] if any(prior.needs_logits for prior in self.priors) else []
         return self.subject.run(embeddings, self._places(chunk) + whole)
 
     def _reduced(self, captured: Mapping[Place, Tensor], chunk: slice, dtype: torch.dtype) -> Tensor:
+        """The activation of each restart's own unit, reduced over positions."""
         return own_activations(captured, [row.unit for row in self.rows[chunk]], self.objective, dtype)
 
     @torch.no_grad()
@@ -315,22 +330,22 @@ class Maximization(LightningModule):
     @torch.no_grad()
     def evaluate(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, " restarts"]:
         """The activation of each restart at some embeddings, without gradients."""
-        return self._in_memory(
+        return self._within_memory(
             lambda: torch.cat([self.activations(embeddings[chunk], chunk) for chunk in self._chunks()])
         )
 
     @torch.no_grad()
     def capture(self, embeddings: Float[Tensor, "restarts tokens d_model"]) -> dict[Place, Float[Tensor, "own width"]]:
-        """Every coordinate at each target's site and layer, reduced over positions like the target, per restart.
+        """Every coordinate at each target's site and layer, reduced over positions like the target.
 
-        A place's rows are those of its own restarts, in the order of `rows`.
+        The rows of a site and layer are the restarts whose target lies there, in the order of `rows`.
         """
-        return self._in_memory(lambda: self._capture(embeddings))
+        return self._within_memory(lambda: self._capture(embeddings))
 
     def _capture(self, embeddings: Tensor) -> dict[Place, Tensor]:
         found: dict[Place, list[Tensor]] = {}
         for chunk in self._chunks():
-            places = [(row.unit.site, row.unit.layer) for row in self.rows[chunk]]
+            places = self._places(chunk)
             captured = self.subject.run(embeddings[chunk], places)
             for place, values in captured.items():
                 own = [number for number, other in enumerate(places) if other == place]
@@ -340,10 +355,10 @@ class Maximization(LightningModule):
 
     @torch.no_grad()
     def outcome(self, *, interrupted: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where the restarts stand: initial and final embeddings, initial and final activations.
+        """Initial and final embeddings, initial and final activations.
 
-        A restart that went non-finite, also at the very last step, stands at its best finite embedding; so does every
-        restart of an interrupted run.
+        The final embedding of a restart that went non-finite, also at the very last step, is its best finite one; so is
+        that of every restart of an interrupted run.
         """
         final = self.best if interrupted else self.embedding
         activation = self.evaluate(final)
@@ -354,14 +369,14 @@ class Maximization(LightningModule):
 
     @property
     def steps_done(self) -> int:
-        """How many steps were taken."""
+        """Number of steps that were taken."""
         return self.trainer.global_step
 
     @property
     def frozen(self) -> Bool[Tensor, " restarts"]:
-        """Which restarts went non-finite and were held."""
+        """Which restarts went non-finite, and were frozen at their best embedding."""
         return ~self.alive
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names the job and the subject; the weights themselves stay out."""
+        """Adds the identity of the job and its subject to a checkpoint."""
         checkpoint["actmax"] = self.identity

@@ -1,7 +1,7 @@
-"""The optimizee: where a restart starts, and what the optimizer moves.
+"""The optimizee: the initial embeddings of restarts, and parameterizations, from which embeddings are computed.
 
-The initial embedding of each seed is drawn the same way on any device and in any batch. A parameterization puts
-something else in the place of the embedding, so that it stays near text.
+The initial embedding of each seed is the same on any device and in any batch. A parameterization lets the optimizer
+move something else in the place of the embedding, so that the embedding stays near text.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from actmax.errors import InputError
 from actmax.model.nearest import Vocabulary
 
 Start = Callable[[int], Tensor]
-"""A seed in, its initial embedding (tokens, d_model) out, float32 on the CPU."""
+"""From a seed to its initial embedding, shape (tokens, d_model), float32 on the CPU."""
 
 
 def _generator(seed: int) -> torch.Generator:
+    """A generator on the CPU, whose numbers do not depend on the device of the fit."""
     return torch.Generator("cpu").manual_seed(seed)
 
 
@@ -51,7 +52,13 @@ def from_tokens(embedding_matrix: Float[Tensor, "vocabulary d_model"], tokens: i
 
 
 def from_record(folder: Path, which: str, tokens: int, d_model: int) -> Start:
-    """The embeddings that an earlier job left, by seed (`initial` or `final`).
+    """The embeddings of an earlier record, by seed.
+
+    Args:
+        folder: the record, or its `embeddings.safetensors`.
+        which: `initial` or `final`.
+        tokens: number of positions that they must have.
+        d_model: width that they must have.
 
     Raises:
         InputError: there is no such file, it is damaged, of another shape, holds several units, or lacks a seed.
@@ -93,29 +100,29 @@ def initial(start: Start, seeds: Sequence[int]) -> Float[Tensor, "restarts token
 
 
 class Parameterization(nn.Module, ABC):
-    """From what the optimizer moves, a row per restart, to embeddings; no row may see another."""
+    """A map from what the optimizer moves to embeddings, row by row: no restart may depend on another."""
 
     @abstractmethod
     def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens width"]:
-        """The parameter that comes nearest to the initial embeddings, so that a seed defines the start."""
+        """The parameter whose embeddings come nearest to the initial ones, so that a seed defines the start."""
 
     @abstractmethod
     def embed(
         self, parameter: Float[Tensor, "rows tokens width"], progress: float
     ) -> Float[Tensor, "rows tokens d_model"]:
-        """The embeddings.
+        """The embeddings that belong to a parameter.
 
         Args:
-            parameter: some restarts' own.
-            progress: how much of the run is done, 0 to 1.
+            parameter: rows of some restarts.
+            progress: share of the steps that have been made, 0 to 1.
         """
 
 
 class Direct(Parameterization):
-    """The embeddings themselves."""
+    """The identity: the optimizer moves the embeddings themselves."""
 
     def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens d_model"]:
-        """As they are."""
+        """A copy of the initial embeddings."""
         return initial.clone()
 
     def embed(
@@ -123,7 +130,7 @@ class Direct(Parameterization):
         parameter: Float[Tensor, "rows tokens d_model"],
         progress: float,  # noqa: ARG002
     ) -> Float[Tensor, "rows tokens d_model"]:
-        """As they are."""
+        """The parameter itself."""
         return parameter
 
 
@@ -135,15 +142,17 @@ class Principal(Parameterization):
     their sign is chosen so that the entry of largest size is positive.
 
     Args:
-        embedding_matrix: W_E, shape (vocabulary, d_model).
-        components: how many.
+        embedding_matrix: the token embeddings W_E, shape (vocabulary, d_model).
+        components: number of principal components.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: there are fewer components.
     """
 
     mean: Tensor
+    """Mean of the token embeddings."""
     basis: Tensor
+    """The principal components, an orthonormal row each."""
 
     def __init__(self, embedding_matrix: Float[Tensor, "vocabulary d_model"], components: int) -> None:
         super().__init__()
@@ -156,7 +165,7 @@ class Principal(Parameterization):
         self.register_buffer("basis", basis.to(precision), persistent=False)
 
     def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens components"]:
-        """Their projection."""
+        """The coefficients of the initial embeddings' projection."""
         return (initial - self.mean) @ self.basis.T
 
     def embed(
@@ -164,16 +173,20 @@ class Principal(Parameterization):
         parameter: Float[Tensor, "rows tokens components"],
         progress: float,  # noqa: ARG002
     ) -> Float[Tensor, "rows tokens d_model"]:
-        """The point of the subspace."""
+        """The point of the subspace with these coefficients."""
         return self.mean + parameter @ self.basis
 
 
 def _principal(matrix: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Mean and principal components of the rows of a matrix."""
     mean = matrix.double().mean(0)
     scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for block in matrix.split(8192):  # the whole matrix in float64 would double its memory
+    # Eigenvectors of the scatter matrix (the covariance but for a factor). It is summed in blocks: the whole matrix in
+    # float64 would take twice its memory.
+    for block in matrix.split(8192):
         centred = block.double() - mean
         scatter += centred.T @ centred
+    # `eigh` sorts eigenvalues upwards, and leaves the sign of each eigenvector open.
     basis = torch.linalg.eigh(scatter).eigenvectors.flip(1)[:, :components].T
     peak = basis.gather(1, basis.abs().argmax(1, keepdim=True))
     return mean, basis * peak.sign()
@@ -199,13 +212,14 @@ class Mixture(Parameterization):
         self.temperatures = (temperature, final_temperature)
 
     def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens vocabulary"]:
-        """Their cosines to the tokens."""
+        """The cosines of the initial embeddings to the tokens."""
         return self.vocabulary.cosines(initial)
 
     def weights(
         self, parameter: Float[Tensor, "rows tokens vocabulary"], progress: float
     ) -> Float[Tensor, "rows tokens vocabulary"]:
-        """How much of each token there is; each position's sum is 1."""
+        """The share of each token at each position; the shares of a position sum to 1."""
+        # τ = first^(1 - progress) · last^progress: geometric from one to the other.
         first, last = self.temperatures
         return (parameter / (first ** (1 - progress) * last**progress)).softmax(2)
 

@@ -22,38 +22,38 @@ from torch.utils.checkpoint import checkpoint
 from actmax.model.nearest import BLOCK, Vocabulary
 
 Scale = Literal["relative", "absolute"]
-"""Whether a weight counts in lengths of the objective's initial gradient, or multiplies the formula as it stands."""
+"""Unit of a prior's weight: lengths of the objective's initial gradient, or 1, so that it multiplies the formula."""
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a prior may look at."""
+    """What priors are computed from, for some restarts."""
 
     embeddings: Float[Tensor, "rows tokens d_model"]
     """The optimizee's embeddings; gradients flow to them."""
     vocabulary: Vocabulary
-    """The token embeddings."""
+    """The token embeddings, with their lengths."""
     hidden: Float[Tensor, "rows tokens d_model"] | None = None
-    """What leaves the subject's final norm; only where a prior needs logits."""
+    """What leaves the subject's final norm; None unless a prior needs logits."""
     head: Callable[[Tensor], Tensor] | None = None
-    """From that to logits over the vocabulary."""
+    """The subject's head: from what leaves the final norm to logits over the vocabulary."""
 
 
 @dataclass(frozen=True)
 class Prior(ABC):
-    """A loss term."""
+    """A loss term, a number per restart that is minimized beside the objective."""
 
     weight: float
-    """How hard it pulls."""
+    """Strength of the term; what it counts in is `scale`."""
     scale: Scale = "relative"
-    """In what the weight is counted."""
+    """Unit of the weight: `relative` to the objective's gradient, or `absolute`."""
 
     name: ClassVar[str]
-    """In the config."""
+    """Name of the term in the config and in records."""
     least_tokens: ClassVar[int] = 1
-    """With fewer positions it does not exist."""
+    """Fewest positions for which the term is defined."""
     needs_logits: ClassVar[bool] = False
-    """Whether the whole subject must run."""
+    """Whether the term needs the subject's logits, for which all blocks run."""
 
     @abstractmethod
     def value(self, seen: Seen) -> Float[Tensor, " rows"]:
@@ -62,12 +62,12 @@ class Prior(ABC):
 
 @dataclass(frozen=True)
 class L2(Prior):
-    """Σ_t ‖x_t‖², the sister report's weight decay (there absolute, λ = weight)."""
+    """Σ_t ‖x_t‖², weight decay: with an absolute weight λ, the term λ Σ_t ‖x_t‖²."""
 
     name: ClassVar[str] = "l2"
 
     def value(self, seen: Seen) -> Float[Tensor, " rows"]:
-        """A sum, and not a mean, so that an absolute weight is the report's λ."""
+        """The sum of squares: a sum and not a mean, so that an absolute weight is weight decay's λ."""
         return seen.embeddings.square().sum((1, 2))
 
 
@@ -78,7 +78,7 @@ class Norm(Prior):
     name: ClassVar[str] = "norm"
 
     def value(self, seen: Seen) -> Float[Tensor, " rows"]:
-        """Without unit: 0.01 is a tenth of the mean length, root mean square."""
+        """The mean squared relative deviation: 0.01 is a tenth of the mean length, root mean square."""
         return (seen.embeddings.norm(dim=2) / seen.vocabulary.mean_length - 1).square().mean(1)
 
 
@@ -90,7 +90,7 @@ class Smooth(Prior):
     least_tokens: ClassVar[int] = 2
 
     def value(self, seen: Seen) -> Float[Tensor, " rows"]:
-        """Without unit: 2 for neighbours of mean length at a right angle."""
+        """The mean squared step in mean lengths: 2 for neighbours of mean length at a right angle."""
         steps = seen.embeddings.diff(dim=1) / seen.vocabulary.mean_length
         return steps.square().sum(2).mean(1)
 
@@ -105,16 +105,17 @@ class Manifold(Prior):
     """
 
     k: int = 10
-    """How many tokens count."""
+    """Number of nearest tokens that count."""
     temperature: float = 0.05
-    """τ, in the unit of d."""
+    """Softness τ of the minimum, in the unit of d."""
 
     name: ClassVar[str] = "manifold"
 
     def value(self, seen: Seen) -> Float[Tensor, " rows"]:
-        """Without unit: 1 is a distance of the tokens' mean length."""
+        """The mean soft squared distance: 1 is a distance of the tokens' mean length."""
         vocabulary = seen.vocabulary
         near = vocabulary.matrix[nearest(seen.embeddings, vocabulary, self.k)]
+        # -τ log(1/k Σ exp(-d/τ)) = τ (log k - logsumexp(-d/τ)).
         distance = ((seen.embeddings[:, :, None] - near) / vocabulary.mean_length).square().sum(3)
         share = -(-distance / self.temperature).logsumexp(2) + math.log(self.k)
         return (self.temperature * share).mean(1)
@@ -129,14 +130,14 @@ class Fluency(Prior):
     """
 
     temperature: float = 0.01
-    """τ, in cosines."""
+    """Temperature τ of the soft decoding, in cosines."""
 
     name: ClassVar[str] = "fluency"
     least_tokens: ClassVar[int] = 2
     needs_logits: ClassVar[bool] = True
 
     def value(self, seen: Seen) -> Float[Tensor, " rows"]:
-        """Of several blocks of rows each is computed again for its gradient: one block's logits are held at once."""
+        """The cross-entropy; in blocks of rows, each computed again for its gradient, so that one's logits are held."""
         if seen.hidden is None or seen.head is None:
             raise ValueError("fluency needs the subject's last hidden states and its head")
         before, after = seen.hidden[:, :-1], seen.embeddings[:, 1:]
@@ -144,15 +145,16 @@ class Fluency(Prior):
         term = partial(self._cross_entropy, seen.head, seen.vocabulary)
         if len(after) <= rows:
             return term(before, after)
-        later = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
+        recomputed = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
         blocks = zip(before.split(rows), after.split(rows), strict=True)
-        return torch.cat([later(*block) for block in blocks])  # pyright: ignore[reportArgumentType]
+        return torch.cat([recomputed(*block) for block in blocks])  # pyright: ignore[reportArgumentType]
 
     def _cross_entropy(
         self, head: Callable[[Tensor], Tensor], vocabulary: Vocabulary, before: Tensor, after: Tensor
     ) -> Tensor:
+        """Mean over positions of -Σ_v p(v) log q(v), for some rows."""
         prediction = head(before).to(after.dtype).log_softmax(2)
-        # a padded head has more rows than there are tokens, or the matrix more than the head
+        # A padded head has more rows than there are tokens, or the matrix more than the head.
         shared = min(prediction.shape[2], len(vocabulary.matrix))
         softly = vocabulary.cosines(after, temperature=self.temperature)[..., :shared].softmax(2)
         return -(softly * prediction[..., :shared]).sum(2).mean(1)
@@ -169,7 +171,7 @@ def nearest(
     """The k tokens with the least Euclidean distance to each position, in no promised order, a block at a time."""
     half = vocabulary.lengths.square() / 2
     blocks = embeddings.flatten(0, 1).split(max(1, BLOCK // len(half)))
-    # argmin ‖x - e‖² = argmax x·e - ‖e‖²/2: one matrix product, no differences
+    # argmin ‖x - e‖² = argmax x·e - ‖e‖²/2: one matrix product, no differences.
     ids = [(block @ vocabulary.matrix.T).sub_(half).topk(k, sorted=False).indices for block in blocks]
     return torch.cat(ids).unflatten(0, embeddings.shape[:2])
 
@@ -180,25 +182,26 @@ def coefficients(
     values: Sequence[Float[Tensor, " rows"]],
     parameter: Float[Tensor, "rows tokens width"],
 ) -> Float[Tensor, "rows priors"]:
-    """What multiplies each prior of each restart, from the gradients where it stands.
+    """What multiplies each prior of each restart, from the gradients at its current parameter.
 
     Relative: weight x ‖∇ objective‖ / ‖∇ prior‖, both with respect to the restart's own parameter, so that at weight 1
     the two pull equally hard at the start; where one of the two is 0 (or the ratio is no finite number) there is
     nothing to weigh, and the coefficient is 0. Absolute: the weight.
 
     Args:
-        priors: the terms.
+        priors: the loss terms.
         objective: the loss of each restart without priors.
-        values: each prior's value for each restart; the graph must stand, and stays.
+        values: each prior's value for each restart; its graph is needed, and kept.
         parameter: what both are functions of, row by row.
     """
-    pull = _gradient_lengths(objective, parameter) if any(prior.scale == "relative" for prior in priors) else None
+    # Rows do not depend on each other, so the gradient of a sum over restarts holds each restart's own gradient.
+    length = _gradient_lengths(objective, parameter) if any(prior.scale == "relative" for prior in priors) else None
     columns = []
     for prior, value in zip(priors, values, strict=True):
-        if pull is None or prior.scale == "absolute":
+        if length is None or prior.scale == "absolute":
             columns.append(torch.full_like(value.detach(), prior.weight))
             continue
-        ratio = pull / _gradient_lengths(value, parameter)
+        ratio = length / _gradient_lengths(value, parameter)
         columns.append(torch.where(ratio.isfinite(), prior.weight * ratio, 0))
     return torch.stack(columns, dim=1)
 

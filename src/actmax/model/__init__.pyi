@@ -1,11 +1,13 @@
 from .architecture import SITES as SITES
 from .architecture import Geometry as Geometry
-from .architecture import Unit as Unit
-from .evaluation import GapSettings as GapSettings
-from .nearest import Decoded as Decoded
-from .nearest import Decoder as Decoder
+from .nearest import Nearest as Nearest
+from .nearest import NearestTokens as NearestTokens
 from .nearest import Vocabulary as Vocabulary
 from .objective import Objective as Objective
 from .objective import Row as Row
+from .settings import GapSettings as GapSettings
+from .settings import SubjectSettings as SubjectSettings
 from .subject import Subject as Subject
 from .subject import load as load
+from .target import Target as Target
+from .target import Unit as Unit

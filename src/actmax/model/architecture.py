@@ -1,4 +1,4 @@
-"""Sizes of a subject and addresses inside it, from its config alone: nothing here imports torch or transformers.
+"""The sizes of a subject and the sites that it has, from its config alone: nothing here imports torch or transformers.
 
 So a layer, site or index that a model lacks is refused before anything heavy is loaded.
 """
@@ -12,51 +12,39 @@ from pathlib import Path
 from typing import Any
 
 from actmax.errors import InputError
+from actmax.model.target import Unit
 
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
 MLP = ("mlp_pre", "mlp_pre_linear", "mlp_post")
 HEADS = ("q", "k", "v", "z")
 SITES = (*RESIDUAL, *MLP, *HEADS)
+"""All sites, grouped by their width: the residual stream's, the MLP's, that of all heads together."""
 GATED = ("llama",)
+"""Families whose MLP multiplies two branches: the gate (`mlp_pre`) and the linear one (`mlp_pre_linear`)."""
 MODEL_TYPES = ("gpt2", "gpt_neo", "gpt_neox", "llama")
-
-
-@dataclass(frozen=True, order=True)
-class Unit:
-    """One coordinate of a subject."""
-
-    site: str
-    """Where in a block, in TransformerLens's names; or `final_norm`."""
-    layer: int | None
-    """Which block, from 0; None at `final_norm`."""
-    index: int
-    """Which coordinate; at q, k, v and z it is head x head_dim + dim (of the kv-heads for k and v)."""
-
-    def __str__(self) -> str:
-        place = self.site if self.layer is None else f"{self.site}.{self.layer}"
-        return f"{place}[{self.index}]"
+"""Hugging Face's names of the known families."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a decoder."""
+    """The sizes of a decoder-only transformer."""
 
     model_type: str
     """Hugging Face's name of the family."""
     layers: int
-    """Blocks."""
+    """Number of transformer blocks."""
     d_model: int
     """Width of the residual stream."""
     d_mlp: int
-    """Neurons of an MLP."""
+    """Number of neurons of an MLP."""
     heads: int
-    """Query heads of a block."""
+    """Number of query heads of a block."""
     kv_heads: int
-    """Key and value heads of a block."""
+    """Number of key and value heads of a block."""
     head_dim: int
-    """Coordinates of a head."""
+    """Number of coordinates of a head."""
     context: int
-    """The longest text, in tokens."""
+    """The longest text that it takes, in tokens."""
     parallel: bool
     """Whether attention and MLP read the same residual stream, side by side (then there is no `resid_mid`)."""
 
@@ -77,9 +65,10 @@ class Geometry:
         return self.d_model
 
     def depth(self, site: str, layer: int | None) -> int:
-        """How many blocks must run for a site of a layer to be known."""
+        """How many blocks must run before a site of a layer has its value."""
         if layer is None:
             return self.layers
+        # what enters a block is known before the block runs; every other site needs its own block
         return layer if site == "resid_pre" else layer + 1
 
     def check(self, unit: Unit) -> None:

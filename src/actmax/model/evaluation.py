@@ -1,9 +1,8 @@
-"""What a subject makes of token sequences: activations of units, cross-entropies, and both for random sequences."""
+"""What token sequences give in a subject: activations of units, cross-entropies, and both for random sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
 
@@ -13,10 +12,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax.model.architecture import Unit
 from actmax.model.nearest import BLOCK
 from actmax.model.objective import LAST, Objective, own_activations
+from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
+from actmax.model.target import Unit
 from actmax.seeds import stream
 
 ROWS = 256
@@ -47,7 +47,7 @@ def activations(
         for some in _split(rows, ROWS):
             own = [units[row] for row in some]
             ids = torch.tensor([list(sequences[row]) for row in some])
-            captured = subject.run(subject.embed(ids), [(unit.site, unit.layer) for unit in own])
+            captured = subject.run(subject.embed(ids), [unit.place for unit in own])
             found[some] = _numbers(own_activations(captured, own, objective))
     return found
 
@@ -57,12 +57,10 @@ def by_unit_activations(
     subject: Subject, objective: Objective, ids: Int[Tensor, "rows tokens"], units: Sequence[Unit]
 ) -> Float[ndarray, "rows units"]:
     """The activation of every unit at every token sequence, reduced over positions."""
-    places = [(unit.site, unit.layer) for unit in units]
 
     def act(some: Tensor) -> ndarray:
-        captured = subject.run(subject.embed(some), places)
-        columns = [captured[place][..., unit.index] for place, unit in zip(places, units, strict=True)]
-        return np.stack([_numbers(objective.activation(column)) for column in columns], axis=1)
+        captured = subject.run(subject.embed(some), [unit.place for unit in units])
+        return np.stack([_numbers(objective.activation(unit.read(captured))) for unit in units], axis=1)
 
     return _in_blocks(act, ids, ROWS)
 
@@ -92,12 +90,12 @@ def predictions(
 def own_scores(
     predicted: Float[Tensor, "rows nexts vocabulary"], ids: Int[Tensor, "rows tokens"]
 ) -> Float[Tensor, "rows nexts"]:
-    """Log p of the tokens that are there."""
+    """The predicted log p of each token of the sequences but the first."""
     return predicted.gather(2, ids[:, 1:, None].to(predicted.device)).squeeze(2)
 
 
 def whole_rows(subject: Subject, tokens: int) -> int:
-    """How many token sequences a forward pass may hold whose predictions are held too."""
+    """How many token sequences a forward pass may hold where it holds the predictions of all their tokens too."""
     return max(1, min(ROWS, BLOCK // (tokens * len(subject.embedding_matrix))))
 
 
@@ -113,20 +111,10 @@ def _numbers(values: Tensor) -> ndarray:
     return values.double().cpu().numpy()
 
 
-@dataclass(frozen=True)
-class GapSettings:
-    """How large the null of random text is, and its seed."""
-
-    draws: int = 500
-    """Random token sequences."""
-    seed: int = 0
-    """Of them."""
-
-
 @lru_cache(maxsize=8)
 def random_activations(
     subject: Subject, objective: Objective, units: tuple[Unit, ...], tokens: int, settings: GapSettings
 ) -> Float[ndarray, "draws units"]:
-    """Of every unit at random token sequences. No seed's business: jobs of a sweep over seeds share it."""
+    """The activations of every unit at random token sequences; cached, for jobs of a sweep over seeds ask alike."""
     ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
     return by_unit_activations(subject, objective, ids, units)

@@ -1,4 +1,4 @@
-"""From embeddings to tokens: the nearest token by cosine, with its similarity kept beside it."""
+"""From embeddings to tokens: the nearest tokens by cosine, with their similarities, and cosines for gradients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BLOCK = 2**24
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """The nearest tokens of some vectors, best first along the last dimension."""
+class Nearest:
+    """The nearest tokens of some vectors, nearest first along the last dimension."""
 
     ids: Int[Tensor, "*shape k"]
-    """Token ids."""
+    """Ids of the nearest tokens."""
     cosines: Float[Tensor, "*shape k"]
-    """Their cosine similarities."""
+    """Cosine similarity of each vector to each of these tokens."""
 
     @property
     def best(self) -> Int[Tensor, "*shape"]:
@@ -30,12 +30,12 @@ class Decoded:
 
     @property
     def best_cosine(self) -> Float[Tensor, "*shape"]:
-        """Its cosine."""
+        """The cosine similarity of each vector to its nearest token."""
         return self.cosines[..., 0]
 
 
-class Decoder:
-    """Decodes vectors against one embedding matrix, normalized once, a bounded block at a time.
+class NearestTokens:
+    """The nearest tokens of vectors in one embedding matrix, normalized once, a bounded block at a time.
 
     Args:
         embedding_matrix: W_E, shape (vocabulary, d_model); compared in float32 whatever its dtype.
@@ -46,12 +46,12 @@ class Decoder:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens in the embedding matrix."""
         return len(self.directions)
 
     @property
     def d_model(self) -> int:
-        """The width of a vector."""
+        """Number of coordinates of a vector."""
         return self.directions.shape[1]
 
     def __call__(
@@ -60,7 +60,7 @@ class Decoder:
         *,
         top_k: int = 1,
         on_block: Callable[[int], None] | None = None,
-    ) -> Decoded:
+    ) -> Nearest:
         """The `top_k` tokens with the largest cosine to each vector.
 
         A vector of length 0 has no direction: all its cosines are 0. Where tokens have the same embedding, the one with
@@ -84,7 +84,7 @@ class Decoder:
             if on_block is not None:
                 on_block(len(block))
         shape = (*vectors.shape[:-1], top_k)
-        return Decoded(torch.cat(ids).reshape(shape), torch.cat(cosines).reshape(shape))
+        return Nearest(torch.cat(ids).reshape(shape), torch.cat(cosines).reshape(shape))
 
     def along(
         self,
@@ -92,7 +92,7 @@ class Decoder:
         directions: Float[Tensor, "draws vectors d_model"],
         lengths: Float[Tensor, "paths vectors"],
     ) -> tuple[Int[Tensor, "paths draws vectors"], Float[Tensor, "paths draws vectors"]]:
-        """Decodes start + length · direction for many lengths on the same directions.
+        """The nearest token of start + length · direction, for many lengths on the same directions.
 
         Inner products are linear: those of start and direction with the tokens are taken once, whatever the number of
         paths, and a path costs a multiplication and an addition per token.
@@ -118,7 +118,7 @@ class Decoder:
 
 
 class Vocabulary(nn.Module):
-    """The token embeddings, for what gradients flow through; never coarser than float32, moved with its module.
+    """The token embeddings for terms that take gradients; never coarser than float32, moved with its module.
 
     Args:
         embedding_matrix: W_E, shape (vocabulary, d_model).
@@ -131,7 +131,7 @@ class Vocabulary(nn.Module):
         super().__init__()
         matrix = embedding_matrix.detach().cpu()
         matrix = matrix.to(torch.promote_types(torch.float32, matrix.dtype))
-        # not persistent: they are the subject's, and no checkpoint carries the subject
+        # not persistent: they belong to the subject, which no checkpoint holds
         self.register_buffer("matrix", matrix, persistent=False)
         self.register_buffer("lengths", matrix.norm(dim=1), persistent=False)
         self.mean_length = float(self.lengths.double().mean())
@@ -141,7 +141,7 @@ class Vocabulary(nn.Module):
     ) -> Float[Tensor, "*shape vocabulary"]:
         """The cosine of each vector to each token, over a temperature; 0 where either has length 0."""
         reach = torch.where(self.lengths > 0, temperature * self.lengths, torch.inf)
-        flat = normalize(vectors, dim=-1).reshape(-1, self.matrix.shape[1])  # a view's product would go row by row
+        flat = normalize(vectors, dim=-1).reshape(-1, self.matrix.shape[1])  # on a 3-d view the product goes row by row
         return (flat @ self.matrix.T).reshape(*vectors.shape[:-1], len(self.matrix)) / reach
 
 
@@ -155,10 +155,11 @@ def _directions(vectors: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vec
 
 def _top(similarity: Float[Tensor, "vectors vocabulary"], k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row, largest first, the lowest id first among equals."""
-    best, first = similarity.max(1, keepdim=True)  # the first of equals, which topk does not promise
+    best, first = similarity.max(1, keepdim=True)  # max gives the lowest id among equals, topk does not promise it
     if k == 1:
         return best, first
     cosine, token = similarity.topk(k, dim=1)
+    # topk may have left out the lowest id among more than k equals: it takes the place of the last one then
     last = torch.where((token == first).any(1), token[:, -1], first[:, 0])
     token = torch.cat([token[:, :-1], last[:, None]], dim=1).sort(dim=1).values
     cosine, order = similarity.gather(1, token).sort(dim=1, descending=True, stable=True)

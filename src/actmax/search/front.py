@@ -6,35 +6,37 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
 
+import numpy as np
+
 from actmax.search.alphabet import Ids
+from actmax.stats.pareto import pareto_front
 
 
 @dataclass(frozen=True)
 class Point:
-    """A sequence with both of its numbers."""
+    """A token sequence with its activation and its cross-entropy."""
 
     ids: Ids
-    """Its tokens."""
+    """The tokens of the sequence."""
     activation: float
-    """Reduced over positions like the target."""
+    """Activation of the target, reduced over positions as the objective does."""
     cross_entropy: float
-    """The subject's, nats per token."""
+    """Cross-entropy of the tokens under the subject, nats per token."""
 
 
 def front_of(points: Iterable[Point], *, sign: float = 1.0) -> tuple[Point, ...]:
     """The points that no other beats in one number without losing in the other, most fluent first.
 
-    Along the front both numbers rise, strictly.
+    Along the front both numbers rise, strictly; of points that are equal in both the first by its tokens is kept.
 
     Args:
         points: sequences.
         sign: -1 where the activation is minimized.
     """
-    kept: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.cross_entropy, -sign * one.activation, one.ids)):
-        if not kept or sign * point.activation > sign * kept[-1].activation:
-            kept.append(point)
-    return tuple(kept)
+    ordered = sorted(points, key=lambda point: point.ids)
+    activation = np.array([point.activation for point in ordered])
+    cross_entropy = np.array([point.cross_entropy for point in ordered])
+    return tuple(ordered[row] for row in pareto_front(-cross_entropy, sign * activation))
 
 
 def weight_of(point: Point, front: Sequence[Point], weights: Sequence[float], *, sign: float = 1.0) -> float:

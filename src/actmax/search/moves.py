@@ -14,21 +14,21 @@ from actmax.search.alphabet import Alphabet, Ids
 from actmax.seeds import stream
 
 DRAWS = 8
-"""Times to draw again where drafts are known already or no text."""
+"""How often perturbed copies are drawn again, where they were used before or are no text."""
 FIRST_DRAWS = 1000
-"""The same for sequences out of nothing."""
+"""The same for random sequences, of which hardly any may be text."""
 
 
 class Moves:
-    """Draws of one restart. No sequence is given out twice.
+    """Draws the sequences of one restart; no sequence is drawn twice.
 
     Args:
-        alphabet: the tokens.
-        seed: of the restart; its stream is its own, whatever else runs.
+        alphabet: the tokens that may be used.
+        seed: the restart's; its random numbers are its own, whatever else runs.
         lengths: the shortest and the longest sequence.
-        start: the length of sequences out of nothing.
+        start: the length of random sequences.
         sign: -1 where the activation is minimized.
-        text: sequences that `real` draws from.
+        text: sequences of real text, that `real` draws from.
     """
 
     def __init__(
@@ -43,46 +43,46 @@ class Moves:
     ) -> None:
         self.alphabet, self.lengths, self.start, self.sign = alphabet, lengths, start, sign
         self._generator = stream(seed, "search")
-        self._given: set[Ids] = set()
+        self._used: set[Ids] = set()
         self._unread = iter(()) if text is None else self._shuffled(text)
 
     def draw(self, below: int) -> int:
-        """A number."""
+        """A uniform whole number from 0 up to, and without, `below`."""
         return int(self._draw(below, 1)[0])
 
     def fresh(self, count: int) -> tuple[Ids, ...]:
-        """Sequences out of nothing, uniform over those that are text.
+        """Random sequences, uniform over those that are text.
 
-        Where nearly all have been given out, they may come again.
+        Where nearly all have been used, they may come again.
 
         Raises:
             InputError: the tokenizer gives hardly any sequence back.
         """
         found = self._new(self._random, count, FIRST_DRAWS)
-        if not found and not self._given:
+        if not found and not self._used:
             way_out = "Try fewer tokens, or search.only_text=false."
             raise InputError("tokens", self.start, "no random sequence is text that gives the same tokens", way_out)
         return found or tuple(self._random(count))
 
     def real(self, count: int) -> tuple[Ids, ...]:
-        """Sequences of the text, each once; fewer and then none where all have been given out."""
+        """Sequences of the text, each once; fewer and then none where all have been used."""
         return tuple(itertools.islice(self._unread, count))
 
     def children(self, parent: Ids, tops: Int[Tensor, "tokens k"], count: int) -> tuple[Ids, ...]:
         """Sequences one edit away: a position swapped, or where the lengths allow it left out or put in.
 
         Args:
-            parent: to edit.
-            tops: tokens to take at each position.
-            count: how many, where there are as many.
+            parent: the sequence to edit.
+            tops: tokens that may be put at each position, a row per position.
+            count: how many children, where there are as many.
         """
         edits = self._edits(parent, tops.tolist())
         found: tuple[Ids, ...] = ()
         while len(found) < count and (drafts := list(itertools.islice(edits, count))):
-            found += self._given_out(drafts, count - len(found))
+            found += self._select(drafts, count - len(found))
         return found
 
-    def disturbed(self, parent: Ids, count: int) -> tuple[Ids, ...]:
+    def perturbed(self, parent: Ids, count: int) -> tuple[Ids, ...]:
         """Copies with about half of the positions drawn anew."""
 
         def draft(drafts: int) -> list[Ids]:
@@ -100,18 +100,19 @@ class Moves:
             yield tuple(text[number].tolist())
 
     def _new(self, draft: Callable[[int], Sequence[Ids]], count: int, draws: int) -> tuple[Ids, ...]:
+        """Draws until there are enough sequences that are text and unused, or that has been tried often enough."""
         found: tuple[Ids, ...] = ()
         for _ in range(draws):
-            found += self._given_out(draft(count), count - len(found))
+            found += self._select(draft(count), count - len(found))
             if len(found) == count:
                 break
         return found
 
-    def _given_out(self, drafts: Sequence[Ids], count: int) -> tuple[Ids, ...]:
-        """The first drafts that are text and new; they are not new again."""
-        drafts = [one for one in dict.fromkeys(drafts) if one not in self._given]
-        kept = [one for one, keep in zip(drafts, self.alphabet.keeps(drafts), strict=True) if keep][:count]
-        self._given |= set(kept)
+    def _select(self, drafts: Sequence[Ids], count: int) -> tuple[Ids, ...]:
+        """The first drafts that are text and unused; from now on they are used."""
+        drafts = [one for one in dict.fromkeys(drafts) if one not in self._used]
+        kept = [one for one, keep in zip(drafts, self.alphabet.accepts(drafts), strict=True) if keep][:count]
+        self._used |= set(kept)
         return tuple(kept)
 
     def _random(self, count: int) -> list[Ids]:
@@ -125,7 +126,8 @@ class Moves:
         """All edits, each kind in random order, the kinds in turn."""
         shortest, longest = self.lengths
         ranks = len(tops[0])
-        # how many tokens a kind takes out, how many it puts in, and how many ways it has at a place
+        # Swap, insertion, deletion: how many tokens a kind takes out, how many it puts in, and how many ways it has at
+        # a position. Number n of a kind is its way n mod ways at position n div ways.
         kinds = [(1, 1, ranks)]
         kinds += [(0, 1, ranks)] if len(parent) < longest else []
         kinds += [(1, 0, 1)] if len(parent) > shortest else []

@@ -1,4 +1,4 @@
-"""What a search asks of the subject, for many restarts at once."""
+"""The questions that a search puts to the subject, answered for many restarts in one batch."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from numpy import ndarray
 from torch import Tensor
 
 from actmax.model import evaluation
-from actmax.model.architecture import Unit
 from actmax.model.objective import LAST, Objective, own_activations
-from actmax.model.subject import Place, Subject
+from actmax.model.subject import Subject
+from actmax.model.target import Place, Unit
 from actmax.search import prefixes
 from actmax.search.alphabet import Alphabet, Ids
 from actmax.search.front import Point
+from actmax.stats.pareto import pareto_front
 
 Answer = TypeVar("Answer")
+"""Type of the answer to one sequence of a question."""
 ROWS = 2048
-"""Sequences per forward pass, at most: the more there are, the more of them begin alike."""
+"""Largest number of sequences per forward pass: the more there are, the more of them begin alike."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """A restart asks: what do these sequences give? One forward pass each."""
+    """A question: the activation of some sequences, and their cross-entropy. One forward pass each."""
 
     sequences: tuple[Ids, ...]
-    """Token ids; one unit's."""
+    """Token ids of the sequences, all for one unit."""
     fluency: bool = False
-    """Whether their cross-entropy counts too: the whole model runs."""
+    """Whether their cross-entropy is asked for too, so that the whole model runs."""
 
     @property
     def passes(self) -> int:
-        """Forward passes."""
+        """Number of forward passes that the answer costs."""
         return len(self.sequences)
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """A restart asks: which tokens promise most at each position? A forward and a backward pass each."""
+    """A question: the tokens with the largest slope at each position. A forward and a backward pass per sequence."""
 
     sequences: tuple[Ids, ...]
-    """Token ids; one unit's."""
+    """Token ids of the sequences, all for one unit."""
     weights: tuple[float, ...] = ()
-    """λ on the cross-entropy of each sequence; none where it doesn't count."""
+    """Weight λ on the cross-entropy of each sequence; empty where it does not count."""
 
     @property
     def passes(self) -> int:
@@ -65,11 +67,11 @@ class Scored:
     """The answer to `Evaluate`."""
 
     sequences: tuple[Ids, ...]
-    """As asked."""
+    """Token ids of the sequences, as they were asked for."""
     activation: Float[ndarray, " sequences"]
-    """Reduced over positions like the target."""
+    """Activation of the unit, reduced over positions as the objective does."""
     cross_entropy: Float[ndarray, " sequences"]
-    """Nats per token; NaN where it was not asked for."""
+    """Cross-entropy under the subject, nats per token; NaN where it was not asked for."""
 
     def worth(self, sign: float, weight: float = 0.0) -> Float[ndarray, " sequences"]:
         """Sign · activation - weight · cross-entropy; where that is no number, a sequence is worth nothing."""
@@ -77,15 +79,12 @@ class Scored:
         return np.where(np.isfinite(score), score, -np.inf)
 
     def point(self, number: int) -> Point:
-        """One of them."""
+        """One of the sequences, by its number."""
         return Point(self.sequences[number], float(self.activation[number]), float(self.cross_entropy[number]))
 
     def front(self, sign: float) -> list[Point]:
-        """Those that no other of them beats, and perhaps ties."""
-        worth = np.where(np.isfinite(self.cross_entropy), self.worth(sign), -np.inf)
-        order = np.lexsort((-worth, self.cross_entropy))
-        before = np.maximum.accumulate(np.concatenate([[-np.inf], worth[order][:-1]]))
-        return [self.point(number) for number in order[worth[order] > before].tolist()]
+        """The Pareto front of these sequences, most fluent first."""
+        return [self.point(row) for row in pareto_front(-self.cross_entropy, sign * self.activation).tolist()]
 
 
 class Oracle:
@@ -93,8 +92,8 @@ class Oracle:
 
     Args:
         subject: the language model.
-        objective: what is sought.
-        alphabet: of what.
+        objective: what restarts are optimized for.
+        alphabet: the tokens that may be used.
         top_k: tokens per position in an answer to `Slopes`.
         max_rows: sequences per forward pass; None for `ROWS`.
     """
@@ -110,7 +109,7 @@ class Oracle:
             self._matrix = subject.embed(alphabet.ids)
 
     def evaluate(self, asked: Sequence[tuple[Unit, Evaluate]]) -> list[Scored]:
-        """Answers some questions, in order."""
+        """Answers questions of several restarts, in order."""
         units = [unit for unit, one in asked for _ in one.sequences]
         sequences = [ids for _, one in asked for ids in one.sequences]
         if any(one.fluency for _, one in asked):
@@ -125,7 +124,7 @@ class Oracle:
         return found
 
     def slopes(self, asked: Sequence[tuple[Unit, Slopes]]) -> list[list[Int[Tensor, "tokens k"]]]:
-        """Answers some questions: for each sequence the best tokens at each position, best first.
+        """Answers questions of several restarts: for each sequence the best tokens at each position, best first.
 
         The slope of position t and token v is the derivative of sign · activation - λ · cross-entropy to the v-th entry
         of t's one-hot vector: gradient to the embedding times v's embedding, and for the cross-entropy, which t's token
@@ -148,7 +147,14 @@ class Oracle:
         *,
         whole: bool,
     ) -> list[Answer]:
-        """Batches of equal length, answers in the order of the questions."""
+        """Runs sequences in batches of equal length, each with what belongs to it; answers in the order given.
+
+        Args:
+            sequences: token ids.
+            others: what `act` needs beside each sequence.
+            act: answers a batch of one length.
+            whole: whether the whole model runs, whose logits allow fewer rows.
+        """
         found: dict[int, Answer] = {}
         for length in sorted({len(one) for one in sequences}):
             numbers = [number for number, one in enumerate(sequences) if len(one) == length]
@@ -161,23 +167,27 @@ class Oracle:
 
     @torch.no_grad()
     def _activations(self, ids: Tensor, units: Sequence[Unit]) -> list[float]:
+        """The activation of each sequence's unit."""
         captured = prefixes.run(self.subject, ids, _places(units))
         return own_activations(captured, units, self.objective).tolist()
 
     @torch.no_grad()
     def _both(self, ids: Tensor, units: Sequence[Unit]) -> list[tuple[float, float]]:
+        """The activation of each sequence's unit, and the sequence's cross-entropy."""
         captured = prefixes.run(self.subject, ids, [*_places(units), LAST])
         activation = own_activations(captured, units, self.objective)
         scores = evaluation.own_scores(evaluation.predictions(self.subject, captured[LAST]), ids)
         return list(zip(activation.tolist(), (-scores.mean(1)).tolist(), strict=True))
 
     def _activation_slopes(self, ids: Tensor, others: Sequence[tuple[Unit, float]]) -> list[Tensor]:
+        """The best tokens of each sequence for the activation alone: no block above the target runs."""
         units = [unit for unit, _ in others]
         embedding = self.subject.embed(ids).detach().requires_grad_()
         captured = self.subject.run(embedding, _places(units))
         return self._best(self._gradient(self._score(captured, units), embedding))
 
     def _whole_slopes(self, ids: Tensor, others: Sequence[tuple[Unit, float]]) -> list[Tensor]:
+        """The best tokens of each sequence for the activation less λ times the cross-entropy."""
         units = [unit for unit, _ in others]
         embedding = self.subject.embed(ids).detach().requires_grad_()
         captured = self.subject.run(embedding, [*_places(units), LAST])
@@ -185,6 +195,8 @@ class Oracle:
         weights = torch.tensor([weight for _, weight in others]).to(predicted)
         fluency = weights * evaluation.own_scores(predicted, ids).mean(1)
         slope = self._gradient(self._score(captured, units) + fluency, embedding)
+        # The token at t enters the cross-entropy twice: through what is predicted from it (the gradient above), and as
+        # what is predicted at t, where the derivative to its one-hot vector is the log probability itself.
         as_predicted = predicted.detach()[..., self.alphabet.ids.to(predicted.device)] / predicted.shape[1]
         slope[:, 1:] += weights[:, None, None] * as_predicted
         return self._best(slope)
@@ -194,6 +206,7 @@ class Oracle:
         return self.sign * own_activations(captured, units, self.objective, precision)
 
     def _gradient(self, score: Tensor, embedding: Tensor) -> Float[Tensor, "rows tokens alphabet"]:
+        """The derivative of the scores to the one-hot vectors: x = Σ_v o_v e_v, so ∂/∂o_v = e_v · ∂/∂x."""
         (gradient,) = torch.autograd.grad(score.sum(), embedding)
         return gradient @ self._matrix.T
 
@@ -202,4 +215,4 @@ class Oracle:
 
 
 def _places(units: Sequence[Unit]) -> list[Place]:
-    return [(unit.site, unit.layer) for unit in units]
+    return [unit.place for unit in units]

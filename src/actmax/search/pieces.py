@@ -13,23 +13,23 @@ from actmax.search.alphabet import Alphabet
 from actmax.text.windows import pieces, text_files
 
 PIECES = 100_000
-"""Sequences that are kept of a text, a random choice."""
+"""Largest number of sequences that are kept of a text, a random choice."""
 
 
 def real_text(alphabet: Alphabet, place: Path, *, tokens: int) -> Int[Tensor, "sequences tokens"]:
     """Runs of consecutive tokens of a text, each once, in random order; only those that give themselves back.
 
     Args:
-        alphabet: whose sequences they are.
+        alphabet: the tokens that may be used, and their tokenizer.
         place: a text file, or a folder of .txt files.
-        tokens: of a sequence.
+        tokens: length of a sequence.
 
     Raises:
         InputError: there is no text, or none so long.
     """
     drawn = pieces(alphabet.subject, text_files(place, key="search.text"), size=tokens, count=PIECES, seed=0)
     sequences = list(dict.fromkeys(map(tuple, drawn.tolist())))
-    kept = [ids for ids, keep in zip(sequences, alphabet.keeps(sequences), strict=True) if keep]
+    kept = [ids for ids, keep in zip(sequences, alphabet.accepts(sequences), strict=True) if keep]
     if not kept:
         raise InputError("search.text", place, f"must hold text of at least {tokens} tokens")
     return torch.tensor(kept)

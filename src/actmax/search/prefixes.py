@@ -1,4 +1,4 @@
-"""Runs of many sequences that begin alike: what they have in common is computed once."""
+"""Forward passes of many sequences that begin alike: what they have in common is computed once."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from actmax.model.subject import Place, Subject
+from actmax.model.context import NONE, Context
+from actmax.model.subject import Subject
+from actmax.model.target import Place
 
 PAYS = 0.85
-"""Shared beginnings are worth their trouble below this share of the positions."""
+"""Share of the positions that must be left to run, at most, for shared beginnings to be faster than plain batches."""
 
 
-def splits(ids: Int[ndarray, "rows tokens"]) -> Int[ndarray, " rows"]:
+def shared_lengths(ids: Int[ndarray, "rows tokens"]) -> Int[ndarray, " rows"]:
     """How many tokens each row has in common with another from the first on; the last token is always its own.
 
     Example:
-        >>> splits(np.array([[1, 2, 3], [4, 2, 3], [1, 2, 5]])).tolist()
+        >>> shared_lengths(np.array([[1, 2, 3], [4, 2, 3], [1, 2, 5]])).tolist()
         [2, 0, 2]
     """
+    # In lexicographic order, the row with the longest common beginning is one of a row's two neighbours.
     order = np.lexsort(ids.T[::-1])
     ordered = ids[order]
     common = np.cumprod(ordered[1:] == ordered[:-1], axis=1).sum(axis=1)
@@ -35,6 +38,7 @@ def splits(ids: Int[ndarray, "rows tokens"]) -> Int[ndarray, " rows"]:
 
 def bases(ids: Int[ndarray, "rows tokens"], shared: Int[ndarray, " rows"]) -> tuple[list[int], Int[ndarray, " rows"]]:
     """Rows whose beginnings hold all shared ones, and for each row which of them holds its own; -1 where none does."""
+    # The longest first: a shorter beginning may be one of theirs.
     chosen: list[int] = []
     known: dict[tuple[int, ...], int] = {}
     own = np.full(len(ids), -1, dtype=np.int64)
@@ -51,7 +55,7 @@ def bases(ids: Int[ndarray, "rows tokens"], shared: Int[ndarray, " rows"]) -> tu
 
 @torch.no_grad()
 def run(
-    subject: Subject, ids: Int[Tensor, "rows tokens"], places: Sequence[Place]
+    subject: Subject, ids: Int[Tensor, "rows tokens"], places: Sequence[Place], *, context: Context = NONE
 ) -> dict[Place, Float[Tensor, "rows tokens width"]]:
     """`subject.run` of token sequences; beginnings that several of them share run once, where that pays.
 
@@ -61,18 +65,18 @@ def run(
     from transformers import DynamicCache  # heavy, and not needed to check a config
 
     table = ids.cpu().numpy()
-    shared = splits(table)
+    shared = shared_lengths(table)
     chosen, own = bases(table, shared)
     tokens = ids.shape[1]
     positions = len(chosen) * (tokens - 1) + int((tokens - shared).sum())
     if positions > PAYS * ids.numel():
-        return subject.run(subject.embed(ids), places)
+        return subject.run(subject.embed(ids), places, context=context)
     cache = DynamicCache()
-    begun = subject.run(subject.embed(ids[chosen, :-1]), places, cache=cache)
+    begun = subject.run(subject.embed(ids[chosen, :-1]), places, context=context, cache=cache)
     found: dict[Place, Tensor] = {}
     for rows, length in _groups(shared):
         base = torch.from_numpy(own[rows]).to(subject.device)
-        kept = _taken(cache, base, length) if length else None
+        kept = _truncated(cache, base, length) if length else None
         ended = subject.run(subject.embed(ids[rows, length:]), places, cache=kept)
         for place, value in ended.items():
             whole = torch.cat([begun[place][base, :length], value], dim=1) if length else value
@@ -82,13 +86,14 @@ def run(
 
 
 def _groups(shared: Int[ndarray, " rows"]) -> Iterator[tuple[ndarray, int]]:
+    """The rows of each length of a shared beginning, and that length."""
     for length in np.unique(shared).tolist():
         yield np.flatnonzero(shared == length), length
 
 
-def _taken(cache: Any, rows: Int[Tensor, " rows"], length: int) -> Any:
+def _truncated(cache: Any, rows: Int[Tensor, " rows"], length: int) -> Any:
     """The first keys and values of some rows, in a cache of their own."""
-    taken = type(cache)()
+    truncated = type(cache)()
     for number, layer in enumerate(cache.layers):
-        taken.update(layer.keys[rows, :, :length], layer.values[rows, :, :length], number)
-    return taken
+        truncated.update(layer.keys[rows, :, :length], layer.values[rows, :, :length], number)
+    return truncated

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,16 +14,17 @@ from numpy import ndarray
 from torch import Tensor
 
 from actmax.model import evaluation
-from actmax.model.architecture import Unit
-from actmax.model.evaluation import GapSettings
 from actmax.model.objective import Objective, Row
+from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
+from actmax.model.target import Unit
 from actmax.search.alphabet import Alphabet, Ids
 from actmax.search.front import Point, front_of
-from actmax.search.methods import METHODS, SearchSettings
+from actmax.search.methods import METHODS
 from actmax.search.moves import Moves
 from actmax.search.oracle import Evaluate, Oracle, Scored, Slopes
 from actmax.search.pieces import real_text
+from actmax.search.settings import SearchSettings
 
 Answered: TypeAlias = Tensor | list[Tensor]
 """An answer as it is kept: activations and cross-entropies of sequences, or the best tokens of some."""
@@ -30,50 +32,52 @@ Answered: TypeAlias = Tensor | list[Tensor]
 
 @dataclass(frozen=True)
 class Found:
-    """Where one restart ended."""
+    """What one restart of a search found."""
 
     row: Row
-    """Which restart."""
+    """The restart: its unit and its seed."""
     initial: Ids
-    """The first sequence that it drew."""
+    """The first sequence that was drawn."""
     activation_initial: float
-    """Of that."""
+    """Activation of the first sequence."""
     ids: Ids
-    """The best sequence."""
+    """The sequence with the best activation."""
     activation: float
-    """Of that."""
+    """Activation of the best sequence."""
     passes: int
-    """Forward passes, a backward pass counted as one."""
+    """Number of forward passes, a backward pass counted as one."""
     whole_passes: int
-    """How many of them ran all blocks, not only those below the target."""
+    """How many of these ran all blocks, not only those below the target."""
     evaluated: Int[ndarray, " answers"]
-    """Forward passes up to each answer."""
+    """Number of forward passes up to each answer."""
     trajectory: Float[ndarray, " answers"]
-    """The best activation up to then."""
+    """The best activation up to each answer."""
     front: tuple[Point, ...]
-    """The Pareto front of all that it evaluated, where fluency counted."""
+    """The Pareto front of all evaluated sequences, where fluency counted."""
     weights: tuple[float, ...]
-    """λ of the population in activations per nat, where fluency counted."""
+    """Weights λ of the population in activations per nat, where fluency counted."""
     sign: float
-    """-1 where the activation was minimized."""
+    """-1 where the activation was minimized, else 1."""
 
 
 def _kept(answer: Scored | list) -> Answered:
+    """An answer in the form in which it is kept."""
     if isinstance(answer, Scored):
         return torch.from_numpy(np.stack([answer.activation, answer.cross_entropy]))
     return [tops.clone() for tops in answer]
 
 
 class Restart:
-    """A restart at work: its questions, and what the answers came to.
+    """A restart under way: its next question, and what the answers so far have shown.
 
     Args:
         row: unit and seed.
-        alphabet: its tokens.
-        settings: of the search.
-        tokens: the length of its first sequences.
+        alphabet: the tokens that may be used.
+        settings: the search method and its settings.
+        tokens: the length of the first sequences.
+        lengths: the shortest and the longest sequence that may be tried.
         sign: -1 where the activation is minimized.
-        spread: of the unit over random tokens: what λ counts in.
+        spread: the unit's standard deviation over random tokens, in which λ counts.
         text: sequences of real text, for a search among them.
     """
 
@@ -84,13 +88,14 @@ class Restart:
         settings: SearchSettings,
         *,
         tokens: int,
+        lengths: tuple[int, int],
         sign: float,
         spread: float,
         text: Int[Tensor, "sequences tokens"] | None = None,
     ) -> None:
         self.row, self.sign, self.budget = row, sign, settings.passes
         self.weights = tuple(weight * spread for weight in settings.weights) if settings.fluency else ()
-        moves = Moves(alphabet, row.seed, lengths=settings.lengths, start=tokens, sign=sign, text=text)
+        moves = Moves(alphabet, row.seed, lengths=lengths, start=tokens, sign=sign, text=text)
         self._questions = METHODS[settings.method](moves, settings, self.weights)
         self._seen: list[tuple[int, float]] = []
         self._first: Point | None = None
@@ -101,7 +106,7 @@ class Restart:
         self.question = self._within(next(self._questions))
 
     def answer(self, answer: Scored | list) -> None:
-        """Takes an answer and comes to the next question; None once the budget is spent."""
+        """Takes the answer to the question, and sets the next one; None once the budget is spent."""
         asked = self.question
         if asked is None:
             raise ValueError("there was no question")
@@ -109,14 +114,14 @@ class Restart:
         self.whole_passes += asked.passes if asked.fluency else 0
         self.answers.append(_kept(answer))
         if isinstance(answer, Scored):
-            self._note(answer)
+            self._record(answer)
         try:
             self.question = self._within(self._questions.send(answer))
-        except StopIteration:  # a text is read to its end
+        except StopIteration:  # every sequence of a text has been evaluated
             self.question = None
 
-    def again(self, answers: Sequence[Answered]) -> None:
-        """Takes answers that it was given before, so that it stands where it stood; nothing is evaluated."""
+    def replay(self, answers: Sequence[Answered]) -> None:
+        """Takes answers that were given before an interruption; nothing is evaluated again."""
         for answer in answers:
             asked = self.question
             if asked is None:
@@ -124,17 +129,18 @@ class Restart:
             self.answer(Scored(asked.sequences, *answer.numpy()) if isinstance(answer, Tensor) else answer)
 
     def _within(self, asked: Evaluate | Slopes) -> Evaluate | Slopes | None:
-        """What the budget still pays of a question."""
+        """As much of a question as the budget allows; None where that is nothing."""
         left = self.budget - self.passes
         if isinstance(asked, Slopes):
             return asked if asked.passes < left else None  # a gradient is worth nothing without a candidate
         return replace(asked, sequences=asked.sequences[:left]) if left > 0 else None
 
-    def _note(self, scored: Scored) -> None:
+    def _record(self, scored: Scored) -> None:
+        """Keeps the best sequence, the trajectory and, where fluency counts, the front."""
         worth = scored.worth(self.sign)
         number = int(worth.argmax())
         self._first = self._first or scored.point(0)
-        # written so that a best that is not a number gives way too
+        # Written so that a best activation that is NaN is replaced too.
         if self._best is None or not worth[number] <= self.sign * self._best.activation:
             self._best = scored.point(number)
         self._seen.append((self.passes, self._best.activation))
@@ -143,7 +149,7 @@ class Restart:
 
     @property
     def found(self) -> Found:
-        """What there is so far."""
+        """What has been found so far."""
         if self._first is None or self._best is None:
             raise ValueError("nothing has been evaluated")
         evaluated, trajectory = zip(*self._seen, strict=True)
@@ -171,6 +177,7 @@ def search(
     *,
     tokens: int = 5,
     spread: Mapping[Unit, float] | None = None,
+    lengths: tuple[int, int] | None = None,
     max_rows: int | None = None,
     progress: Callable[[int, int], bool] | None = None,
     answers: Sequence[Sequence[Answered]] = (),
@@ -182,27 +189,29 @@ def search(
 
     Args:
         subject: the language model.
-        objective: what is sought.
+        objective: what restarts are optimized for.
         rows: the restarts.
-        settings: of the search.
+        settings: the search method and its settings.
         tokens: the length of the first sequences.
-        spread: what λ counts in for each unit; 1 where none is given. `spreads` gives it.
+        lengths: the shortest and the longest sequence; None: all as long as the first.
+        spread: each unit's standard deviation over random tokens (`spreads`), in which λ counts; 1 where none is given.
         max_rows: sequences per forward pass.
         progress: called after each round with passes done and to do, over all restarts; True stops.
-        answers: what each row was answered before it was stopped: it goes on from there.
+        answers: the answers of each row before an interruption: the search goes on behind them.
         keep: called after each round with all answers so far, for such a use.
 
     Returns:
-        Where each row ended, in order.
+        What each row found, in order.
     """
+    lengths = lengths or (tokens, tokens)
+    settings.check_length(lengths[0])
     alphabet = Alphabet(subject, only_text=settings.only_text)
     oracle = Oracle(subject, objective, alphabet, top_k=settings.top_k, max_rows=max_rows)
-    spread = spread or {}
     text = None if settings.source is None else real_text(alphabet, settings.source, tokens=tokens)
-    options: dict[str, Any] = {"tokens": tokens, "sign": oracle.sign, "text": text}
-    restarts = [Restart(row, alphabet, settings, spread=spread.get(row.unit, 1.0), **options) for row in rows]
+    make = partial(Restart, tokens=tokens, lengths=lengths, sign=oracle.sign, text=text)
+    restarts = [make(row, alphabet, settings, spread=(spread or {}).get(row.unit, 1.0)) for row in rows]
     for one, before in zip(restarts, answers, strict=False):
-        one.again(before)
+        one.replay(before)
     while any(one.question is not None for one in restarts):
         _round(oracle, restarts)
         if keep is not None:
@@ -213,7 +222,7 @@ def search(
 
 
 def _round(oracle: Oracle, restarts: Sequence[Restart]) -> None:
-    """Answers what all restarts ask now; gradients and evaluations each share batches."""
+    """Answers the questions of all restarts; gradients and evaluations each share batches."""
     for kind, answers in ((Slopes, oracle.slopes), (Evaluate, oracle.evaluate)):
         asking = [one for one in restarts if isinstance(one.question, kind)]
         if asking:

@@ -1,10 +1,10 @@
 from .change import before_after as before_after
 from .corrections import correct as correct
 from .decoder import decode_labels as decode_labels
+from .design import Design as Design
 from .diagnostics import assumptions as assumptions
 from .groups import Comparison as Comparison
 from .groups import compare as compare
-from .simulation import Design as Design
 from .simulation import Simulation as Simulation
 from .simulation import simulate as simulate
 from .t_and_logit import concordance as concordance

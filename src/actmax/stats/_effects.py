@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -14,8 +16,9 @@ FAR_T_TINY = 300.0
 """The same below `TINY_DF`, where the quadrature's integrand has a kink that matters for smaller t."""
 TINY_DF = 10.0
 NODES = np.arange(-8.5, 8.51, 0.25)
+"""Places at which integrands over the standard normal are evaluated."""
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
-"""Trapezoid rule of the standard normal, exact to rounding for integrands as smooth as ours."""
+"""Weights of the trapezoid rule at `NODES`, exact to rounding for integrands as smooth as ours."""
 
 
 def cohens_d(t: Float[ndarray, " units"], n_0: int, n_1: int) -> Float[ndarray, " units"]:
@@ -45,6 +48,7 @@ def noncentrality_interval(
         >>> [round(float(limit[0]), 3) for limit in noncentrality_interval(np.array([2.4]), 38.0, 0.05)]
         [0.353, 4.418]
     """
+    # P(T <= t | δ) falls in δ, so each limit is the one root of a monotone function.
     size = np.abs(t)
     low, high = np.full_like(t, np.nan), np.full_like(t, np.nan)
     middle = size <= (FAR_T if df >= TINY_DF else FAR_T_TINY)
@@ -61,9 +65,11 @@ def _by_scipy(
 ) -> tuple[Float[ndarray, " middle"], Float[ndarray, " middle"]]:
     """Roots in the noncentrality, on the probit scale, on which the distribution is nearly a straight line."""
     probit = special.ndtri(tail)
+    # T is nearly normal about the noncentrality, with variance 1 + t²/(2 df): a first guess, and the brackets' width.
     slope = np.sqrt(1 + t**2 / (2 * df))
 
     def excess(noncentrality: ndarray, t: ndarray, target: ndarray) -> ndarray:
+        # Φ⁻¹(P(T <= t | δ)) is nearly (t - δ)/√(1 + t²/(2 df)), a line in δ: few steps from bracket to root.
         # Kept off 0 and 1, whose probits are infinite: far from the root only the sign matters.
         return special.ndtri(np.clip(special.nctdtr(df, noncentrality, t), 1e-300, 1 - 1e-16)) - target
 
@@ -80,16 +86,19 @@ def _by_quadrature(
 ) -> tuple[Float[ndarray, " far"], Float[ndarray, " far"]]:
     """For large t: P(T <= t) = E_Z P(S >= (Z + δ)/t), S² ~ χ²/df, which is smooth in Z; the root is in δ/t."""
 
-    def shift(ratio: ndarray, t: ndarray) -> ndarray:
+    # T = (Z + δ)/S, so T <= t where S >= (Z + δ)/t. P(S >= s) is the upper incomplete gamma function Q(df/2, df s²/2),
+    # its complement P(df/2, df s²/2); where Z + δ < 0 any S will do. Each limit takes the one that is small there.
+    def half_chi2(ratio: ndarray, t: ndarray) -> ndarray:
         scale = np.maximum(ratio[..., None] + NODES / t[..., None], 0.0)
         return df / 2 * scale**2
 
     def above(ratio: ndarray, t: ndarray, target: ndarray) -> ndarray:
-        return special.gammaincc(df / 2, shift(ratio, t)) @ WEIGHTS - target
+        return special.gammaincc(df / 2, half_chi2(ratio, t)) @ WEIGHTS - target
 
     def below(ratio: ndarray, t: ndarray, target: ndarray) -> ndarray:
-        return target - special.gammainc(df / 2, shift(ratio, t)) @ WEIGHTS
+        return target - special.gammainc(df / 2, half_chi2(ratio, t)) @ WEIGHTS
 
+    # For large t the ratio δ/t is nearly S itself, whose standard deviation is about 1/√(2 df).
     width = np.full_like(t, 1 / np.sqrt(2 * df))
     target = np.full_like(t, tail)
     high = _root(above, t, 1 - special.ndtri(tail) * width, target, width)
@@ -97,8 +106,14 @@ def _by_quadrature(
     return low * t, high * t
 
 
-def _root(function, t: ndarray, guess: ndarray, target: ndarray, width: ndarray) -> ndarray:
-    """The root of each element, bracketed outwards from a guess."""
+def _root(
+    function: Callable[[ndarray, ndarray, ndarray], ndarray],
+    t: ndarray,
+    guess: ndarray,
+    target: ndarray,
+    width: ndarray,
+) -> ndarray:
+    """The root of each element, bracketed outwards from a guess (Chandrupatla's method within the bracket)."""
     if not len(t):
         return t
     args = (t, target)

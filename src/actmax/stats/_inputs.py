@@ -1,4 +1,4 @@
-"""What a caller hands in, checked once and cut into blocks of units that fit in a processor's cache."""
+"""Activations and labels as a caller gives them, checked once and cut into blocks of units that fit in the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from actmax.errors import InputError
 
 BLOCK = 2**16
-"""Values in a block (512 KiB of float64): its temporaries stay in cache, and memory does not grow with the units."""
+"""Values in a block (512 KiB of float64): temporaries stay in the cache, and memory does not grow with the units."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Block:
-    """Some units, a row each, in float64, as they came and in a scale in which nothing overflows or cancels.
+    """Activations of some units, a row each, in float64: as given, and in a scale where nothing overflows or cancels.
 
     `raw = scaled * 2**exponent` exactly, and `centred = (scaled - centre) / 2**spread_exponent`: powers of two round
     nothing (but numbers below 1e-300 of the unit's largest, which underflow), and a value close to the centre loses
@@ -77,6 +77,8 @@ def block_of(values: Num[ndarray, "samples units"], is_1: Bool[ndarray, " sample
     raw = np.ascontiguousarray(values.T, dtype=np.float64)
     finite = np.asarray(np.isfinite(raw).all(axis=1))
     raw = np.where(finite[:, None], raw, 0.0)
+    # Twice: the first power of two keeps squares from overflowing, the second, once the mean is gone, keeps the squares
+    # of a small spread about a large mean from underflowing.
     scaled, exponent = normalize(raw)
     centre = scaled.mean(axis=1)
     centred, spread_exponent = normalize(scaled - centre[:, None])
@@ -164,6 +166,7 @@ def _check_pairs(pairs: ArrayLike, is_1: Bool[ndarray, " samples"]) -> Int[ndarr
             value = f"{name!s} ({count - inside} in group 0, {inside} in group 1)"
             way_out = "Leave samples without a partner out, or leave pairs=None where nothing is really paired."
             raise InputError("pairs", value, "each name exactly once in each group", way_out)
+    # Both groups sorted by name stand partner beside partner; `rank` takes group 0 back to the order of its samples.
     partner = ones[np.argsort(names[ones], kind="stable")]
     rank = np.argsort(np.argsort(names[zeros], kind="stable"), kind="stable")
     matched = np.stack([zeros, partner[rank]], axis=1)

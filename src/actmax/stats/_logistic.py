@@ -1,7 +1,8 @@
 """Logistic regression on one predictor, all units at once: maximum likelihood and Firth's penalised likelihood.
 
-Each unit is a closed-form 2×2 Newton with step-halving. Everything is written in the margin m = ±(α + βx), positive
-where a sample is on its own side, so that swapping the labels changes the signs of α and β and not one other bit.
+Each unit is a Newton iteration with step-halving, its 2×2 system solved in closed form. Everything is written in the
+margin m = ±(α + βx), positive where a sample is classified as what it is, so that swapping the labels changes the signs
+of α and β and not one other bit.
 """
 
 from __future__ import annotations
@@ -14,39 +15,39 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 ITERATIONS = 250
-"""Near-separated units add about 1 to their margins per step, so some need more than the usual dozen."""
+"""Largest number of Newton steps: near-separated units add about 1 to their margins per step, and so need many."""
 CONVERGED = 1e-16
 """Squared Newton decrement before the last step: it leaves both estimates within 1e-16 standard errors."""
 SLACK = 1e-13
 """Relative drop of the objective that is rounding and not a step too far."""
 DEFINITE = 0.02
 """Firth's curvature, relative to the information, below which its Newton step gives way to Fisher scoring."""
-TAMED_AT = 6.0
+OUTLIER_FROM = 6.0
 """Median absolute deviations (about 4 standard deviations of a normal) beyond which a sample is an outlier to Firth."""
-HIGHER = 1e-9
-"""Relative difference of two maxima of Firth's objective that is a difference and not rounding."""
+DISTINCT = 1e-9
+"""Relative difference of two maxima of Firth's objective from which it is more than rounding."""
 PRODUCT = 512
 """Factors from 1 to 2 whose product surely stays below float64's largest number."""
 
 
 class Side(NamedTuple):
-    """The class of each sample, as the fits want it."""
+    """The class of each sample, as a sign, and the size of both classes."""
 
     sign: Float[ndarray, " samples"]
     """+1 in group 1, -1 in group 0."""
     n_0: int
-    """Samples in group 0."""
+    """Number of samples in group 0."""
     n_1: int
-    """Samples in group 1."""
+    """Number of samples in group 1."""
 
 
 class Fit(NamedTuple):
     """Estimates per unit, in the units of the x that was fitted; NaN where not converged."""
 
     intercept: Float[ndarray, " units"]
-    """α, the log odds at x = 0."""
+    """Estimate of α, the log odds at x = 0."""
     slope: Float[ndarray, " units"]
-    """β, the log odds per unit of x."""
+    """Estimate of β, the log odds per unit of x."""
     se: Float[ndarray, " units"]
     """Standard error of β: root of the inverse expected Fisher information at the estimate."""
     lr: Float[ndarray, " units"]
@@ -56,23 +57,28 @@ class Fit(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """What an objective says at one place: all that the next step needs."""
+    """An objective at one pair (α, β) per unit, and the Newton step from there."""
 
     value: Float[ndarray, " units"]
+    """Value of the objective, to be maximized."""
     step_intercept: Float[ndarray, " units"]
+    """Newton step of the intercept α."""
     step_slope: Float[ndarray, " units"]
+    """Newton step of the slope β."""
     decrement: Float[ndarray, " units"]
+    """Gradient times Newton step: the squared length of the step, in standard errors."""
 
     def update(self, rows: ndarray, other: _Point) -> _Point:
-        """These points, with the chosen rows taken from another set."""
+        """These points, with the chosen units' taken from another set."""
         return _Point(*(np.where(rows, new, old) for old, new in zip(self, other, strict=True)))
 
     def take(self, rows: ndarray) -> _Point:
-        """Only the chosen rows."""
+        """The points of the chosen units alone."""
         return _Point(*(field[rows] for field in self))
 
 
 _Objective = Callable[[ndarray, ndarray, ndarray, ndarray], _Point]
+"""An objective, evaluated at x, signs, intercepts and slopes."""
 
 
 def side_of(is_1: Bool[ndarray, " samples"]) -> Side:
@@ -89,8 +95,10 @@ def fit_ml(x: Float[ndarray, "units samples"], side: Side) -> Fit:
     1984, Biometrika 71:1, for when the maximum exists; Hauck & Donner 1977, JASA 72:851, for why Wald's p returns to 1
     as the groups part. Example: `compare(x, y).table[["logit_coef", "logit_lr_p"]]`.
     """
+    # Without a slope the likelihood has its maximum at the log odds of the classes: it is start and null model in one.
     start = np.log(side.n_1) - np.log(side.n_0)
     intercept, slope, converged = _maximize(_likelihood, x, side.sign, *_flat(x, start))
+    # The information is diagonal at the centre of x, so its inverse's entry for the slope is 1/spread.
     at = _local(x, side.sign, intercept, slope)
     lost = _lost_margin(x, side.sign, intercept, slope, start)
     lr = _likelihood_ratio(lost, 1 / (1 + np.exp(side.sign * start)))
@@ -107,10 +115,13 @@ def fit_firth(x: Float[ndarray, "units samples"], side: Side) -> Fit:
     and the fit of x with its outliers drawn in. References: Firth 1993, Biometrika 80:27; Heinze & Schemper 2002,
     Statist. Med. 21:2409. Example: `compare(x, y).table[["firth_coef", "firth_lr_p"]]`.
     """
+    # At β = 0 all weights are π(1 - π), so |I| is (π(1 - π))² times a constant, and ℓ* = (n_1 + 1) log π + (n_0 + 1)
+    # log(1 - π) + constant: the penalty adds one sample to either class.
     start = np.log(side.n_1 + 1) - np.log(side.n_0 + 1)
     intercept, slope, converged = _highest(x, side.sign, start)
     at = _local(x, side.sign, intercept, slope)
     lost, wrong = _lost_margin(x, side.sign, intercept, slope, start), 1 / (1 + np.exp(side.sign * start))
+    # 2(ℓ* - ℓ*_0) = 2(ℓ - ℓ_0) + log |I| - log |I_0|.
     lr = _likelihood_ratio(lost, wrong) + _information_ratio(at, x, lost, wrong)
     return _fit(intercept, slope, 1 / np.sqrt(at.spread), lr, converged)
 
@@ -119,6 +130,7 @@ def probabilities(
     x: Float[ndarray, "units samples"], intercept: Float[ndarray, " units"], slope: Float[ndarray, " units"]
 ) -> Float[ndarray, "units samples"]:
     """P(y = 1 | x) at every sample."""
+    # Where exp overflows to inf, the probability is 0, as it should be.
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-(intercept[:, None] + slope[:, None] * x)))
 
@@ -137,40 +149,44 @@ def _flat(x: ndarray, intercept: float) -> tuple[Float[ndarray, " units"], Float
 def _highest(
     x: ndarray, sign: ndarray, start: float
 ) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"], Bool[ndarray, " units"]]:
-    """The higher of Firth's two maxima, from β = 0 and, where x has outliers, from the fit with them drawn in.
+    """The higher of Firth's two maxima, from β = 0 and, where x has outliers, from the fit of x with them clipped.
 
     An outlier holds the information up while β is small beside 1/outlier, so that a maximum may lie there that knows
     nothing of the other samples; far above it may stand the one that they make.
     """
     intercept, slope, converged = _maximize(_penalised, x, sign, *_flat(x, start))
-    tamed = _tame(x)
-    rows = np.flatnonzero((tamed != x).any(axis=1))
+    clipped = _clip_outliers(x)
+    rows = np.flatnonzero((clipped != x).any(axis=1))
     if not len(rows):
         return intercept, slope, converged
-    wild, tamed = x[rows], tamed[rows]
-    near_a, near_b, _ = _maximize(_penalised, tamed, sign, *_flat(tamed, start))
-    other_a, other_b, found = _maximize(_penalised, wild, sign, near_a, near_b)
-    value = _penalised(wild, sign, intercept[rows], slope[rows]).value
-    higher = _penalised(wild, sign, other_a, other_b).value > value + HIGHER * (1 + np.abs(value))
+    x, clipped = x[rows], clipped[rows]
+    start_a, start_b, _ = _maximize(_penalised, clipped, sign, *_flat(clipped, start))
+    other_a, other_b, found = _maximize(_penalised, x, sign, start_a, start_b)
+    # Both ends are maxima of the same objective, of x as it is: the higher one is the estimate.
+    value = _penalised(x, sign, intercept[rows], slope[rows]).value
+    higher = _penalised(x, sign, other_a, other_b).value > value + DISTINCT * (1 + np.abs(value))
     taken = found & (higher | ~converged[rows])
     at = rows[taken]
     intercept[at], slope[at], converged[at] = other_a[taken], other_b[taken], True
     return intercept, slope, converged
 
 
-def _tame(x: Float[ndarray, "units samples"]) -> Float[ndarray, "units samples"]:
-    """Draws outliers in to `TAMED_AT` median absolute deviations; mean ones where more than half of x is one value."""
-    middle = np.median(x, axis=1, keepdims=True)
-    away = np.abs(x - middle)
-    deviation = np.median(away, axis=1, keepdims=True)
-    reach = TAMED_AT * np.where(deviation > 0, deviation, away.mean(axis=1, keepdims=True))
-    return np.clip(x, middle - reach, middle + reach)
+def _clip_outliers(x: Float[ndarray, "units samples"]) -> Float[ndarray, "units samples"]:
+    """Clips x at the median ± `OUTLIER_FROM` median absolute deviations.
+
+    Where more than half of a unit's values are equal, that deviation is 0, and the mean absolute deviation is taken.
+    """
+    median = np.median(x, axis=1, keepdims=True)
+    distance = np.abs(x - median)
+    deviation = np.median(distance, axis=1, keepdims=True)
+    reach = OUTLIER_FROM * np.where(deviation > 0, deviation, distance.mean(axis=1, keepdims=True))
+    return np.clip(x, median - reach, median + reach)
 
 
 def _maximize(
     objective: _Objective, x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray
 ) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"], Bool[ndarray, " units"]]:
-    """Newton with step-halving from a start; units that are done leave the batch."""
+    """Newton's method with step-halving from a start; units that have converged leave the batch."""
     units = len(x)
     converged = np.zeros(units, dtype=bool)
     left, here_a, here_b, length = np.arange(units), intercept.copy(), slope.copy(), np.ones(units)
@@ -178,7 +194,10 @@ def _maximize(
     for _ in range(ITERATIONS):
         a, b = here_a + length * here.step_intercept, here_b + length * here.step_slope
         there = objective(x, sign, a, b)
+        # A step that lowers the objective was too long, and half of it is tried from the same place.
         accepted = there.value >= here.value - SLACK * (1 + np.abs(here.value))
+        # The decrement is a squared distance to the maximum in standard errors, and Newton squares the distance: the
+        # step that was just made from such a place ends within rounding of the maximum.
         done = accepted & (here.decrement < CONVERGED)
         length = np.where(accepted, 1.0, length / 2)
         here_a, here_b, here = (
@@ -197,43 +216,47 @@ def _maximize(
 
 
 class _Local(NamedTuple):
-    """The model at one place, by sample and summed."""
+    """The model at one pair (α, β) per unit: each sample's probability and weight, and the information."""
 
     wrong: Float[ndarray, "units samples"]
     """σ(-m): the probability of the other class."""
     weight: Float[ndarray, "units samples"]
-    """π(1 - π)."""
-    apart: Float[ndarray, "units samples"]
+    """π(1 - π): the variance of the class, and the sample's weight in the information."""
+    deviation: Float[ndarray, "units samples"]
     """x minus its weighted mean."""
-    middle: Float[ndarray, " units"]
+    centre: Float[ndarray, " units"]
     """The weighted mean of x."""
     mass: Float[ndarray, " units"]
-    """Σ weight."""
+    """Information on the intercept at the centre: Σ weight."""
     spread: Float[ndarray, " units"]
-    """Σ weight · apart²; mass × spread is the determinant of the information."""
+    """Information on the slope: Σ weight · deviation²; mass × spread is the determinant of the whole information."""
     log_likelihood: Float[ndarray, " units"]
-    """Σ log σ(m)."""
+    """The log likelihood Σ log σ(m)."""
 
 
 def _local(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray) -> _Local:
     margin = x * slope[:, None]
     margin += intercept[:, None]
     margin *= sign
+    # With e = exp(-|m|), which never overflows: σ(|m|) = 1/(1 + e), σ(-|m|) = e/(1 + e), π(1 - π) = e/(1 + e)², and
+    # log σ(m) = min(m, 0) - log(1 + e).
     small = np.exp(-np.abs(margin))
     inverse = 1 / (1 + small)
     log_likelihood = np.minimum(margin, 0).sum(axis=1) - _log_product(1 + small)
     wrong = np.where(margin > 0, small, 1.0) * inverse
     weight = small * inverse
     weight *= inverse
+    # I = Σ w (1, x)(1, x)'. In the parameters (α + β·centre, β), with centre Σwx/Σw, it is diagonal: (mass, spread).
     mass = weight.sum(axis=1)
-    middle = np.einsum("us,us->u", weight, x) / mass
-    apart = x - middle[:, None]
-    spread = np.einsum("us,us,us->u", weight, apart, apart)
-    return _Local(wrong, weight, apart, middle, mass, spread, log_likelihood)
+    centre = np.einsum("us,us->u", weight, x) / mass
+    deviation = x - centre[:, None]
+    spread = np.einsum("us,us,us->u", weight, deviation, deviation)
+    return _Local(wrong, weight, deviation, centre, mass, spread, log_likelihood)
 
 
 def _log_product(factors: ndarray) -> ndarray:
     """Row sums of the logarithms of factors from 1 to 2, at one logarithm per `PRODUCT` factors."""
+    # A logarithm costs many multiplications, and a product of 512 such factors is at most 2^512.
     starts = np.arange(0, factors.shape[1], PRODUCT)
     return np.log(np.multiply.reduceat(factors, starts, axis=1)).sum(axis=1)
 
@@ -241,18 +264,23 @@ def _log_product(factors: ndarray) -> ndarray:
 def _likelihood(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray) -> _Point:
     """The log likelihood and its Newton step."""
     at = _local(x, sign, intercept, slope)
+    # The gradient is Σ (y - π)(1, deviation), with y - π = ±σ(-m). The information is diagonal at the centre, so each
+    # of the two is divided by its own; back to x = 0, the intercept moves by -centre times the slope's step.
     residual = at.wrong * sign
-    along, across = residual.sum(axis=1), np.einsum("us,us->u", residual, at.apart)
+    along, across = residual.sum(axis=1), np.einsum("us,us->u", residual, at.deviation)
     step = across / at.spread
     decrement = across * step + along**2 / at.mass
-    return _Point(at.log_likelihood, along / at.mass - at.middle * step, step, decrement)
+    return _Point(at.log_likelihood, along / at.mass - at.centre * step, step, decrement)
 
 
 def _penalised(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray) -> _Point:
     """Firth's penalised log likelihood and its Newton step, in the basis in which the information is the identity."""
     at = _local(x, sign, intercept, slope)
+    # Basis (1/√mass, deviation/√spread) =: (u_1, u_2), orthonormal under the weights. A sample's leverage, but for its
+    # weight, is u_1² + u_2². Firth's score replaces y - π by y - π + h(1/2 - π), h = weight · leverage, since
+    # ½ ∂ log |I| = ½ tr(I⁻¹ ∂I) = ½ Σ w' · leverage and w' = w(1 - 2π); below, `tilt` is -(1 - 2π).
     root_mass, root_spread = np.sqrt(at.mass), np.sqrt(at.spread)
-    unit = at.apart / root_spread[:, None]
+    unit = at.deviation / root_spread[:, None]
     leverage = unit * unit + (1 / at.mass)[:, None]
     tilt = sign * (1 - 2 * at.wrong)
     residual = at.wrong * sign - 0.5 * at.weight * leverage * tilt
@@ -260,15 +288,19 @@ def _penalised(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray) ->
     curvature = _penalised_curvature(at, unit, leverage, tilt, root_mass)
     step_along, step_across = _ascend(curvature, along, across)
     step = step_across / root_spread
+    # ½ log |I| = ½ log(mass · spread). It falls without end as the weights vanish, so that a maximum exists always.
     value = at.log_likelihood + np.log(root_mass) + np.log(root_spread)
     decrement = along * step_along + across * step_across
-    return _Point(value, step_along / root_mass - at.middle * step, step, decrement)
+    return _Point(value, step_along / root_mass - at.centre * step, step, decrement)
 
 
 def _penalised_curvature(
     at: _Local, unit: ndarray, leverage: ndarray, tilt: ndarray, root_mass: ndarray
 ) -> tuple[ndarray, ndarray, ndarray]:
     """-∂²ℓ* as (11, 12, 22): the identity minus half the curvature of log |I|, tr(I⁻¹∂²I) - tr(I⁻¹∂I I⁻¹∂I)."""
+    # In this basis I is the identity. With w' = w(1 - 2π) and w'' = w(1 - 6w), the derivatives of the weights along the
+    # log odds: ∂_a I_bc = t_abc = Σ w' u_a u_b u_c, so the last trace is Σ_cd t_acd t_bcd, and the first one is
+    # a_ab = Σ w'' · leverage · u_a u_b.
     third = -at.weight * tilt
     third_unit = third * unit
     t111, t112 = third.sum(axis=1) / root_mass**3, third_unit.sum(axis=1) / root_mass**2
@@ -286,6 +318,7 @@ def _penalised_curvature(
 
 def _ascend(curvature: tuple[ndarray, ndarray, ndarray], along: ndarray, across: ndarray) -> tuple[ndarray, ndarray]:
     """The Newton step where the curvature is clearly positive definite, else the gradient (Fisher scoring)."""
+    # In the basis in which the information is the identity, Fisher scoring's step is the gradient itself: uphill.
     c11, c12, c22 = curvature
     determinant = c11 * c22 - c12**2
     newton = (c11 > DEFINITE) & (c22 > DEFINITE) & (determinant > DEFINITE)
@@ -305,7 +338,8 @@ def _likelihood_ratio(lost: ndarray, wrong: ndarray) -> ndarray:
         lost: `_lost_margin`.
         wrong: probability of the other class under the null, per sample.
     """
-    # Beyond 500, log1p(c·expm1(d)) is log(c) + d, and expm1 would overflow.
+    # With margins m = m_0 - d and q_0 = σ(-m_0): σ(m)/σ(m_0) = 1/(1 + q_0(exp(d) - 1)), so a sample that the slope has
+    # not moved gives exactly 0. Beyond 500, log1p(q_0·expm1(d)) is log(q_0) + d, and expm1 would overflow.
     near = np.minimum(lost, 500.0)
     return -2 * (np.log1p(wrong * np.expm1(near)) + (lost - near)).sum(axis=1)
 
@@ -313,18 +347,22 @@ def _likelihood_ratio(lost: ndarray, wrong: ndarray) -> ndarray:
 def _information_ratio(at: _Local, x: ndarray, lost: ndarray, wrong: ndarray) -> ndarray:
     """Log |I(α, β)| - log |I(α_0, 0)|, as the logarithm of one plus a sum of small differences where it is near 0."""
     weight_0 = float(wrong[0] * (1 - wrong[0]))
+    # With q = σ(-m): w - w_0 = (q_0 - q)(q + q_0 - 1), and where little margin d is lost, without the difference of
+    # two near numbers, q_0 - q = -(1 - q) q_0 expm1(d).
     right = 1 - at.wrong
     gain = np.where(np.abs(lost) < 1, -right * wrong * np.expm1(np.minimum(lost, 1.0)), right - (1 - wrong))
     change = gain * (at.wrong - (1 - wrong))
-    apart = x - x.mean(axis=1, keepdims=True)
-    mass_0, spread_0 = len(wrong) * weight_0, weight_0 * np.einsum("us,us->u", apart, apart)
-    pull = np.einsum("us,us->u", change, apart)
+    # About the plain mean of x, Σ w_0 · deviation = 0; so the weighted mean moves by Σ (w - w_0) · deviation / mass,
+    # and spread = Σ w · deviation² less mass times the square of that.
+    deviation = x - x.mean(axis=1, keepdims=True)
+    mass_0, spread_0 = len(wrong) * weight_0, weight_0 * np.einsum("us,us->u", deviation, deviation)
+    moment = np.einsum("us,us->u", change, deviation)
     more_mass = change.sum(axis=1) / mass_0
-    more_spread = (np.einsum("us,us,us->u", change, apart, apart) - pull**2 / at.mass) / spread_0
+    more_spread = (np.einsum("us,us,us->u", change, deviation, deviation) - moment**2 / at.mass) / spread_0
     return _log_ratio(more_mass, at.mass / mass_0) + _log_ratio(more_spread, at.spread / spread_0)
 
 
 def _log_ratio(excess: ndarray, ratio: ndarray) -> ndarray:
-    """Log of a ratio known in two ways: by its excess over 1, good near 1, and as it is, good elsewhere."""
+    """Logarithm of a ratio known in two ways: by its excess over 1, exact near 1, and as it is, exact elsewhere."""
     near = np.abs(excess) < 0.5
     return np.where(near, np.log1p(np.where(near, excess, 0.0)), np.log(ratio))

@@ -1,4 +1,4 @@
-"""Tail probabilities together with their log10, so that 1e-400 is a number and not 0.
+"""Tail probabilities together with their log10, so that 1e-400 can be told from 0.
 
 scipy's `logsf` takes the logarithm of a tail that has already underflowed. Here the logarithm is never taken of a small
 number: the far tail comes from a continued fraction in log space, and near p = 1 from log1p of the complement.
@@ -15,18 +15,18 @@ from scipy import special
 
 LN10 = np.log(10.0)
 FAR = 1e-8
-"""Below this p, the logarithm comes from the continued fraction, which by then converges within some twenty terms."""
+"""Largest p whose logarithm comes from the continued fraction, which converges there within some twenty terms."""
 STIRLING_FROM = 25.0
-"""From here on the Stirling series of ln Γ(a + 1/2) - ln Γ(a) is exact to rounding."""
+"""Smallest a at which the Stirling series of ln Γ(a + 1/2) - ln Γ(a) is exact to rounding."""
 
 
 class Tail(NamedTuple):
-    """A p-value twice: as it is, and as its logarithm."""
+    """A p-value and its logarithm."""
 
     p: Float[ndarray, " units"]
-    """The probability; 0 where it is below float64's smallest number."""
+    """Tail probability; 0 where it is below float64's smallest number."""
     log10: Float[ndarray, " units"]
-    """log10 of the probability, finite there too."""
+    """Decimal logarithm of the probability, finite also where `p` is 0."""
 
 
 def t_two_sided(t: Float[ndarray, " units"], df: Float[ndarray, " units"]) -> Tail:
@@ -37,6 +37,8 @@ def t_two_sided(t: Float[ndarray, " units"], df: Float[ndarray, " units"]) -> Ta
         df: degrees of freedom, above 0, not necessarily whole.
     """
     with np.errstate(all="ignore"):
+        # x = 1/(1 + ratio²). Near p = 1 the complement I_{1-x}(1/2, df/2) is computed, and p and its logarithm from it:
+        # 1 - p would have lost the digits of a small t.
         a, ratio = df / 2, np.abs(t) / np.sqrt(df)
         p = 2 * special.stdtr(df, -np.abs(t))
         inner = special.betainc(0.5, a, ratio**2 / (1 + ratio**2))
@@ -55,6 +57,7 @@ def normal_two_sided(z: Float[ndarray, " units"]) -> Tail:
         z: statistics of either sign; NaN gives NaN.
     """
     with np.errstate(all="ignore"):
+        # erfc(|z|/√2) = 1 - erf(|z|/√2) = 2 Φ(-|z|): the first form's logarithm is exact near 0, the second's far out.
         size = np.abs(z)
         near = np.log1p(-special.erf(size / np.sqrt(2)))
         log = np.where(size < 0.5, near, np.log(2) + special.log_ndtr(-size))
@@ -73,6 +76,8 @@ def chi2_one_df(x: Float[ndarray, " units"]) -> Tail:
 
 def _log_t_tail(ratio: Float[ndarray, " far"], a: Float[ndarray, " far"]) -> Float[ndarray, " far"]:
     """Ln I_x(a, 1/2) at x = 1 / (1 + ratio²), by the prefactor and the continued fraction of I_x (DLMF 8.17.22)."""
+    # I_x(a, b) = x^a y^b / (a B(a, b)) · fraction, with y = 1 - x and, for b = 1/2, B = √π Γ(a) / Γ(a + 1/2). All of it
+    # is in logarithms; where ratio is `big`, its square might overflow, and 1 + ratio² is ratio² anyway.
     big = ratio > 1e8
     log_x = -np.where(big, 2 * np.log(ratio), np.log1p(np.where(big, 0, ratio) ** 2))
     log_y = -np.log1p(1 / ratio**2)
@@ -82,6 +87,8 @@ def _log_t_tail(ratio: Float[ndarray, " far"], a: Float[ndarray, " far"]) -> Flo
 
 def _log_gamma_ratio(a: Float[ndarray, " far"]) -> Float[ndarray, " far"]:
     """Ln Γ(a + 1/2) - ln Γ(a), without the difference of two large numbers."""
+    # ½ ln a - 1/(8a) + 1/(192a³) - 1/(640a⁵) + 17/(14336a⁷) - 31/(18432a⁹): the difference of the Stirling series (DLMF
+    # 5.11.8).
     inverse = 1 / np.maximum(a, STIRLING_FROM)
     square = inverse**2
     series = inverse * (-1 / 8 + square * (1 / 192 + square * (-1 / 640 + square * (17 / 14336 - square * 31 / 18432))))
@@ -96,6 +103,8 @@ def _log_fraction(
 
     It is written in λ = a - (a+b)x = a·y - b·x, which loses nothing where x is near 1 and `a` is huge.
     """
+    # Numerators `an` and denominators `bn` of two neighbouring convergents; after each term all are divided by the last
+    # denominator, so that none overflows, and `r` is the convergent itself. Names are those of the paper.
     b = 0.5
     lam = a * y - b * x
     c, c0, c1, y1 = 1 + lam, b / a, 1 + 1 / a, y + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,21 +34,25 @@ class BeforeAfter:
     """Level of the tests; the intervals cover 1 - alpha."""
 
     @property
-    def statement(self) -> str:
-        """The finding in plain words."""
+    def headline(self) -> dict[str, Any]:
+        """The change of the target with its interval and p, and how many of its neighbours changed beyond chance."""
         rows = self.table.to_dict("records")
         target = next(row for row in rows if row["is_target"])
         others = [row for row in rows if not row["is_target"]]
         moved = [row for row in others if row["paired_p_bonferroni"] <= self.alpha]
-        up = sum(row["paired_difference"] > 0 for row in moved)
-        separated = sum(row["status"] in SEPARATED for row in others)
-        return (
-            f"Over {self.restarts} restarts the target rose by {target['paired_difference']:.4g} "
-            f"({1 - self.alpha:.0%} interval {target['paired_difference_low']:.4g} to "
-            f"{target['paired_difference_high']:.4g}, paired t p = {target['paired_p']:.2g}){_separation(target)}. Of "
-            f"its {len(others)} neighbours {len(moved)} changed (paired t, Bonferroni {self.alpha:g}): {up} rose and "
-            f"{len(moved) - up} fell; {separated} are separated."
-        )
+        return {
+            "restarts": self.restarts,
+            "alpha": self.alpha,
+            "difference": target["paired_difference"],
+            "difference_low": target["paired_difference_low"],
+            "difference_high": target["paired_difference_high"],
+            "p": target["paired_p"],
+            "status": target["status"],
+            "neighbours": len(others),
+            "neighbours_changed": len(moved),
+            "neighbours_rose": sum(row["paired_difference"] > 0 for row in moved),
+            "neighbours_separated": sum(row["status"] in SEPARATED for row in others),
+        }
 
 
 def before_after(
@@ -87,6 +90,7 @@ def before_after(
     labels, pairs = np.repeat([0, 1], restarts), np.tile(np.arange(restarts), 2)
     values = np.concatenate([before, after]).astype(np.float64)
     is_target = np.arange(width) == target
+    # The target was chosen beforehand, its neighbours were not: two calls, for a call is a family of corrections.
     parts = []
     for chosen in (is_target, ~is_target):
         part = compare(values[:, chosen], labels, pairs=pairs, alpha=alpha).table
@@ -99,7 +103,7 @@ def before_after(
 def _changes(
     change: Float[ndarray, "restarts width"], is_target: Bool[ndarray, " width"], alpha: float
 ) -> pd.DataFrame:
-    """The mean change of each coordinate with its interval."""
+    """The mean change of each coordinate over restarts, with its t interval."""
     restarts, width = change.shape
     mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(restarts)
     half = stats.t.ppf(1 - alpha / 2, restarts - 1) * error
@@ -112,13 +116,4 @@ def _changes(
             "paired_difference_high": mean + half,
             "descriptive": " ".join(DESCRIPTIVE),
         }
-    )
-
-
-def _separation(target: Mapping[Any, Any]) -> str:
-    if target["status"] not in SEPARATED:
-        return ""
-    return (
-        "; its two groups are separated, so logistic regression has no maximum-likelihood estimate there, while t and "
-        "Firth's estimate stand"
     )

@@ -1,20 +1,37 @@
-"""Corrections for many tests: the family is the finite p-values of one call."""
+"""Corrections for many tests, over any axis of an array: the family is the finite p-values of one slice."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
-from statsmodels.stats.multitest import multipletests
 
 from actmax.errors import InputError
 from actmax.stats._logspace import Tail
 
-METHODS = {"bonferroni": "bonferroni", "bh": "fdr_bh", "by": "fdr_by", "holm": "holm"}
-"""Our names and statsmodels' names."""
+
+class _Method(NamedTuple):
+    """One correction, applied to p-values in ascending order."""
+
+    weigh: Callable[[ndarray, ndarray, ndarray], ndarray]
+    """Corrected p-values before they are made monotone: of the ordered p-values, their ranks and the family's size."""
+    step_up: bool
+    """Whether the running extremum is the minimum from the largest p down, or the maximum from the smallest p up."""
 
 
-def correct(p: Float[ndarray, " units"], method: str) -> Float[ndarray, " units"]:
+METHODS = {
+    "bonferroni": _Method(lambda p, _, family: p * family, step_up=False),
+    "bh": _Method(lambda p, rank, family: p / (rank / family), step_up=True),
+    "by": _Method(lambda p, rank, family: p / (rank / family / _harmonic(family)), step_up=True),
+    "holm": _Method(lambda p, rank, family: p * (family - rank + 1), step_up=False),
+}
+"""The corrections that `correct` offers."""
+
+
+def correct(p: Float[ndarray, "*tests"], method: str, axis: int = -1) -> Float[ndarray, "*tests"]:
     """Corrected p-values over the finite ones; NaN stays NaN and counts for nothing.
 
     Null hypothesis: all of the family's nulls hold. `bonferroni` and `holm` bound the probability of any false
@@ -24,8 +41,9 @@ def correct(p: Float[ndarray, " units"], method: str) -> Float[ndarray, " units"
     Statist. 6:65; Benjamini & Hochberg 1995, JRSS B 57:289; Benjamini & Yekutieli 2001, Ann. Statist. 29:1165.
 
     Args:
-        p: p-values of one family; NaN where a test does not exist.
+        p: p-values; NaN where a test does not exist.
         method: `bonferroni`, `holm`, `bh` or `by`.
+        axis: along which a family lies; each slice along it is corrected by itself.
 
     Example:
         >>> correct(np.array([0.01, np.nan, 0.04]), "bonferroni").tolist()
@@ -33,14 +51,63 @@ def correct(p: Float[ndarray, " units"], method: str) -> Float[ndarray, " units"
     """
     if method not in METHODS:
         raise InputError("method", method, f"one of {', '.join(METHODS)}", "bh controls the false discovery rate.")
-    finite = np.isfinite(p)
-    wrong = p[finite & ~((p >= 0) & (p <= 1))]
+    return _corrected(p, METHODS[method], axis)
+
+
+def holm(p: Float[ndarray, "*tests"], axis: int = -1) -> Float[ndarray, "*tests"]:
+    """Holm's correction, as `correct` with `holm`.
+
+    Example:
+        >>> holm(np.array([[0.01, 0.04], [0.04, np.nan]]), axis=1).tolist()
+        [[0.02, 0.04], [0.04, nan]]
+    """
+    return correct(p, "holm", axis)
+
+
+def benjamini_hochberg(p: Float[ndarray, "*tests"], axis: int = -1) -> Float[ndarray, "*tests"]:
+    """Benjamini and Hochberg's correction, as `correct` with `bh` up to the rounding of one multiplication.
+
+    Example:
+        >>> benjamini_hochberg(np.array([[0.01, 0.04], [0.04, np.nan]]), axis=1).tolist()
+        [[0.02, 0.04], [0.04, nan]]
+    """
+    # m/i times p, as scipy has it, where `correct` divides by i/m, as statsmodels does. The last bits differ, and each
+    # stands in records: verdicts are decided on the first, tables of comparisons are made of the second.
+    return _corrected(p, _Method(lambda p, rank, family: p * (family / rank), step_up=True), axis)
+
+
+def _corrected(p: Float[ndarray, "*tests"], method: _Method, axis: int) -> Float[ndarray, "*tests"]:
+    """One correction of every slice along an axis.
+
+    Raises:
+        InputError: a finite p is no probability.
+    """
+    values = np.moveaxis(p.astype(np.float64), axis, -1)
+    known = np.isfinite(values)
+    wrong = values[known & ~((values >= 0) & (values <= 1))]
     if len(wrong):
         raise InputError("p", wrong[0], "probabilities from 0 to 1, or NaN", "Pass p-values, not their logarithms.")
-    corrected = np.full(len(p), np.nan)
-    if finite.any():
-        corrected[finite] = multipletests(p[finite], method=METHODS[method])[1]
-    return corrected
+    # What is missing comes last as inf, at the rank of the largest p: there it changes no running extremum.
+    values = np.where(known, values, np.inf)
+    family = np.maximum(known.sum(axis=-1, keepdims=True), 1)
+    rank = np.minimum(np.arange(1, values.shape[-1] + 1), family)
+    order = np.argsort(values, axis=-1)
+    weighed = method.weigh(np.take_along_axis(values, order, axis=-1), rank, family)
+    # A rejected hypothesis takes along all with a smaller p (step-up); one that is kept keeps all with a larger
+    # (step-down). So corrected p-values are in the order of the p-values.
+    if method.step_up:
+        monotone = np.minimum.accumulate(weighed[..., ::-1], axis=-1)[..., ::-1]
+    else:
+        monotone = np.maximum.accumulate(weighed, axis=-1)
+    corrected = np.empty_like(values)
+    np.put_along_axis(corrected, order, np.minimum(monotone, 1.0), axis=-1)
+    return np.moveaxis(np.where(known, corrected, np.nan), -1, axis)
+
+
+def _harmonic(family: Int[ndarray, "*families"]) -> Float[ndarray, "*families"]:
+    """Σ 1/i over i = 1 to each family's size: Benjamini and Yekutieli's price of any dependence."""
+    sums = {size: np.sum(1.0 / np.arange(1, size + 1)) for size in np.unique(family).tolist()}
+    return np.vectorize(sums.__getitem__, otypes=[np.float64])(family)
 
 
 def p_columns(name: str, tail: Tail, *, by: bool = False) -> dict[str, Float[ndarray, " units"]]:

@@ -24,13 +24,16 @@ from actmax.errors import InputError
 from actmax.stats._inputs import check_samples, normalize
 
 MEASURES = ("accuracy", "auc", "log_loss")
+"""What is measured of a classifier on held-out samples."""
 FEWEST_PERMUTATIONS = 100
+"""Smallest number of shuffles that a null may rest on."""
 ITERATIONS = 5000
+"""Largest number of Newton steps of a fit."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """A cross-validated decoder and its null."""
+    """What a cross-validated classifier reaches, beside its null."""
 
     probabilities: Float[ndarray, " samples"]
     """Each sample's probability of group 1, from the fold in which it was held out."""
@@ -42,7 +45,7 @@ class Decoding:
     null: pd.DataFrame
     """The same measures with the labels shuffled, a row per permutation."""
     units: int
-    """How many units were decoded together."""
+    """Number of units that the classifier sees together."""
 
 
 def decode_labels(
@@ -102,6 +105,11 @@ def _check_settings(
     components: int | None,
     permutations: int,
 ) -> None:
+    """Refuses units that are not finite, and numbers that the samples do not allow.
+
+    Raises:
+        InputError: names the argument.
+    """
     smaller = int(min(y.sum(), (~y).sum()))
     broken = np.flatnonzero(~np.isfinite(x).all(axis=0))
     if len(broken):
@@ -141,6 +149,7 @@ def _out_of_fold(
 ) -> tuple[Float[ndarray, " samples"], Int[ndarray, " samples"]]:
     """Every sample's probability from a model that never saw it, and the fold that held it out."""
     probabilities, held_out = np.empty(len(y)), np.empty(len(y), dtype=np.int64)
+    # Folds with the classes' shares of the whole: else a fold's intercept would tell something of the held-out labels.
     splitter = StratifiedKFold(folds, shuffle=True, random_state=int(rng.integers(2**31)))
     for fold, (train, test) in enumerate(splitter.split(x, y)):
         # Units that are constant in a fold have no variance to share out; PCA divides by it all the same.
@@ -171,6 +180,8 @@ def _measure(y: Bool[ndarray, " samples"], p: Float[ndarray, " samples"]) -> tup
 
 def _against(observed: tuple[float, float, float], null: pd.DataFrame) -> pd.DataFrame:
     """The observed measures beside their null."""
+    # Under the null the observed labels are one draw like the others, so p = (1 + number as good)/(1 + draws) is never
+    # 0, and at most α with probability at most α (Phipson & Smyth).
     rows = []
     for name, value in zip(MEASURES, observed, strict=True):
         draws = null[name].to_numpy()

@@ -1,4 +1,4 @@
-"""What the t-tests assume, checked per unit and said in plain words."""
+"""What the t-tests assume, checked per unit, with a note in words where it is doubtful."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ LARGE_GROUP = 30
 """From this group size on, the central limit theorem covers mild non-normality."""
 UNEVEN = 1.5
 """Ratio of group sizes from which unequal variances distort Student's t."""
-CALM = "nothing speaks against it"
-UNCHECKED = f"{CALM}, but normality was not checked: Shapiro-Wilk's p is meant for at most 5000 samples"
+NO_DOUBT = "nothing speaks against it"
+"""Note of a unit whose checks found nothing."""
+NOT_CHECKED = f"{NO_DOUBT}, but normality was not checked: Shapiro-Wilk's p is meant for at most 5000 samples"
+"""The same where the groups are too large to be checked for normality."""
 ROUNDING = 4 * np.finfo(np.float64).eps
-"""Differences of distances that rounding alone leaves, where the largest value lies in [1/2, 1)."""
+"""Largest difference of two distances that rounding alone may leave, where the largest value lies in [1/2, 1)."""
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Student's assumptions, a row per unit."""
+    """Whether what Student's t assumes holds, a row per unit."""
 
     table: pd.DataFrame
     """`skewness_0 skewness_1 kurtosis_0 kurtosis_1 shapiro_p_0 shapiro_p_1 shapiro_p_0_holm shapiro_p_1_holm
@@ -72,8 +74,8 @@ def assumptions(activations: ArrayLike, labels: ArrayLike, *, alpha: float = 0.0
     n_1 = int(samples.is_1.sum())
     reasons = _reasons(columns, len(samples.is_1) - n_1, n_1, alpha)
     known = np.isfinite(columns["variance_ratio"])
-    calm = CALM if max(n_1, len(samples.is_1) - n_1) <= SHAPIRO_SIZES[1] else UNCHECKED
-    note, doubtful = _in_words(reasons, known, calm)
+    no_doubt = NO_DOUBT if max(n_1, len(samples.is_1) - n_1) <= SHAPIRO_SIZES[1] else NOT_CHECKED
+    note, doubtful = _in_words(reasons, known, no_doubt)
     names = ["skewness_0", "skewness_1", "kurtosis_0", "kurtosis_1", "shapiro_p_0", "shapiro_p_1", "shapiro_p_0_holm"]
     names += ["shapiro_p_1_holm", "variance_ratio", "brown_forsythe_p"]
     table = pd.DataFrame({name: columns[name] for name in names} | {"student_doubtful": doubtful, "note": note})
@@ -81,6 +83,7 @@ def assumptions(activations: ArrayLike, labels: ArrayLike, *, alpha: float = 0.0
 
 
 def _checks(block: Block) -> dict[str, Float[ndarray, " units"]]:
+    """Moments and p-values of a block of units."""
     columns: dict[str, ndarray] = {}
     for group, chosen in ((0, ~block.is_1), (1, block.is_1)):
         scaled = block.scaled[:, chosen]
@@ -98,6 +101,7 @@ def _checks(block: Block) -> dict[str, Float[ndarray, " units"]]:
 
 
 def _standard_moment(x: Float[ndarray, "units samples"], order: int) -> Float[ndarray, " units"]:
+    """m_k / m_2^(k/2) of each row, of deviations divided by their largest so that no power underflows."""
     deviation = x - x.mean(axis=1, keepdims=True)
     largest = np.abs(deviation).max(axis=1, keepdims=True)
     deviation = deviation / largest
@@ -114,7 +118,7 @@ def _shapiro(x: Float[ndarray, "units samples"], usable: Bool[ndarray, " units"]
 
 
 def _brown_forsythe(block: Block) -> Float[ndarray, " units"]:
-    """P of Student's t on distances from the group's median; for two groups t² is the F of Brown & Forsythe."""
+    """Brown and Forsythe's p: for two groups their F is t² of Student's t on distances from the group's median."""
     n_0, n_1 = block.n_0, block.n_1
     if min(n_0, n_1) < 2:
         return np.full(len(block.raw), np.nan)
@@ -126,40 +130,42 @@ def _brown_forsythe(block: Block) -> Float[ndarray, " units"]:
         # Two samples lie equally far from their median: what rounding leaves between them is no spread.
         own = away[:, chosen]
         away[:, chosen] = np.where(np.ptp(own, axis=1, keepdims=True) <= ROUNDING, own[:, :1], own)
-    spread = Block(away, away, away, *(getattr(block, name) for name in _REST))
+    spread = Block(away, away, away, *(getattr(block, name) for name in _KEPT))
     m_0, m_1 = group_moments(spread, ~block.is_1), group_moments(spread, block.is_1)
     t = np.where(block.finite, student(m_1.mean - m_0.mean, m_0, m_1), np.nan)
     return t_two_sided(t, np.full(len(t), float(n_0 + n_1 - 2))).p
 
 
-_REST = ("exponent", "spread_exponent", "centre", "finite", "is_1")
+_KEPT = ("exponent", "spread_exponent", "centre", "finite", "is_1")
+"""Fields of a block that its distances from the medians share with it."""
 
 
 def _reasons(
     columns: dict[str, Float[ndarray, " units"]], n_0: int, n_1: int, alpha: float
 ) -> dict[str, Bool[ndarray, " units"]]:
     """Why Student's t is doubtful, by unit, in words that say what to use instead."""
+    # Unequal variances hurt Student's t in groups of unequal size, skewness in any that a mean of 30 cannot heal.
     uneven = max(n_0, n_1) / min(n_0, n_1) >= UNEVEN
     spread = columns["brown_forsythe_p"] < alpha
     normal = (columns["shapiro_p_0_holm"] >= alpha) & (columns["shapiro_p_1_holm"] >= alpha)
     known = np.isfinite(columns["shapiro_p_0_holm"]) & np.isfinite(columns["shapiro_p_1_holm"])
-    odd = known & ~normal
+    not_normal = known & ~normal
     skewed = np.fmax(np.abs(columns["skewness_0"]), np.abs(columns["skewness_1"])) >= MUCH_SKEW
     few = np.full_like(known, min(n_0, n_1) < SHAPIRO_SIZES[0])
     small = min(n_0, n_1) < LARGE_GROUP
     sizes = "and the groups differ in size: trust Welch" if uneven else "so Welch is the safer choice"
     return {
         f"the variances differ, {sizes}": spread,
-        "a group is strongly skewed: compare with Mann-Whitney": odd & skewed,
-        "a group is not normal and the groups are small: compare with Mann-Whitney": odd
+        "a group is strongly skewed: compare with Mann-Whitney": not_normal & skewed,
+        "a group is not normal and the groups are small: compare with Mann-Whitney": not_normal
         & ~skewed
-        & np.full_like(odd, small),
+        & np.full_like(not_normal, small),
         "a group has fewer than 3 samples, too few to check: Student's t rests on normality alone": few,
     }
 
 
 def _in_words(
-    reasons: dict[str, Bool[ndarray, " units"]], known: Bool[ndarray, " units"], calm: str
+    reasons: dict[str, Bool[ndarray, " units"]], known: Bool[ndarray, " units"], no_doubt: str
 ) -> tuple[ndarray, Bool[ndarray, " units"]]:
     """The reasons joined, and whether there is any."""
     doubtful = np.any(list(reasons.values()), axis=0) | ~known
@@ -167,5 +173,5 @@ def _in_words(
     for unit, sure in enumerate(known):
         own = [reason for reason, holds in reasons.items() if holds[unit]]
         own = own if sure else ["a group has no variance or the unit is not finite: there is nothing to check", *own]
-        notes.append("; ".join(own) or calm)
+        notes.append("; ".join(own) or no_doubt)
     return np.array(notes, dtype=object), doubtful

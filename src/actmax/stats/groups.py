@@ -24,12 +24,14 @@ STATUSES = ("not_finite", "too_few", "constant", "separated", "quasi_separated",
 P_COLUMNS = (
     "mannwhitney_p", "student_p", "welch_p", "paired_p", "logit_wald_p", "logit_lr_p", "score_p", "firth_lr_p",
 )  # fmt: skip
-"""Every p-value; beside each stand its `_log10`, `_bonferroni` and `_bh`."""
+"""Columns of p-values; beside each stand its `_log10`, `_bonferroni` and `_bh`."""
 ML_COLUMNS = ("logit_coef", "logit_intercept", "logit_se", "logit_coef_std", "logit_lr", "logit_wald_z")
-"""What only a maximum of the likelihood can give."""
+"""Columns that exist only where the likelihood has a maximum."""
 FIRTH_COLUMNS = ("firth_coef", "firth_intercept", "firth_se", "firth_coef_std", "firth_lr")
+"""Columns of Firth's fit, which exist wherever the unit varies."""
 
 Columns = dict[str, ndarray]
+"""Columns of the table by name, a value per unit."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Comparison:
     alpha: float
     """Level of the test; the intervals cover 1 - alpha."""
     samples: Samples = field(repr=False)
-    """What was compared, for the per-sample probabilities."""
+    """Activations and labels that were compared, from which `probabilities` fits again."""
 
     def probabilities(self, unit: int, *, method: str = "ml") -> Float[ndarray, " samples"]:
         """The fitted probability of group 1 at each sample.
@@ -137,6 +139,7 @@ def _statistics(block: Block, pairs: Int[ndarray, "pairs 2"] | None) -> Columns:
 
 
 def _too_few(block: Block) -> Columns:
+    """The columns where a group has fewer than two samples: means, and NaN for everything else."""
     names = {"student_t", "welch_t", "welch_df", "score", "u_1", "ties", "auc", "paired_t", "sd_0", "sd_1"}
     names |= {*ML_COLUMNS, *FIRTH_COLUMNS}
     columns: Columns = {name: np.full(len(block.raw), np.nan) for name in names}
@@ -146,6 +149,7 @@ def _too_few(block: Block) -> Columns:
 
 
 def _moment_columns(block: Block, m_0: Moments, m_1: Moments) -> Columns:
+    """Means and standard deviations of both groups, in the units of the activations."""
     columns = {"mean_0": _raw_mean(block, m_0.mean), "mean_1": _raw_mean(block, m_1.mean)}
     columns["sd_0"] = np.ldexp(m_0.root_ss / np.sqrt(m_0.n - 1), block.exponent)
     columns["sd_1"] = np.ldexp(m_1.root_ss / np.sqrt(m_1.n - 1), block.exponent)
@@ -153,11 +157,14 @@ def _moment_columns(block: Block, m_0: Moments, m_1: Moments) -> Columns:
 
 
 def _raw_mean(block: Block, mean: Float[ndarray, " units"]) -> Float[ndarray, " units"]:
+    """Means of `Block.centred` in the units of the activations."""
     return np.ldexp(block.centre + np.ldexp(mean, block.spread_exponent), block.exponent)
 
 
 def _status(finite: Bool[ndarray, " units"], m_0: Moments, m_1: Moments) -> ndarray:
-    """What the ranges alone say: exact, and the same whichever way the labels stand."""
+    """The statuses that follow from the groups' ranges: exact, and the same whichever way the labels stand."""
+    # On one predictor the likelihood has no maximum exactly where one group's range ends where the other's begins, or
+    # before (Albert & Anderson 1984): β grows without end, and only samples at a shared end stay undecided.
     constant = np.minimum(m_0.low, m_1.low) == np.maximum(m_0.high, m_1.high)
     separated = (m_0.high < m_1.low) | (m_1.high < m_0.low)
     touching = (m_0.high == m_1.low) | (m_1.high == m_0.low)
@@ -177,6 +184,8 @@ def _logistic_columns(block: Block, status: ndarray) -> Columns:
 
 
 def _raw_columns(name: str, fit: Fit, block: Block, deviation: Float[ndarray, " units"]) -> Columns:
+    """A fit of `Block.centred` in the units of the activations."""
+    # α + β(x/2^e - offset), with e the sum of the block's exponents, is (α - β·offset) + (β/2^e) x.
     exponent = -(block.exponent + block.spread_exponent)
     offset = np.ldexp(block.centre, -block.spread_exponent)
     return {
@@ -215,7 +224,7 @@ def _effect_columns(t: Float[ndarray, " units"], n_0: int, n_1: int, alpha: floa
 
 
 def _blank(columns: Columns) -> Columns:
-    """Removes every number that is not one: not-finite units keep only their counts, and inf is nowhere."""
+    """NaN where a number does not exist: units that are not finite keep only their counts, and inf becomes NaN."""
     status, broken = columns["status"], ~columns["finite"]
     numbers = {name: column for name, column in columns.items() if column.dtype == np.float64}
     overflow = np.any([np.isinf(column) for column in numbers.values()], axis=0)
@@ -230,7 +239,7 @@ def _blank(columns: Columns) -> Columns:
 
 
 def _tails(columns: Columns, n_0: int, n_1: int) -> dict[str, Tail]:
-    """Every p from its statistic."""
+    """The p-value of each test and its logarithm, from the test's statistic."""
     t, count = columns["student_t"], columns["n_pairs"]
     return {
         "mannwhitney_p": mann_whitney(Ranks(columns["u_1"], columns["ties"]), n_0, n_1),

@@ -23,8 +23,9 @@ from actmax.errors import InputError
 from actmax.stats.decoder import MEASURES, Decoding, _against
 
 TOLERANCE = 1e-9
-"""Largest gradient, in the preconditioned coordinates, at which a fit has converged."""
+"""Largest entry of the gradient, in the preconditioned coordinates, at which a fit has converged."""
 ITERATIONS = 20_000
+"""Largest number of gradient steps of a fit."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Folds:
 
     @property
     def count(self) -> int:
-        """How many folds."""
+        """Number of folds of the cross-validation."""
         return int(self.held_out.max()) + 1
 
 
@@ -47,9 +48,9 @@ class Products:
     """Inner products of standardised samples, per fold; those of several sets of units may be added."""
 
     values: Float[ndarray, "folds samples samples"]
-    """Scaled and centred by the fold's training samples."""
+    """The inner products, of units scaled and centred by each fold's training samples."""
     units: int
-    """Over how many units."""
+    """Number of units that the products are sums over."""
 
     def __add__(self, other: Products) -> Products:
         return Products(self.values + other.values, self.units + other.units)
@@ -70,12 +71,12 @@ def make_folds(
     Pairs are swapped or not, each by itself.
 
     Args:
-        labels: of the samples.
+        labels: whether each sample is in group 1.
         groups: what must not be split, a name per sample.
-        folds: how many, at least 2.
-        permutations: shuffles.
-        seed: of both.
-        paired: whether a group is a pair.
+        folds: number of folds, at least 2.
+        permutations: number of shuffled columns.
+        seed: seed of the split and of the shuffles.
+        paired: whether a group is a pair, one sample in each class.
 
     Raises:
         InputError: a fold would lack one of the classes.
@@ -92,7 +93,8 @@ def make_folds(
 def _held_out(
     labels: Bool[ndarray, " samples"], groups: Sequence[str], folds: int, rng: np.random.Generator
 ) -> Int[ndarray, " samples"]:
-    """Groups that hold the same labels are dealt out in random order, one fold after the other."""
+    """The fold of each sample: groups with the same labels are dealt out in random order, one fold after the other."""
+    # A group's kind is the set of its labels: one class, the other, or (a pair) both.
     kinds: dict[str, tuple[bool, ...]] = {}
     for group, label in zip(groups, labels.tolist(), strict=True):
         kinds[group] = (*kinds.get(group, ()), label)
@@ -116,6 +118,7 @@ def _shuffled(
     *,
     paired: bool,
 ) -> Bool[ndarray, " samples"]:
+    """The labels with pairs swapped at random, or else permuted within each fold."""
     if paired:
         swapped = {group: bool(rng.integers(2)) for group in sorted(set(groups))}
         return labels ^ np.array([swapped[group] for group in groups])
@@ -130,11 +133,13 @@ def products(activations: Num[ndarray, "samples units"], folds: Folds) -> Produc
     """The inner products of samples whose units are scaled and centred by each fold's training samples."""
     x = activations.astype(np.float64)
     found = []
+    # A linear model fitted with an L2 penalty has its weights in the span of the training samples (the representer
+    # theorem), so it sees units only through the samples' inner products.
     for fold in range(folds.count):
         train = folds.held_out != fold
         centred = x - x[train].mean(0)
         spread = centred[train].std(0)
-        # a unit that does not vary in training says nothing, also where it does in the fold that is held out
+        # A unit that does not vary in training says nothing, also where it does in the fold that is held out.
         scaled = np.divide(centred, spread, out=np.zeros_like(x), where=spread > 1e-12 * np.abs(x).max(0))
         found.append(scaled @ scaled.T)
     return Products(np.stack(found), x.shape[1])
@@ -152,14 +157,15 @@ def decode_products(found: Products, folds: Folds, *, C: float | int = 1.0) -> D
 
     Args:
         found: inner products of the samples.
-        folds: who is held out, and the labels.
+        folds: which samples are held out, and the labels.
         C: inverse strength of the regularisation.
     """
     if not 0 < C < np.inf:
         raise InputError("C", C, "a finite number above 0", "1 is the usual choice; smaller regularises more.")
     probabilities = np.empty(folds.labels.shape)
-    # small products: threads of the linear algebra cost more than they give
+    # The matrices are small: threads of the linear algebra cost more than they give.
     with threadpool_limits(1):
+        # Divided by the number of units, inner products are means over them, and a sample's square length is about 1.
         for fold, whole in enumerate(found.values / found.units):
             train = folds.held_out != fold
             z, into = _coordinates(whole[np.ix_(train, train)])
@@ -177,6 +183,7 @@ def _measures(
     """Accuracy, AUC and log loss of every draw, as `decode_labels` takes them of one."""
     n_1 = y.sum(0)
     n_0 = len(y) - n_1
+    # AUC = U_1/(n_0 n_1), with U_1 = R_1 - n_1(n_1 + 1)/2 and R_1 group 1's sum of mid-ranks.
     auc = ((stats.rankdata(p, axis=0) * y).sum(0) - n_1 * (n_1 + 1) / 2) / (n_0 * n_1)
     tiny = np.finfo(np.float64).eps
     loss = -np.log(np.clip(np.where(y, p, 1 - p), tiny, 1 - tiny)).mean(0)
@@ -186,27 +193,35 @@ def _measures(
 def _coordinates(
     train: Float[ndarray, "train train"],
 ) -> tuple[Float[ndarray, "train rank"], Float[ndarray, "train rank"]]:
-    """Principal coordinates of the training samples, and what brings any product with them into these."""
+    """Principal coordinates of the training samples, and the matrix that turns inner products with them into these."""
+    # With K = XX' = VΛV', the coordinates are Z = VΛ^(1/2), since ZZ' = K; and a sample whose products with the training
+    # samples are k has the coordinates k'VΛ^(-1/2).
     values, vectors = np.linalg.eigh(train)
     kept = values > max(values[-1], 0.0) * 1e-12
     root = np.sqrt(values[kept])
+    # One direction at least has no length: centring took the mean of the training samples out.
     return vectors[:, kept] * root, vectors[:, kept] / root
 
 
 def _fit(
     z: Float[ndarray, "train rank"], labels: Bool[ndarray, "train draws"], C: float
 ) -> tuple[Float[ndarray, "rank draws"], Float[ndarray, " draws"]]:
-    """L2-regularised logistic regressions, all draws at once; the intercept, the last row, is free."""
+    """L2-regularised logistic regressions, all draws at once; the intercept, the last row, is not penalised."""
+    # The Hessian, ridge + C Z' diag(π(1 - π)) Z, is at most ridge + C Z'Z/4 (Böhning & Lindsay), and Z'Z is diagonal
+    # in principal coordinates: a scale per coordinate bounds it by the identity, so that 1 is a safe length of step.
     n, sign = len(z), np.where(labels, 1.0, -1.0)
     design = np.concatenate([z, np.ones((n, 1))], axis=1)
     ridge = np.append(np.ones(z.shape[1]), 0.0)
     scale = 1 / np.sqrt(ridge + C * (design**2).sum(0) / 4)
     design = design * scale
     penalty = (ridge * scale**2)[:, None]
+    # In these coordinates the objective is at least `penalty` strongly convex; with condition number 1/μ, Nesterov's
+    # momentum is (1 - √μ)/(1 + √μ).
     slowest = np.sqrt(penalty[:-1].min() if len(penalty) > 1 else 1.0)
     momentum = (1 - slowest) / (1 + slowest)
     point = ahead = np.zeros((design.shape[1], labels.shape[1]))
     for _ in range(ITERATIONS):
+        # -∂ log σ(m)/∂m = σ(-m), so the gradient is ridge · w - C Z'(± σ(-m)), taken where the momentum leads.
         pull = expit(-sign * (design @ ahead))
         gradient = penalty * ahead - C * (design.T @ (sign * pull))
         if np.abs(gradient).max() < TOLERANCE:

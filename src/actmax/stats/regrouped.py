@@ -1,6 +1,6 @@
 """t-tests of many regroupings of the same samples at once: halves of the data, shuffled labels.
 
-`compare` is the place for one grouping. A null needs hundreds, of which only t matters; all of them are two products of
+For one grouping there is `compare`. A null needs hundreds, of which only t matters; all of them are two products of
 matrices, since sums and sums of squares of any group are linear in the mask that chooses it.
 """
 
@@ -16,7 +16,7 @@ from actmax.errors import InputError
 from actmax.stats._logspace import t_two_sided
 
 FLAT = 1e-12
-"""A variance below this share of the unit's own over all samples is rounding, and stands for none."""
+"""Share of a unit's variance over all samples below which a group's is rounding, and is taken for none."""
 
 
 class Regrouped(NamedTuple):
@@ -25,9 +25,9 @@ class Regrouped(NamedTuple):
     t: Float[ndarray, "units groupings"]
     """Welch's t, or the paired t; group 1 minus group 0."""
     p: Float[ndarray, "units groupings"]
-    """Its two-sided p."""
+    """Two-sided p of that t."""
     d: Float[ndarray, "units groupings"]
-    """The effect: Cohen's d (pooled), or the mean difference in its own standard deviations."""
+    """Effect size: Cohen's d (pooled), or for pairs the mean difference in standard deviations of the differences."""
 
 
 def regrouped_welch(
@@ -41,9 +41,9 @@ def regrouped_welch(
     its care for values that span hundreds of orders of magnitude.
 
     Args:
-        activations: of all samples; computed in float64.
+        activations: (samples, units); computed in float64.
         group_0: which samples are in group 0, a column per grouping.
-        group_1: in group 1; a sample may be in neither, and must not be in both.
+        group_1: which are in group 1; a sample may be in neither, and must not be in both.
 
     Example:
         >>> x, labels = np.array([[0.1], [0.4], [0.2], [0.9], [0.3], [1.2]]), np.array([[0, 0, 0, 1, 1, 1]]).T == 1
@@ -70,13 +70,15 @@ def regrouped_paired(differences: Num[ndarray, "pairs units"], signs: Float[ndar
     Null hypothesis and formula are those of `compare`'s `paired_p`.
 
     Args:
-        differences: of each pair, group 1 minus group 0.
+        differences: (pairs, units), group 1 minus group 0.
         signs: 1 for a pair as it is, -1 for a swapped one, 0 for one that is left out; a column per grouping.
 
     Example:
         >>> round(float(regrouped_paired(np.array([[1.0], [2.0], [4.0]]), np.ones((3, 1))).t[0, 0]), 4)
         2.6458
     """
+    # Divided by the root mean square, which t does not see: squares neither overflow nor underflow. A pair's sign s has
+    # s² = |s|, so sums of squares need the choice of pairs alone.
     x = differences.astype(np.float64)
     size = np.sqrt((x**2).mean(0))
     x = np.divide(x, size, out=np.zeros_like(x), where=size > 0)
@@ -99,6 +101,8 @@ def _standardised(activations: Num[ndarray, "samples units"]) -> Float[ndarray, 
 
 def _sums(x: Float[ndarray, "samples units"], mask: Float[ndarray, "samples groupings"]) -> tuple[ndarray, ...]:
     """Size, mean and sum of squared deviations of each unit in each group."""
+    # Σ(x - mean)² = Σx² - n mean²: on standardised units the difference loses at most the digits that `_standardised`
+    # leaves it to lose, and what remains below `FLAT` is set to 0.
     n = mask.sum(0)
     with np.errstate(all="ignore"):
         mean = x.T @ mask / n
@@ -106,6 +110,7 @@ def _sums(x: Float[ndarray, "samples units"], mask: Float[ndarray, "samples grou
 
 
 def _cleaned(ss: Float[ndarray, "units groupings"]) -> Float[ndarray, "units groupings"]:
+    """Sums of squares with rounding errors set to 0."""
     return np.where(ss > FLAT, ss, 0.0)
 
 

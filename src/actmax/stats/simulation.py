@@ -11,58 +11,16 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import stats
 
-from actmax.errors import InputError
-from actmax.stats._inputs import check_level
+from actmax.stats.design import Design
 from actmax.stats.groups import P_COLUMNS, Comparison, compare
 from actmax.stats.t_and_logit import SEPARATED, Concordance, concordance
 
-DISTRIBUTIONS = ("normal", "skewed", "heavy", "unequal")
-"""Shapes that samples are drawn from, each with a mean variance of 1 over the two groups."""
 SPREAD_RATIO = 3.0
 """Standard deviation of group 1 over group 0's in `unequal`."""
 EXPLODED = 3.0
-"""β has exploded where it has no maximum, or exceeds Firth's estimate by this factor."""
+"""Factor over Firth's estimate from which β counts as exploded (as it does where it has no maximum)."""
 TESTS = tuple(name for name in P_COLUMNS if name != "paired_p")
-
-
-@dataclass(frozen=True)
-class Design:
-    """What to simulate."""
-
-    effects: tuple[float | int, ...] = tuple(np.linspace(0.0, 6.0, 25).tolist())
-    """Differences of means, in root mean standard deviations of the two groups."""
-    repetitions: int = 200
-    """Units drawn per effect."""
-    n_0: int = 50
-    """Samples in group 0."""
-    n_1: int = 50
-    """Samples in group 1."""
-    distribution: str = "normal"
-    """`normal`; `skewed` (exponential, skewness 2); `heavy` (t with 3 degrees of freedom); `unequal` (normal, standard
-    deviations 1 to 3)."""
-    alpha: float = 0.05
-    """Level of every test."""
-    seed: int = 0
-    """Of the draws; an effect's draws depend on the seed and its place in the grid only."""
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be simulated, before anything is drawn."""
-        check_level("alpha", self.alpha)
-        if self.distribution not in DISTRIBUTIONS:
-            way_out = "normal is the report's own."
-            raise InputError("distribution", self.distribution, f"one of {', '.join(DISTRIBUTIONS)}", way_out)
-        if not self.effects or not np.isfinite(self.effects).all():
-            raise InputError(
-                "effects", self.effects, "one finite number or more", "The report's grid goes from 0 to 6."
-            )
-        if len(set(self.effects)) < len(self.effects):
-            raise InputError("effects", self.effects, "every effect once", "Take more repetitions instead.")
-        for name, least in (("repetitions", 2), ("n_0", 2), ("n_1", 2)):
-            if getattr(self, name) < least:
-                way_out = "Some hundred repetitions of 50 against 50 take a second."
-                raise InputError(name, getattr(self, name), f"a whole number from {least}", way_out)
-        if len(self.effects) * self.repetitions < 3:
-            raise InputError("repetitions", self.repetitions, "at least 3 units in all", "Take more repetitions.")
+"""The tests whose rates are counted: simulated groups are not paired."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +28,7 @@ class Simulation:
     """What each test made of simulated units."""
 
     design: Design
-    """What was simulated."""
+    """Groups, distribution and effects that were simulated."""
     comparison: Comparison
     """Every unit's statistics; units lie effect by effect, so unit = effect's place × repetitions + repetition."""
     units: pd.DataFrame
@@ -111,17 +69,16 @@ class Simulation:
         return pd.DataFrame(rows)
 
     @property
-    def statement(self) -> str:
-        """The finding in plain words."""
-        last = self.effects.loc[self.effects["effect"].abs().idxmax()]
-        where = (
-            f"from an effect of {self.explodes_at:g} on" if np.isfinite(self.explodes_at) else "nowhere on this grid"
-        )
-        return (
-            f"{self.concordance.statement} Half of the maximum-likelihood β explode or do not exist {where}; at "
-            f"{last['effect']:g}, {last['separation_rate']:.0%} of units are separated, while the median |t| is "
-            f"{last['median_student_t']:.1f} and Firth's median |β| per standard deviation {last['median_firth']:.1f}."
-        )
+    def headline(self) -> dict[str, Any]:
+        """From which effect on β explodes, what the tests do at the largest effect, and how far t and β agree."""
+        last = max(self.effects.to_dict("records"), key=lambda row: abs(row["effect"]))
+        names = ("effect", "separation_rate", "median_student_t", "median_firth")
+        return {
+            "alpha": self.design.alpha,
+            "explodes_at": self.explodes_at,
+            "largest_effect": {name: float(last[name]) for name in names},
+            "concordance": self.concordance.headline,
+        }
 
 
 def simulate(design: Design) -> Simulation:
@@ -132,7 +89,7 @@ def simulate(design: Design) -> Simulation:
     Crowther 2019, Statist. Med. 38:2074.
 
     Example:
-        >>> found = simulate(Design(effects=(0.0, 6.0), repetitions=20))
+        >>> found = simulate(Design(effects=[0.0, 6.0], repetitions=20))
         >>> found.effects["separation_rate"].tolist()[0]
         0.0
     """
@@ -163,6 +120,7 @@ def _draw(design: Design, place: int, effect: float | int) -> Float[ndarray, "sa
     }
     x = draws[design.distribution](shape)
     if design.distribution == "unequal":
+        # Variances v and SPREAD_RATIO² v with mean 1, as all other distributions have.
         narrow = np.sqrt(2 / (1 + SPREAD_RATIO**2))
         x[: design.n_0] *= narrow
         x[design.n_0 :] *= narrow * SPREAD_RATIO
@@ -171,13 +129,14 @@ def _draw(design: Design, place: int, effect: float | int) -> Float[ndarray, "sa
 
 
 def _exploded(table: pd.DataFrame) -> ndarray:
-    """Where β has no maximum or has left Firth's estimate behind, though t and Firth exist."""
+    """Where β has no maximum or exceeds Firth's estimate many times, though t and Firth's estimate exist."""
     finite = np.isfinite(table[["student_t", "firth_coef"]].to_numpy(float)).all(axis=1)
     beta, firth = np.abs(table[["logit_coef_std", "firth_coef_std"]].to_numpy(float)).T
     return finite & (np.isnan(beta) | (beta > EXPLODED * firth) & (firth > 1))
 
 
 def _rate(part: pd.DataFrame, test: str, alpha: float) -> dict[str, Any]:
+    """How often a test rejects at one effect, with its Monte Carlo error."""
     p = part[test].to_numpy(dtype=float)
     rate = float((p <= alpha).mean())
     error = float(np.sqrt(rate * (1 - rate) / len(p)))
@@ -186,6 +145,7 @@ def _rate(part: pd.DataFrame, test: str, alpha: float) -> dict[str, Any]:
 
 
 def _effect(part: pd.DataFrame) -> dict[str, Any]:
+    """What becomes of t, β and Firth's estimate at one effect."""
     separated = float(np.mean(part["status"].isin(SEPARATED).to_numpy()))
     beta, firth, t = (part[name].abs() for name in ("logit_coef_std", "firth_coef_std", "student_t"))
     return {

@@ -16,14 +16,18 @@ from actmax.errors import InputError
 from actmax.stats.groups import Comparison
 
 TESTS = {"student": "student_p", "welch": "welch_p"}
+"""The t-tests, and the column of each one's p."""
 LOGISTIC = {"logit_wald": "logit_wald_p", "logit_lr": "logit_lr_p", "score": "score_p", "firth_lr": "firth_lr_p"}
+"""The tests of the logistic slope, and the column of each one's p."""
 LEVELS = ("raw", "bonferroni", "bh")
+"""How p is corrected before it is compared with alpha."""
 SEPARATED = ("separated", "quasi_separated")
+"""Statuses of units at which the likelihood has no maximum."""
 
 
 @dataclass(frozen=True)
 class Concordance:
-    """The t-test beside logistic regression."""
+    """How far the t-tests and the tests of logistic regression agree over many units."""
 
     correlations: pd.DataFrame
     """A row per pair of measures (`x`, `y`) and set of units (`units`: `all` or `overlapping`, the latter without
@@ -39,18 +43,22 @@ class Concordance:
     """Level of significance, raw and corrected."""
 
     @property
-    def statement(self) -> str:
-        """The finding in two sentences, with how many units it stands on."""
+    def headline(self) -> dict[str, Any]:
+        """How closely t and the standardised β go together and how often the tests agree, over overlapping units.
+
+        `units pearson` of the correlation, `compared agreement` of Student's t-test and the likelihood-ratio test
+        without correction, their level `alpha`, and `theory_largest_difference`.
+        """
         row = _only(self.correlations, x="student_t", y="logit_coef_std", units="overlapping")
         agreed = _only(self.agreement, t_test="student", logistic="logit_lr", level="raw", units="overlapping")
-        if not agreed["n"]:
-            return "No unit has both a t-test and a maximum-likelihood fit, so there is nothing to set side by side."
-        share, distance = agreed["agreement"], self.theory["difference"].abs().max()
-        return (
-            f"Over {row['n']} overlapping units, t and the standardised β correlate at {row['pearson']:.4f} and the "
-            f"t-test and likelihood-ratio test agree at α={self.alpha:g} on {share:.1%}. Largest distance of "
-            f"the score χ² from N·t²/(N-2+t²): {distance:.1e}."
-        )
+        return {
+            "units": row["n"],
+            "pearson": row["pearson"],
+            "compared": agreed["n"],
+            "agreement": agreed["agreement"],
+            "alpha": self.alpha,
+            "theory_largest_difference": self.theory["difference"].abs().max(),
+        }
 
 
 def _only(frame: pd.DataFrame, **chosen: str) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def concordance(comparison: Comparison) -> Concordance:
 
 
 def _measures() -> list[tuple[str, str]]:
-    """The pairs of measures that are correlated."""
+    """The pairs of columns that are correlated."""
     betas = ("logit_coef", "logit_coef_std", "firth_coef", "firth_coef_std")
     pairs = [(f"{test}_t", beta) for test in TESTS for beta in betas]
     return pairs + [(f"{t}_log10", f"{p}_log10") for t in TESTS.values() for p in LOGISTIC.values()]
@@ -136,7 +144,7 @@ def _summaries(
 
 
 def _theory(table: pd.DataFrame) -> pd.DataFrame:
-    """The score χ² as computed, and as a function of the pooled t."""
+    """The score χ² as computed, and as the function of the pooled t that it equals."""
     known = table.loc[table["student_t"].notna()]
     t, score, total = known["student_t"].to_numpy(), known["score"].to_numpy(), (known["n_0"] + known["n_1"]).to_numpy()
     predicted = predicted_score(t, total)

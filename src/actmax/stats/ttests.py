@@ -18,22 +18,23 @@ from actmax.stats.corrections import p_columns
 
 
 class Moments(NamedTuple):
-    """A group's location and spread, per unit, in the units of `Block.scaled`."""
+    """Location and spread of a group, per unit of the model, on the scale of `Block.scaled`."""
 
     mean: Float[ndarray, " units"]
     """Mean of `Block.centred`, so that a difference of two means keeps its digits under a huge offset."""
     root_ss: Float[ndarray, " units"]
     """Root of the sum of squared deviations from the group's own mean; exactly 0 in a constant group."""
     low: Float[ndarray, " units"]
-    """Smallest raw value."""
+    """Smallest of the raw values."""
     high: Float[ndarray, " units"]
-    """Largest raw value."""
+    """Largest of the raw values."""
     n: int
-    """Samples."""
+    """Number of samples in the group."""
 
 
 def group_moments(block: Block, chosen: Bool[ndarray, " samples"]) -> Moments:
     """Moments of one group, by two passes (Chan, Golub & LeVeque 1983, The American Statistician 37:242)."""
+    # A group is constant where its extremes are equal; a sum of squares that rounding left would say otherwise.
     raw, own = block.raw[:, chosen], block.scaled[:, chosen]
     low, high = raw.min(axis=1), raw.max(axis=1)
     root = np.where(low == high, 0.0, root_sum_of_squares(own))
@@ -42,13 +43,14 @@ def group_moments(block: Block, chosen: Bool[ndarray, " samples"]) -> Moments:
 
 def root_sum_of_squares(x: Float[ndarray, "units samples"]) -> Float[ndarray, " units"]:
     """Root of the sum of squared deviations from the row's mean, without underflow."""
+    # Twice centred: the mean of the first pass is rounded, the second takes out what that left (Chan et al.).
     deviation = x - x.mean(axis=1, keepdims=True)
     deviation, exponent = normalize(deviation - deviation.mean(axis=1, keepdims=True))
     return np.ldexp(np.sqrt(np.einsum("us,us->u", deviation, deviation)), exponent)
 
 
 def difference(block: Block, m_0: Moments, m_1: Moments) -> Float[ndarray, " units"]:
-    """Mean of group 1 minus mean of group 0, in the units of `Block.scaled`."""
+    """Mean of group 1 minus mean of group 0, on the scale of `Block.scaled`."""
     return np.ldexp(m_1.mean - m_0.mean, block.spread_exponent)
 
 
@@ -60,6 +62,7 @@ def student(diff: Float[ndarray, " units"], m_0: Moments, m_1: Moments) -> Float
     degrees of freedom. Reference: Student 1908, Biometrika 6:1. Example: t = 2.4 at n = 20 per group has p = 0.021.
     Zero variance within both groups leaves 0/0 or a number over 0: NaN.
     """
+    # s_p √(1/n_0 + 1/n_1), as the root of a sum of squares that `hypot` takes without overflow.
     total = m_0.n + m_1.n
     se = np.hypot(m_0.root_ss, m_1.root_ss) * np.sqrt((1 / m_0.n + 1 / m_1.n) / (total - 2))
     return np.where(se > 0, diff / se, np.nan)
@@ -78,6 +81,7 @@ def welch(
     se_0 = m_0.root_ss / np.sqrt(m_0.n * (m_0.n - 1))
     se_1 = m_1.root_ss / np.sqrt(m_1.n * (m_1.n - 1))
     se = np.hypot(se_0, se_1)
+    # Degrees of freedom from the shares of the variance: their squares stay within float64 where the v_g's would not.
     share_0, share_1 = (se_0 / se) ** 2, (se_1 / se) ** 2
     df = (share_0 + share_1) ** 2 / (share_0**2 / (m_0.n - 1) + share_1**2 / (m_1.n - 1))
     return np.where(se > 0, diff / se, np.nan), np.where(se > 0, df, np.nan)
@@ -90,6 +94,7 @@ def score_chi2(block: Block, m_0: Moments, m_1: Moments) -> Float[ndarray, " uni
     Σ(x - x̄)(y - ȳ), V = ȳ(1 - ȳ) Σ(x - x̄)²; equal to N t² / (N - 2 + t²) in the pooled t. Reference: Rao 1948, Proc.
     Camb. Phil. Soc. 44:50. Example: t = 2.4 at N = 40 is χ² = 5.26.
     """
+    # U = n_0 n_1/N (mean_1 - mean_0) and V = n_0 n_1/N² Σ(x - x̄)², so U²/V = n_0 n_1 (mean_1 - mean_0)²/Σ(x - x̄)².
     total = root_sum_of_squares(block.centred)
     return m_0.n * m_1.n * ((m_1.mean - m_0.mean) / total) ** 2
 
@@ -109,7 +114,7 @@ def paired_t(block: Block, pairs: Int[ndarray, "pairs 2"]) -> Float[ndarray, " u
 
 
 def one_sample_t(x: Float[ndarray, "units samples"], popmean: float = 0.0) -> Float[ndarray, " units"]:
-    """T of each row's mean against `popmean`; NaN for fewer than two samples or where all are equal."""
+    """Student's t of each row's mean against `popmean`; NaN for fewer than two samples or where all are equal."""
     n = x.shape[1]
     if n < 2:
         return np.full(len(x), np.nan)
@@ -118,6 +123,7 @@ def one_sample_t(x: Float[ndarray, "units samples"], popmean: float = 0.0) -> Fl
     root = np.where(x.min(axis=1) == x.max(axis=1), 0.0, root_sum_of_squares(x))
     # The spread is that of x itself: where popmean is far larger than x, that of x - popmean would lose its digits.
     common = np.maximum(exponent, np.frexp(popmean)[1]) if popmean != 0 else exponent
+    # x and popmean on one scale, the larger of their two: the difference is taken before the mean, digit by digit.
     mean = (np.ldexp(x, (exponent - common)[:, None]) - np.ldexp(popmean, -common)[:, None]).mean(axis=1)
     return np.where(root > 0, np.ldexp(mean / root * np.sqrt(n * (n - 1.0)), common - exponent), np.nan)
 

@@ -24,24 +24,27 @@ from safetensors.torch import load_file
 
 from actmax.errors import InputError
 from actmax.evidence import gap
-from actmax.evidence.measures import NullSettings, judge, measure
+from actmax.evidence.findings import findings_table, unit_findings
+from actmax.evidence.measures import judge, measure
 from actmax.evidence.nulls import Null, Restarts
-from actmax.evidence.own import Own, own_agreement
-from actmax.evidence.verdicts import PRIMARY, VERDICTS, decide
-from actmax.model.architecture import Unit
-from actmax.model.evaluation import GapSettings
-from actmax.model.nearest import Decoder
+from actmax.evidence.own import MOST_UNITS, Own, own_agreement
+from actmax.evidence.readings import VERDICTS, OwnStatus
+from actmax.evidence.settings import NullSettings
+from actmax.evidence.verdicts import PRIMARY, decide
+from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
+from actmax.model.settings import GapSettings
 from actmax.model.subject import shared
+from actmax.model.target import UNIT, Unit, with_layers
 from actmax.records.store import Record, Status, Table, from_yaml, now
-from actmax.search.methods import SearchSettings
-from actmax.tasks import results, search_tables
+from actmax.search.settings import SearchSettings
 from actmax.tasks.ladder import SEARCHES, by_method, ladder, methods
+from actmax.tasks.search import tables as search_tables
+from actmax.tasks.units import measure as results
 from actmax.weights import cache_folder
 
 log = logging.getLogger(__name__)
 
-UNIT = ["site", "layer", "index"]
 HEADLINE = {
     "unique_share": "null_unique_share",
     "init_retention": "null_retention_mean",
@@ -156,13 +159,16 @@ def collect(folder: Path) -> Collected:
     complete = [job for job in jobs if job.state == "complete"]
     target = Record(folder)
     for name in get_args(Table):
-        if name not in ("units", "jobs", "layers", "ladder", "methods"):
+        if name not in ("units", "findings", "jobs", "layers", "ladder", "methods"):
             _concatenate(target, name, [job for job in complete if name in job.tables])
     table, (units, notes) = _job_table(jobs), _units(complete)
     layers = _aggregate(units, ["condition", "prior", "site", "layer"])
     rungs = _ladder(units, complete)
     searched = _methods(rungs, units, complete)
     target.write_table("jobs", table)
+    findings = _findings(units, complete)
+    if len(findings):
+        target.write_table("findings", findings)
     if len(units):
         target.write_table("units", units)
         target.write_table("layers", layers)
@@ -175,6 +181,17 @@ def collect(folder: Path) -> Collected:
         target.write_json("summary.json", {key: summary[key] for key in ("sweep", "collected", "methods")})
     target.write_json("sweep.json", summary)
     return Collected(folder, table, units, layers, rungs, searched, tuple(left_out), tuple(notes), summary)
+
+
+def _findings(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """The findings on the units of each condition, over all their jobs, and those of jobs that are not about units."""
+    parts = [
+        findings_table(unit_findings(row)).assign(condition=row["condition"], prior=row["prior"])
+        for row in units.to_dict("records")
+    ]
+    others = [job for job in jobs if "findings" in job.tables and "units" not in job.tables]
+    parts += [job.record.table("findings").assign(job=job.name) for job in others]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
@@ -371,7 +388,7 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
         together = [known[name] for name in found["job"]]
         if names != read[0]:  # units of the same jobs stand together: their records are read once
             read = names, _ended(together)
-        unit = _unit(found.iloc[0][UNIT].tolist())
+        unit = Unit.of_row(found.iloc[0].to_dict())
         try:
             parts.append(_pooled(str(found.iloc[0]["condition"]), unit, together, read[1][unit]))
         except InputError as error:
@@ -389,24 +406,24 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     if len(units) < 2:
         return units
     rows = units.to_dict("records")
-    found = [_unit([row[key] for key in UNIT]) for row in rows]
+    found = [Unit.of_row(row) for row in rows]
     same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
     settings = NullSettings(**same[0].config["nulls"])
-    own = Own(f"not available: {len(found)} units", units=len(found))
-    if len(found) <= results.OWN_UNITS:
+    own = Own(OwnStatus.TOO_MANY_UNITS, units=len(found))
+    if len(found) <= MOST_UNITS:
         ended = _ended(same)
         own = _own([ended[unit] for unit in found], settings)
     tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
     decided = decide(tokens, embeddings, own)
-    changed = [results.rejudged(row, decision) for row, decision in zip(rows, decided, strict=True)]
-    return _with(units, pd.DataFrame(changed, index=units.index).to_dict("series"))
+    changed = pd.DataFrame([decision.flat() for decision in decided], index=units.index)
+    return _with(units, changed.to_dict("series"))
 
 
 def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
     """The units set against each other over the seeds that all of them have."""
     seeds = sorted(set.intersection(*(set(one) for one in ended)))
     if len(seeds) < 2:
-        return Own("not available: the units share fewer than two seeds", units=len(ended), seeds=len(seeds))
+        return Own(OwnStatus.NO_SHARED_SEEDS, units=len(ended), seeds=len(seeds))
     ids = torch.stack([torch.stack([one[seed].ids for seed in seeds]) for one in ended])
     moves = torch.stack([torch.stack([one[seed].final - one[seed].initial for seed in seeds]) for one in ended])
     return own_agreement(ids, moves, seed=settings.seed)
@@ -422,7 +439,7 @@ def _own_units(jobs: Sequence[Job]) -> pd.DataFrame:
     """The rows of all jobs, a unit of several jobs several times."""
     schema = _common_schema("units", jobs)
     whole = pa.concat_tables([_fitted(job.read("units"), job.name, schema) for job in jobs])
-    table = whole.to_pandas().astype({"layer": "Int64"})
+    table: Any = with_layers(whole.to_pandas())
     named = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in ("condition", "prior")}
     return _with(table, {"job": table["job"], **named, "jobs": 1.0}, first=True).copy()  # in one piece
 
@@ -432,11 +449,6 @@ def _with(table: pd.DataFrame, columns: Mapping[str, Any], *, first: bool = Fals
     new = pd.DataFrame(dict(columns), index=table.index)
     old = table.drop(columns=list(columns), errors="ignore")
     return pd.concat([new, old] if first else [old, new], axis=1)
-
-
-def _unit(address: Sequence[Any]) -> Unit:
-    site, layer, index = address
-    return Unit(str(site), None if pd.isna(layer) else int(layer), int(index))
 
 
 def _shares(units: pd.DataFrame) -> dict[str, Any]:
@@ -453,21 +465,21 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[int,
     config = jobs[0].config
     subject = shared(**config["subject"])
     restarts = _restarts(ended)
-    decoder, settings = Decoder(subject.embedding_matrix), NullSettings(**config["nulls"])
+    nearest, settings = NearestTokens(subject.embedding_matrix), NullSettings(**config["nulls"])
     total = restarts.final.shape[:2].numel()
-    pool = results.null_pool(subject, decoder, settings, total, cache_folder() / "nulls")
+    pool = results.null_pool(subject, nearest, settings, total, cache_folder() / "nulls")
     ends = None
     if config["task"]["name"] == "search":
-        searched = SearchSettings.of(config["search"], tokens=config["tokens"])
-        (ends,) = search_tables.random_ends(subject, settings, searched)([restarts])
-    measured = measure(restarts, decoder, pool, settings=settings, name=subject.token, ends=ends)
-    (decision,) = judge([measured], Own("not available: one unit"))
+        searched = SearchSettings(**config["search"])
+        (ends,) = search_tables.random_ends(subject, settings, searched, config["tokens"])([restarts])
+    measured = measure(restarts, nearest, pool, settings=settings, name=subject.token, ends=ends)
+    (decision,) = judge([measured], Own(OwnStatus.ONE_UNIT, seeds=measured.restarts))
     objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])
-    gaps = gap.measure(subject, objective, {unit: restarts}, decoder, settings=gap_settings)
+    gaps = gap.measure(subject, objective, {unit: restarts}, nearest, settings=gap_settings)
     found = results.unit_row(unit, measured, decision, gaps[unit])
     named = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
     row = {**named, **found, "jobs": float(len(jobs))}
-    return pd.DataFrame([row]).astype({"layer": "Int64"})
+    return with_layers(pd.DataFrame([row]))
 
 
 def _restarts(ended: Mapping[int, Ended]) -> Restarts:
@@ -489,7 +501,7 @@ def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
         for number, row in enumerate(restarts.to_dict("records")):
             ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
             ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends)
-            found.setdefault(_unit([row[key] for key in UNIT]), {}).setdefault(int(row["seed"]), ended)
+            found.setdefault(Unit.of_row(row), {}).setdefault(int(row["seed"]), ended)
     return found
 
 
@@ -503,8 +515,8 @@ def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     means = pd.DataFrame(groups[numbers].mean())
     for name in ("unique", "retention"):
         means[f"{name}_differs"] = groups[f"null_{name}_p"].agg(lambda p: int((p <= 0.05).sum()))
-    for label in VERDICTS:
-        means[label] = groups["convergence"].agg(lambda said, label=label: int((said == label).sum()))
+    for verdict in VERDICTS:
+        means[verdict.value] = groups["convergence"].agg(lambda found, verdict=verdict: int((found == verdict).sum()))
     return pd.concat([pd.DataFrame(counts), means], axis=1).reset_index()
 
 

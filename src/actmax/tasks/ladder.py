@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
-from numpy import ndarray
 
-from actmax.evidence.verdicts import VERDICTS
+from actmax.evidence.readings import VERDICTS
+from actmax.model.target import UNIT
+from actmax.stats.pareto import on_pareto_front
 
 RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "text", "gcg", "epo")
 """From nothing to the dearest, then the searches over tokens; any other prior comes after them."""
 SEARCHES = ("random", "text", "gcg", "epo")
-UNIT = ["site", "layer", "index"]
 FOUND = {
     "activation_snapped_mean": "activation_mean",
     "z_snapped": "z",
@@ -91,7 +90,7 @@ def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.
     table = table.sort_values(["site", "prior"], key=lambda column: column.map(_order), kind="stable")
     for space, name in SPACES.items():
         fronts = [
-            front(group["z_snapped"].to_numpy(), group[f"{name}_above"].to_numpy())
+            on_pareto_front(group["z_snapped"].to_numpy(), group[f"{name}_above"].to_numpy())
             for _, group in table.groupby("site", sort=False)
         ]
         table[f"pareto_{space}"] = np.concatenate(fronts)
@@ -154,17 +153,4 @@ def _means(group: pd.DataFrame) -> dict[str, Any]:
     verdicts = group["convergence"].value_counts().to_dict()
     row: dict[str, Any] = {"units": len(group), "restarts": group["restarts"].sum()}
     row |= means | {f"{name}_se": error for name, error in errors.items()}
-    return row | {label: verdicts.get(label, 0) for label in VERDICTS}
-
-
-def front(first: Float[ndarray, " rows"], second: Float[ndarray, " rows"]) -> Bool[ndarray, " rows"]:
-    """Which points are on the Pareto front, both coordinates the more the better; a point with a NaN is not.
-
-    Example:
-        >>> front(np.array([1.0, 2.0, 0.5]), np.array([2.0, 1.0, 1.0])).tolist()
-        [True, True, False]
-    """
-    points = np.stack([first, second], axis=1)
-    good = np.asarray(np.isfinite(points).all(axis=1))
-    covers = (points[:, None] >= points[None]).all(axis=2) & (points[:, None] > points[None]).any(axis=2)
-    return good & ~(covers & good[:, None]).any(axis=0)
+    return row | {verdict.value: verdicts.get(verdict, 0) for verdict in VERDICTS}

@@ -12,9 +12,10 @@ from numpy import ndarray
 
 from actmax.errors import InputError
 from actmax.model.subject import Subject
+from actmax.text.files import check_utf8
 
 BLOCK = 100_000
-"""Characters that are tokenized together, cut at a line's end where there is one."""
+"""Number of characters that are tokenized together, up to the end of a line where there is one."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Window:
     """A piece of text as the subject reads it."""
 
     ids: tuple[int, ...]
-    """Its tokens; the first is begin-of-text."""
+    """Token ids of the piece, behind begin-of-text."""
     source: str
-    """Which file."""
+    """Path of the file that it comes from."""
     start: int
-    """Number of its first token behind begin-of-text, in the file."""
+    """Number of the piece's first token in the file, begin-of-text not counted."""
 
 
 def text_files(place: Path, *, key: str = "examples.text") -> list[Path]:
@@ -34,7 +35,7 @@ def text_files(place: Path, *, key: str = "examples.text") -> list[Path]:
 
     Args:
         place: a file or a folder.
-        key: that an error names.
+        key: name of the argument in an error message.
 
     Raises:
         InputError: there is none, or one is not UTF-8 (file and line are named).
@@ -45,12 +46,7 @@ def text_files(place: Path, *, key: str = "examples.text") -> list[Path]:
     if not any(file.stat().st_size for file in files):
         raise InputError(key, place, "must hold text: a file, or a folder with .txt files")
     for file in files:
-        with file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(f"{file}:{number}", "not text", f"must be UTF-8 ({error.reason})") from error
+        check_utf8(file)
     return files
 
 
@@ -58,10 +54,10 @@ def windows(subject: Subject, files: Iterable[Path], *, size: int, begin: int) -
     """The text in windows of at most `size` tokens behind a begin-of-text token; nothing is kept.
 
     Args:
-        subject: whose tokenizer it is.
-        files: of text.
-        size: tokens of a window, begin-of-text among them.
-        begin: begin-of-text.
+        subject: the model whose tokenizer is used.
+        files: text files.
+        size: number of tokens of a window, begin-of-text among them.
+        begin: id of the begin-of-text token.
     """
     for file in files:
         done, held = 0, []
@@ -78,12 +74,14 @@ def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, se
     """A uniform choice of runs of `size` consecutive tokens of one file, beginning anywhere; nothing else is kept.
 
     Args:
-        subject: whose tokenizer it is.
-        files: of text.
-        size: tokens of a piece.
-        count: how many; all of them where there are fewer.
-        seed: of the choice.
+        subject: the model whose tokenizer is used.
+        files: text files.
+        size: number of tokens of a piece.
+        count: number of pieces; all of them where there are fewer.
+        seed: seed of the choice.
     """
+    # Every piece gets a random key, and those with the smallest keys are kept: a uniform choice from a stream of unknown
+    # length.
     rng, found, keys = np.random.default_rng(seed), np.empty((0, size), dtype=np.int64), np.empty(0)
     for file in files:
         held: list[int] = []
@@ -93,7 +91,7 @@ def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, se
                 continue
             new = np.lib.stride_tricks.sliding_window_view(np.array(held), size)
             found, keys = np.concatenate([found, new]), np.concatenate([keys, rng.random(len(new))])
-            if len(keys) > count:  # the smallest keys so far
+            if len(keys) > count:
                 kept = np.argpartition(keys, count)[:count]
                 found, keys = found[kept], keys[kept]
             held = held[len(held) - size + 1 :]
@@ -101,6 +99,7 @@ def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, se
 
 
 def _blocks(file: Path) -> Iterator[str]:
+    """A file's text in pieces of about `BLOCK` characters, at the ends of lines unless a line is ten times as long."""
     with file.open(encoding="utf-8") as stream:
         while lines := stream.readlines(BLOCK):
             text = "".join(lines)

@@ -11,24 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actmax.errors import InputError
+from actmax.text.files import utf8_lines
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+"""Names of the ten columns of a row."""
 FORMAT = "https://universaldependencies.org/format.html describes the format."
 
 
 @dataclass(frozen=True)
 class Word:
-    """A syntactic word."""
+    """A syntactic word of a sentence, with its annotation."""
 
     columns: Mapping[str, str]
-    """Its ten columns, as they stand."""
+    """The row's ten columns by name, as they stand in the file."""
     feats: Mapping[str, str]
-    """Its features, by name."""
+    """Morphological features by name."""
     span: tuple[int, int] | None
     """First character in the sentence's text and the one behind the last; None for a part of a multiword token, which
     has no text of its own."""
     line: int
-    """In the file, from 1."""
+    """Number of the row's line in the file, from 1."""
 
     def value(self, key: str) -> str | None:
         """A column (`upos`), or else a feature (`Number`)."""
@@ -37,20 +39,20 @@ class Word:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence."""
+    """A sentence with its words and its comments."""
 
     text: str
-    """As its tokens spell it."""
+    """The text, put together of the tokens and the spaces between them."""
     words: tuple[Word, ...]
-    """Its syntactic words; empty nodes are left out."""
+    """The syntactic words; empty nodes are left out."""
     metadata: Mapping[str, str]
-    """Its comments of the form `# key = value`."""
+    """Comments of the form `# key = value`, by key."""
     source: str
-    """File and first line, as `FILE:LINE`."""
+    """File and line of the first row, as `FILE:LINE`."""
 
 
 Row = tuple[int, dict[str, str]]
-"""A line's number and its columns."""
+"""A line's number, and its columns by name."""
 
 
 def files_of(place: Path) -> list[Path]:
@@ -74,7 +76,8 @@ def sentences(place: Path) -> Iterator[Sentence]:
     for file in files_of(place):
         comments: list[Row] = []
         rows: list[Row] = []
-        for number, line in _lines(file):
+        for number, line in utf8_lines(file):
+            line = line.rstrip("\r\n")
             if line.startswith("#"):
                 comments.append((number, _comment(line)))
             elif line.strip():
@@ -86,25 +89,23 @@ def sentences(place: Path) -> Iterator[Sentence]:
             yield _sentence(file, comments, rows)
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    with file.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            try:
-                yield number, raw.decode("utf-8").rstrip("\r\n").removeprefix("\ufeff")
-            except UnicodeDecodeError as error:
-                raise _wrong(file, number, "a line that is not text", f"must be UTF-8 ({error.reason})") from error
-
-
 def _wrong(file: Path, number: int, value: str, allowed: str) -> InputError:
+    """The error for a malformed line."""
     return InputError(f"{file}:{number}", repr(value[:60]), allowed, FORMAT)
 
 
 def _comment(line: str) -> dict[str, str]:
+    """Key and value of a comment line; nothing where it has no such form."""
     key, separator, value = line[1:].partition("=")
     return {key.strip(): value.strip()} if separator else {}
 
 
 def _columns(file: Path, number: int, line: str) -> dict[str, str]:
+    """The columns of a row by name.
+
+    Raises:
+        InputError: they are not ten, one is empty, or the features are malformed.
+    """
     parts = line.split("\t")
     if len(parts) != len(COLUMNS):
         raise _wrong(file, number, line, f"must have 10 columns split by tabs, and has {len(parts)}")
@@ -118,6 +119,12 @@ def _columns(file: Path, number: int, line: str) -> dict[str, str]:
 
 
 def _sentence(file: Path, comments: Sequence[Row], rows: Sequence[Row]) -> Sentence:
+    """The sentence of some rows: its text, and its words with their places in it.
+
+    Raises:
+        InputError: the ids do not run on from 1.
+    """
+    # `inside` is the last id of the multiword token that was read last: words up to it have no text of their own.
     text, words, expected, inside = "", [], 1, 0
     for number, columns in rows:
         start, end = _ids(file, number, columns["id"])
@@ -153,6 +160,7 @@ def _ids(file: Path, number: int, text: str) -> tuple[int | None, int | None]:
 
 
 def _feats(text: str) -> dict[str, str]:
+    """The features of a column `feats`, by name."""
     if text == "_":
         return {}
     return dict(feat.split("=", 1) for feat in text.split("|"))  # pyright: ignore[reportReturnType]

@@ -18,16 +18,16 @@ from actmax.words.lists import Context, Data, Sample, checked
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text, ready for the subject."""
+    """One text as token ids, with the positions of its word."""
 
     ids: tuple[int, ...]
-    """Its tokens; the first is the begin-of-text token, which is an attention sink and never part of a word."""
+    """Token ids; the first is the begin-of-text token, which is an attention sink and never part of a word."""
     word: tuple[int, ...]
     """The positions of the word's sub-tokens."""
     sample: int
-    """The number of its sample."""
+    """Number of the sample that the text belongs to."""
     share: float
-    """Its weight in the sample's average: 1 over the sample's contexts."""
+    """Weight of the text in the sample's average: 1 over the number of the sample's contexts."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Encoding:
     """All texts of the data, and the data less what cannot be encoded."""
 
     data: Data
-    """The samples that are left."""
+    """The samples that could be encoded."""
     texts: tuple[Encoded, ...]
-    """Their texts."""
+    """The encoded texts of all samples, in the samples' order."""
     begin: str
-    """The begin-of-text token."""
+    """Name of the begin-of-text token."""
 
     @property
     def subtokens(self) -> list[int]:
@@ -51,19 +51,19 @@ class Encoding:
 
 
 DOCUMENTS = "<|endoftext|>"
-"""What GPT-2, GPT-Neo, GPT-NeoX and SmolLM2 saw before every document of their training."""
+"""The token before every document in the training of GPT-2, GPT-Neo, GPT-NeoX and SmolLM2."""
 
 
 def begin_token(subject: Subject, name: str | None = None, *, key: str = "tuning.bos") -> int:
     """The id of the token that stands before every text.
 
     It must be the one that a subject's training documents began with, which need not be what its tokenizer calls
-    `bos_token`: SmolLM2-Instruct says `<|im_start|>` there, behind which some words become attention sinks themselves.
+    `bos_token`: in SmolLM2-Instruct that is `<|im_start|>`, behind which some words become attention sinks themselves.
 
     Args:
-        subject: whose vocabulary it is.
-        name: a token by name; None for `<|endoftext|>` where it is known, else the tokenizer's own.
-        key: what an error names.
+        subject: the model whose vocabulary it is taken from.
+        name: a token by name; None for `<|endoftext|>` where the vocabulary has it, else the tokenizer's own.
+        key: name of the argument in an error message.
 
     Raises:
         InputError: there is no such token.
@@ -71,20 +71,20 @@ def begin_token(subject: Subject, name: str | None = None, *, key: str = "tuning
     tokenizer = subject.tokenizer
     known = tokenizer.get_vocab()
     own = DOCUMENTS if DOCUMENTS in known else tokenizer.bos_token or tokenizer.eos_token
-    said = name if name is not None else own
-    if said is None:
+    chosen = name if name is not None else own
+    if chosen is None:
         allowed = f"must name a token of {subject.name}, whose tokenizer has no begin-of-text token"
         raise InputError(key, None, allowed)
-    if said not in known:
-        raise InputError(key, said, f"must be a token of {subject.name}")
-    return known[said]
+    if chosen not in known:
+        raise InputError(key, chosen, f"must be a token of {subject.name}")
+    return known[chosen]
 
 
 def encode(subject: Subject, data: Data, *, bos: str | None = None) -> Encoding:
     """Encodes every context; what has no sub-token or is too long for the subject is left out and counted.
 
     Args:
-        subject: whose tokenizer it is, and whose context is the limit.
+        subject: the model whose tokenizer is used, and whose context length is the limit.
         data: the words.
         bos: a token by name in the place of the subject's own begin-of-text token.
 
@@ -128,6 +128,7 @@ def tokens_of(subject: Subject, context: Context, begin: int) -> tuple[tuple[int
 
 
 def _unfit(ids: Sequence[int], word: Sequence[int], context: int) -> str | None:
+    """Why a text cannot be used; None where it can."""
     if not word:
         return "no sub-token"
     return f"longer than the context of {context} tokens" if len(ids) > context else None
@@ -140,20 +141,20 @@ class Batch:
     ids: Int[Tensor, "texts tokens"]
     """Token ids, shorter texts padded on the right with begin-of-text: a causal model does not look there."""
     word: Bool[Tensor, "texts tokens"]
-    """Which positions are the word's."""
+    """Whether a position holds a sub-token of the word."""
     samples: Int[Tensor, " texts"]
-    """The sample of each text."""
+    """Number of the sample of each text."""
     shares: tuple[float, ...]
-    """The weight of each text in its sample's average."""
+    """Weight of each text in its sample's average."""
 
 
 class Batches(Dataset):
-    """Texts by length, a batch per item.
+    """Texts sorted by length, a batch per item.
 
     Args:
-        texts: in any order.
-        tokens: the most tokens of a batch; one text may be longer.
-        padding: how many tokens shorter than its batch's longest a text may be. 0 keeps lengths apart, so that no
+        texts: the texts, in any order.
+        tokens: largest number of tokens of a batch; a single text may be longer.
+        padding: how many tokens shorter than its batch's longest a text may be; 0 keeps lengths apart, so that no
             padding enters a sum at all.
     """
 
@@ -183,13 +184,14 @@ def _by_length(ordered: Sequence[Encoded], padding: int) -> Iterator[list[Encode
 
 
 def _cut(texts: Sequence[Encoded], tokens: int) -> Iterator[Sequence[Encoded]]:
+    """Texts in groups whose tokens, padded to the first and longest, are at most `tokens`."""
     size = max(1, tokens // len(texts[0].ids))
     for start in range(0, len(texts), size):
         yield texts[start : start + size]
 
 
 def collated(texts: Sequence[Encoded]) -> Batch:
-    """Puts texts together, padded to the longest."""
+    """A batch of texts, padded to the longest."""
     longest = max(len(text.ids) for text in texts)
     ids = torch.tensor([[*text.ids, *[text.ids[0]] * (longest - len(text.ids))] for text in texts])
     word = torch.zeros(ids.shape, dtype=torch.bool)

@@ -12,18 +12,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actmax.errors import InputError
+from actmax.settings import setting
+from actmax.text.files import utf8_lines
 from actmax.words.conllu import COLUMNS, Sentence, Word, files_of, sentences
 
 BUILT_IN = "nouns_verbs"
+"""Name of the built-in list of words."""
 BUILT_IN_FILE = Path(__file__).parent / "nouns_verbs.csv"
+"""The built-in list, a CSV as a user might give it."""
 BUILT_IN_ZIPF = {"noun": (4.567, 0.304), "verb": (4.543, 0.307)}
 """Mean and standard deviation of the list's word frequencies, log10 of occurrences in a billion words, as
 `scripts/nouns_verbs.py` printed them from wordfreq 3.1.1."""
 FEWEST = 4
-"""Words of a category below which nothing is compared."""
+"""Smallest number of words per category with which anything is compared."""
 LISTED = 1000
-"""Skips that are listed one by one; the rest is counted."""
+"""Number of skipped words that are listed one by one; the others are only counted."""
 HEADER = ("word", "category", "pair", "context")
+"""Columns that a CSV may have."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,11 @@ class Context:
     text: str
     """The whole text, without begin-of-text."""
     start: int
-    """The word's first character."""
+    """Index of the word's first character."""
     end: int
-    """The character behind its last."""
+    """Index of the character behind the word's last."""
     source: str
-    """Where it comes from, `FILE:LINE` where it comes from a file."""
+    """Origin of the text, as `FILE:LINE` where it is a file."""
 
 
 @dataclass(frozen=True)
@@ -45,43 +50,43 @@ class Sample:
     """One word of one category: the replicate of every test."""
 
     word: str
-    """The word (or the sentence)."""
+    """The word, or the sentence where whole sentences are compared."""
     label: int
-    """0 or 1: which group."""
+    """Number of the group, 0 or 1."""
     contexts: tuple[Context, ...]
-    """Where it stands; its activations are averaged over them."""
+    """The texts in which the word stands; its activations are averaged over them."""
     pair: str | None = None
-    """The name that it shares with its partner in the other group, where they are really paired."""
+    """The name that the word shares with its partner in the other group, where they are really paired."""
 
     @property
     def group(self) -> str:
-        """What halves and folds never split."""
+        """Name of the samples that halves and folds keep together: the pair, or else the word."""
         return self.word.lower() if self.pair is None else self.pair
 
 
 @dataclass(frozen=True)
 class Skip:
-    """A word that is left out."""
+    """A word that is left out, and why."""
 
     word: str
-    """Which."""
+    """The word that is left out."""
     reason: str
-    """Why."""
+    """The reason, as a clause behind a number of words."""
     source: str
-    """Where it stood."""
+    """Origin of the word, as `FILE:LINE`."""
 
 
 @dataclass
 class Skips:
-    """What is left out: counted by reason, the first ones listed."""
+    """The words that are left out: counted by reason, the first ones listed."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """How many, by reason."""
+    """Number of skipped words by reason."""
     listed: list[Skip] = field(default_factory=list)
-    """The first of them."""
+    """The first skipped words, `LISTED` at most."""
 
     def add(self, word: str, reason: str, source: str) -> None:
-        """Counts one."""
+        """Counts a skipped word, and lists it if it is among the first."""
         self.counts[reason] += 1
         if len(self.listed) < LISTED:
             self.listed.append(Skip(word, reason, source))
@@ -92,15 +97,15 @@ class Data:
     """The words of a job."""
 
     samples: tuple[Sample, ...]
-    """A row of every table of activations each."""
+    """The samples, in the order of the rows of every table of activations."""
     categories: tuple[str, str]
     """The names of groups 0 and 1."""
     skips: Skips
-    """What was left out."""
+    """The words that were left out."""
 
     @property
     def labels(self) -> list[int]:
-        """The group of each sample."""
+        """The group of each sample, 0 or 1."""
         return [sample.label for sample in self.samples]
 
     @property
@@ -110,39 +115,38 @@ class Data:
         return names if len(names) == len(self.samples) else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reading:
-    """What to read, and how."""
+    """Which words are read, and from where."""
 
-    data: str
-    """`nouns_verbs`, or a path: a CSV, a CoNLL-U file, or a folder of them."""
-    groups: tuple[str | None, str | None] = (None, None)
-    """Groups 0 and 1: categories of a CSV, or what CoNLL-U words must be (`upos=NOUN`, `Number=Sing`, `meta.KEY=V`)."""
+    data: str = BUILT_IN
+    """`nouns_verbs` (built in), or a path: a CSV (word,category[,pair][,context]), a CoNLL-U file, a folder of them."""
+    group_0: str | None = None
+    """A CSV's category (null: the first of two by name); a condition on CoNLL-U: `upos=NOUN`, `meta.KEY=VALUE`."""
+    group_1: str | None = None
+    """The same for group 1 (null: the other category); differences are group 1 minus group 0."""
     pair: str | None = None
-    """CoNLL-U: what partners share: `lemma`, or `meta.KEY`."""
+    """CoNLL-U: what partners share, `lemma` or `meta.KEY`, where words are really paired."""
     template: str = " {word}"
-    """Around a bare word."""
-    words: int = 1000
-    """CoNLL-U: the most words of a group, a random choice."""
-    contexts: int = 10
-    """CoNLL-U: the most sentences of a word, a random choice."""
-    seed: int = 0
-    """Of that choice."""
+    """The text around a bare word, behind begin-of-text."""
+    words: int = setting(1000, least=4)
+    """CoNLL-U: at most so many words of a group, a random choice."""
+    contexts: int = setting(10, least=1)
+    """CoNLL-U: at most so many sentences of a word, averaged."""
+    seed: int = setting(0, least=0)
+    """Seed of the choice of words, of halves, folds and shuffles."""
 
-
-def names_file(said: str) -> bool:
-    """Whether a text is the name of a file; a text may be longer than any name."""
-    try:
-        return Path(said).is_file()
-    except (OSError, ValueError):
-        return False
+    @property
+    def groups(self) -> tuple[str | None, str | None]:
+        """The category or condition of group 0 and of group 1."""
+        return self.group_0, self.group_1
 
 
 def read(reading: Reading) -> Data:
-    """Reads the words.
+    """Reads the words that are to be compared.
 
     Raises:
-        InputError: names the key, or the file and the line.
+        InputError: names the setting, or the file and the line.
     """
     check_reading(reading)
     if reading.data == BUILT_IN or Path(reading.data).suffix == ".csv":
@@ -152,10 +156,10 @@ def read(reading: Reading) -> Data:
 
 
 def check_reading(reading: Reading) -> None:
-    """Refuses what no file has to be opened for.
+    """Refuses settings that are wrong whatever the files hold.
 
     Raises:
-        InputError: names the key.
+        InputError: names the setting.
     """
     if reading.template.count("{word}") != 1:
         raise InputError("tuning.template", repr(reading.template), "must hold {word} once", "Say ' {word}'.")
@@ -176,15 +180,20 @@ def check_reading(reading: Reading) -> None:
 
 
 def _check_pair(pair: str | None) -> None:
+    """Refuses a kind of pairs that there is not.
+
+    Raises:
+        InputError: names the setting.
+    """
     if pair is not None and pair != "lemma" and not pair.startswith("meta."):
         raise InputError("tuning.pair", pair, "must be lemma or meta.KEY")
 
 
 def checked(data: Data) -> Data:
-    """The data less words without a partner, once there are enough.
+    """The data without words that lack a partner.
 
     Raises:
-        InputError: one class only, or fewer than 4 words of one.
+        InputError: fewer than 4 words of a category are left.
     """
     data = _with_partners(data)
     counts = Counter(data.labels)
@@ -198,6 +207,7 @@ def checked(data: Data) -> Data:
 
 
 def _with_partners(data: Data) -> Data:
+    """The data without words that lack a partner in the other group, where any word has one."""
     if all(sample.pair is None for sample in data.samples):
         return data
     seen = {(sample.pair, sample.label) for sample in data.samples}
@@ -210,12 +220,12 @@ def _with_partners(data: Data) -> Data:
     return replace(data, samples=tuple(kept))
 
 
-# a user's list
+# words of a CSV
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of a CSV."""
+    """The cells of a CSV's row."""
 
     word: str
     category: str
@@ -245,7 +255,7 @@ def _from_csv(file: Path, reading: Reading) -> Data:
 
 
 def _csv_lines(file: Path) -> Iterator[_Line]:
-    rows = csv.reader(_decoded(file), strict=True)
+    rows = csv.reader((line for _, line in utf8_lines(file)), strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
         _check_header(file, header)
@@ -254,16 +264,6 @@ def _csv_lines(file: Path) -> Iterator[_Line]:
                 yield _csv_line(f"{file}:{rows.line_num}", header, row)
     except csv.Error as error:
         raise InputError(f"{file}:{rows.line_num}", "malformed", f"must be CSV ({error})") from error
-
-
-def _decoded(file: Path) -> Iterator[str]:
-    """The lines of a file, decoded one by one, so that the line that is no text can be named."""
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8").removeprefix("\ufeff")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{file}:{number}", "not text", f"must be UTF-8 ({error.reason})") from error
 
 
 def _check_header(file: Path, header: Sequence[str]) -> None:
@@ -300,6 +300,11 @@ def _categories(file: Path, lines: Sequence[_Line], groups: tuple[str | None, st
 
 
 def _context(line: _Line, template: str) -> Context:
+    """A row's text: its own with the word found in it, or the template around the word.
+
+    Raises:
+        InputError: the row's text lacks the word.
+    """
     if line.context is None:
         start = template.index("{word}")
         return Context(template.replace("{word}", line.word), start, start + len(line.word), line.source)
@@ -310,7 +315,11 @@ def _context(line: _Line, template: str) -> Context:
 
 
 def _refuse_clashes(samples: Iterable[Sample]) -> None:
-    """A text in both groups says nothing of either, and a pair has one member in each."""
+    """Refuses a text that stands in both groups, and a pair with two words in one group.
+
+    Raises:
+        InputError: the key is `FILE:LINE`.
+    """
     texts: dict[tuple[str, int], Sample] = {}
     members: dict[tuple[str, int], str] = {}
     for sample in samples:
@@ -320,9 +329,9 @@ def _refuse_clashes(samples: Iterable[Sample]) -> None:
                 allowed = f"stands in both groups with the same text (also {other.contexts[0].source})"
                 raise InputError(context.source, sample.word, allowed, "Leave it out, or give each its context.")
         if sample.pair is not None:
-            before = members.setdefault((sample.pair, sample.label), sample.word)
-            if before != sample.word:
-                allowed = f"the pair {sample.pair} has {before} in that group already"
+            first = members.setdefault((sample.pair, sample.label), sample.word)
+            if first != sample.word:
+                allowed = f"the pair {sample.pair} has {first} in that group already"
                 raise InputError(sample.contexts[0].source, sample.word, allowed, "A pair has one word in each group.")
 
 
@@ -331,17 +340,26 @@ def _refuse_clashes(samples: Iterable[Sample]) -> None:
 
 @dataclass(frozen=True)
 class _Selector:
-    """What a CoNLL-U word or sentence must be."""
+    """A condition on words or sentences of CoNLL-U files."""
 
     key: str
+    """Name of a column, of a feature, or of a comment of the sentence."""
     value: str
+    """The value that it must have."""
     whole: bool
+    """Whether the condition is one on sentences."""
 
-    def takes(self, word: Word) -> bool:
+    def matches(self, word: Word) -> bool:
+        """Whether a word meets the condition."""
         return word.value(self.key) == self.value
 
 
 def _selector(name: str, text: str | None) -> _Selector:
+    """The condition that a setting states.
+
+    Raises:
+        InputError: names the setting.
+    """
     key, separator, value = (text or "").partition("=")
     if not (key and separator and value):
         allowed = "must say which words of the CoNLL-U files: upos=NOUN, Number=Sing, or meta.KEY=VALUE for sentences"
@@ -354,7 +372,7 @@ def _selector(name: str, text: str | None) -> _Selector:
 
 
 Key = tuple[str | None, str, int]
-"""Pair, word, label."""
+"""Identity of a sample: its pair, its word, and its label."""
 
 
 class _Choice:
@@ -371,11 +389,12 @@ class _Choice:
         self.names: dict[Key, str] = {}
 
     def _hash(self, text: str) -> int:
+        """64 pseudorandom bits of a text."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}:{text}".encode()).digest()[:8])
 
     def add(self, key: Key, name: str, context: Context) -> None:
-        """Takes a word's occurrence, if it is among the chosen so far."""
-        # partners share their hash, so that a choice of pairs is one of whole pairs
+        """Takes an occurrence of a word, if the word is among the chosen so far."""
+        # Partners share their hash, so that a choice of pairs is one of whole pairs.
         rank, order = -self._hash(key[0] or key[1]), self.order[key[2]]
         if key not in self.held:
             if len(order) == self.words and rank <= order[0][0]:
@@ -391,7 +410,7 @@ class _Choice:
             heapq.heappop(held)
 
     def samples(self) -> list[Sample]:
-        """The chosen, in the words' order."""
+        """The chosen words with their contexts, by group and then by word."""
         found = []
         for key in sorted(self.held, key=lambda key: (key[2], key[1], key[0] or "")):
             contexts = sorted((context for *_, context in self.held[key]), key=lambda one: (one.source, one.start))
@@ -400,6 +419,7 @@ class _Choice:
 
 
 def _from_conllu(place: Path, reading: Reading) -> Data:
+    """A choice of the words (or sentences) of CoNLL-U files that meet the conditions of the two groups."""
     selectors = [_selector(f"tuning.group_{number}", text) for number, text in enumerate(reading.groups)]
     skips, choice = Skips(), _Choice(reading.words, reading.contexts, reading.seed)
     for sentence in sentences(place):
@@ -409,22 +429,24 @@ def _from_conllu(place: Path, reading: Reading) -> Data:
             if reading.pair is not None and pair is None:
                 skips.add(name, f"without {reading.pair}", context.source)
                 continue
-            # partners are words of one lemma: all its forms in a group are one sample
+            # Partners are words of one lemma: all its forms in a group are one sample.
             choice.add((pair, name.lower() if pair is None else "", label), name, context)
     return Data(tuple(choice.samples()), (str(reading.groups[0]), str(reading.groups[1])), skips)
 
 
 def _pair(pair: str | None, lemma: str, metadata: Mapping[str, str]) -> str | None:
+    """The name of a word's pair: its lemma, or a comment of its sentence; None where nothing is paired."""
     if pair is None:
         return None
     return lemma.lower() if pair == "lemma" else metadata.get(pair.removeprefix("meta."))
 
 
 Found = tuple[str, str, int, Context]
-"""Word, lemma, label, and where it stands."""
+"""A word (or sentence) that meets a condition: word, lemma, label, and its context."""
 
 
 def _whole(sentence: Sentence, selectors: Sequence[_Selector]) -> Iterator[Found]:
+    """The sentence itself, for each group whose condition it meets."""
     for label, selector in enumerate(selectors):
         if sentence.metadata.get(selector.key) == selector.value:
             context = Context(sentence.text, 0, len(sentence.text), sentence.source)
@@ -432,9 +454,10 @@ def _whole(sentence: Sentence, selectors: Sequence[_Selector]) -> Iterator[Found
 
 
 def _words(sentence: Sentence, selectors: Sequence[_Selector], skips: Skips) -> Iterator[Found]:
+    """The words of a sentence that meet the condition of one group."""
     file = sentence.source.rpartition(":")[0]
     for word in sentence.words:
-        labels = [label for label, selector in enumerate(selectors) if selector.takes(word)]
+        labels = [label for label, selector in enumerate(selectors) if selector.matches(word)]
         name, source = word.columns["form"], f"{file}:{word.line}"
         if len(labels) == 2:
             skips.add(name, "in both groups", source)

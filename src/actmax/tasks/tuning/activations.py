@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +13,9 @@ from jaxtyping import Float
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from actmax.model.subject import Subject
+from actmax.progress import Bar
 from actmax.tasks.tuning.store import Store
 from actmax.words.encoding import Batch, Batches, Encoded
 
@@ -70,22 +68,12 @@ class Reader(LightningModule):
         return len(batch.shares)
 
 
-class Bar(Callback):
-    """A bar over the batches on a terminal; elsewhere a plain line now and then.
-
-    Args:
-        seconds: between two lines where there is no terminal.
-    """
-
-    def __init__(self, seconds: float | int = 10) -> None:
-        self.seconds = seconds
-        self.bar: tqdm | None = None
+class Progress(Callback):
+    """Shows how many batches have been read."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the bar."""
-        self.total, self.shown = int(sum(trainer.num_predict_batches)), time.monotonic()
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=self.total, desc="activations", unit="batch")
+        self.bar = Bar("activations", int(sum(trainer.num_predict_batches)), unit="batch")
 
     def on_predict_batch_end(
         self,
@@ -96,19 +84,12 @@ class Bar(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Moves on."""
-        if self.bar is not None:
-            self.bar.update(1)
-        elif time.monotonic() - self.shown > self.seconds:
-            self.shown = time.monotonic()
-            line = f"actmax: activations: batch {batch_idx + 1} of {self.total}"
-            print(line, file=sys.stderr, flush=True)  # noqa: T201
+        """Moves the bar on."""
+        self.bar.advance()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Closes the bar."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        self.bar.close()
 
 
 def trainer(*, accelerator: str = "auto", folder: Path | None = None) -> Trainer:
@@ -122,7 +103,7 @@ def trainer(*, accelerator: str = "auto", folder: Path | None = None) -> Trainer
         accelerator=accelerator,
         devices=1,
         logger=False,
-        callbacks=[Bar()],
+        callbacks=[Progress()],
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -12,14 +12,16 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from actmax.model.architecture import HEADS, Geometry
-from actmax.model.subject import Place
+from actmax.model.target import Place, place_columns
+from actmax.progress import track
 from actmax.stats.corrections import correct
 from actmax.stats.groups import Comparison, compare
 from actmax.stats.layers import Products, decode_products, products
 from actmax.stats.regrouped import Regrouped, regrouped_welch
 from actmax.stats.t_and_logit import concordance
-from actmax.tasks.tuning.plan import Plan, Settings, Words, make_plan
-from actmax.tasks.tuning.replication import Progress, replication
+from actmax.tasks.tuning.plan import Plan, Words, make_plan
+from actmax.tasks.tuning.replication import replication
+from actmax.tasks.tuning.settings import TuningSettings
 from actmax.tasks.tuning.store import Store
 from actmax.words.lists import FEWEST
 
@@ -27,7 +29,6 @@ CORRECTED = ("bonferroni", "bh")
 FAR = 10.0
 """A word whose vector is so many times longer than the median word's has become an attention sink, or the like: it
 makes a variance in which no t-test finds anything."""
-UNIT = ("site", "layer", "index")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Tuning:
     test: str
     """The p that decided: `welch_p` or `paired_p`."""
     alpha: float
-    """At which level."""
+    """Level of the tests."""
+    permutations: int
+    """Number of shuffles of the labels behind the decoders' nulls."""
 
 
 @dataclass
@@ -77,7 +80,7 @@ class _Gathered:
     whole: dict[str, Products] = field(default_factory=dict)
 
 
-def analyse(store: Store, words: Words, geometry: Geometry, settings: Settings, progress: Progress) -> Tuning:
+def analyse(store: Store, words: Words, geometry: Geometry, settings: TuningSettings) -> Tuning:
     """Compares, replicates, decodes: everything in one pass over sites and layers, but for the replication's null.
 
     Args:
@@ -85,10 +88,9 @@ def analyse(store: Store, words: Words, geometry: Geometry, settings: Settings, 
         words: the samples.
         geometry: of the subject.
         settings: of the tests.
-        progress: shows how far it is.
     """
     plan, found = make_plan(words, settings), _Gathered()
-    for place in progress(store.places, "comparison"):
+    for place in track(store.places, "comparison", unit="layer"):
         _visit(found, place, np.asarray(store[place]), geometry, plan)
     units = _corrected(found, plan)
     order = np.argsort(-units[words.t].abs().fillna(-1).to_numpy(), kind="stable")[: settings.top]
@@ -96,7 +98,7 @@ def analyse(store: Store, words: Words, geometry: Geometry, settings: Settings, 
     return Tuning(
         units=units,
         shares=_shares(units, found, plan),
-        replication=replication(found.halves, store, plan, progress),
+        replication=replication(found.halves, store, plan),
         decoders=_decoders(found, plan),
         best_layer=_best(found),
         correlations=correlations,
@@ -105,6 +107,7 @@ def analyse(store: Store, words: Words, geometry: Geometry, settings: Settings, 
         top=tuple(order.tolist()),
         test=words.test,
         alpha=settings.alpha,
+        permutations=settings.permutations,
     )
 
 
@@ -120,7 +123,7 @@ def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], g
     found.halves.append(tuple(plan.tested(x, plan.plain, half) for half in (plan.halves, ~plan.halves)))
     null = plan.tested(x, plan.shuffled).p
     found.smallest.append(np.where(np.isnan(null), 1.0, null).min(axis=0))
-    found.null_tuned.append(_rejected(null, alpha))
+    found.null_tuned.append((correct(null, "bh", axis=0) <= alpha).sum(axis=0))
     found.lengths.append(np.sqrt((x.astype(np.float64) ** 2).sum(1)))
     found.strata += _strata(x, place, words)
     _decode(found, place, x, geometry, plan)
@@ -128,12 +131,9 @@ def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], g
 
 def _addressed(table: pd.DataFrame, place: Place, geometry: Geometry) -> pd.DataFrame:
     """A place's rows with their address, its corrections named as the layer's."""
-    site, layer = place
-    address: dict[str, Any] = {"site": site, "layer": layer, "index": np.arange(len(table))}
-    dim = address["index"] % geometry.head_dim if site in HEADS else pd.NA
-    head = address["index"] // geometry.head_dim if site in HEADS else pd.NA
-    frame = pd.DataFrame({**address, "head": head, "dim": dim}, index=table.index)
-    frame = frame.astype({"layer": "Int64", "head": "Int64", "dim": "Int64"})
+    head, dim = divmod(np.arange(len(table)), geometry.head_dim) if place[0] in HEADS else (pd.NA, pd.NA)
+    frame = pd.DataFrame({**place_columns(place, len(table)), "head": head, "dim": dim}, index=table.index)
+    frame = frame.astype({"head": "Int64", "dim": "Int64"})
     names = {f"{name}_{method}": f"{name}_{method}_layer" for name in _tests(table) for method in CORRECTED}
     return pd.concat([frame, table.rename(columns=names)], axis=1)
 
@@ -141,13 +141,6 @@ def _addressed(table: pd.DataFrame, place: Place, geometry: Geometry) -> pd.Data
 def _tests(table: pd.DataFrame) -> list[str]:
     """The columns that are p-values."""
     return [name.removesuffix("_log10") for name in table.columns if name.endswith("_p_log10")]
-
-
-def _rejected(p: Float[ndarray, "units draws"], alpha: float) -> Int[ndarray, " draws"]:
-    """How many units of each draw pass Benjamini-Hochberg within the place."""
-    ordered = np.sort(np.where(np.isnan(p), np.inf, p), axis=0)
-    passed = ordered <= alpha * np.arange(1, len(p) + 1)[:, None] / np.maximum((~np.isnan(p)).sum(0), 1)
-    return np.where(passed.any(0), len(p) - np.argmax(passed[::-1], axis=0), 0)
 
 
 def _strata(x: ndarray, place: Place, words: Words) -> list[pd.DataFrame]:
@@ -161,9 +154,7 @@ def _strata(x: ndarray, place: Place, words: Words) -> list[pd.DataFrame]:
         zeros, ones = (inside & ~words.labels)[:, None], (inside & words.labels)[:, None]
         tested = regrouped_welch(x, zeros, ones)
         columns = {
-            "site": place[0],
-            "layer": pd.array([place[1]] * x.shape[1], dtype="Int64"),
-            "index": np.arange(x.shape[1]),
+            **place_columns(place, x.shape[1]),
             "subtokens": count,
             "n_0": n_0,
             "n_1": n_1,

@@ -1,14 +1,17 @@
-"""The headline numbers of a tuning job, each with its null, and the finding in plain words."""
+"""The headline numbers of a tuning job, each with its null, and its findings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from actmax.evidence.findings import Finding, Measure, finding
+from actmax.model.target import place_of_row
 from actmax.stats.t_and_logit import SEPARATED
 from actmax.tasks.tuning.analysis import Tuning
 
@@ -72,10 +75,11 @@ def _decoder_summary(decoders: pd.DataFrame, best: Mapping[str, float], alpha: f
     rows = decoders.to_dict("records")
     layers, whole = [row for row in rows if row["scope"] == "layer"], rows[-1]
     top = max(layers, key=lambda row: row["accuracy"])
-    where = {"site": str(top["site"]), "layer": None if pd.isna(top["layer"]) else int(top["layer"])}
+    site, layer = place_of_row(top)
     above = sum(row["accuracy_p_bh"] <= alpha for row in layers)
-    found = {"all": {short: float(whole[name]) for name, short in names.items()}}
-    return {**found, "best_layer": {**where, **best}, "layers": len(layers), "layers_above_chance": above}
+    found: dict[str, Any] = {"all": {short: float(whole[name]) for name, short in names.items()}}
+    found["best_layer"] = {"site": site, "layer": layer, **best}
+    return {**found, "layers": len(layers), "layers_above_chance": above}
 
 
 def _concordance_summary(correlations: pd.DataFrame, agreement: pd.DataFrame) -> dict[str, Any]:
@@ -109,50 +113,20 @@ def _strata_summary(strata: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]
     return found
 
 
-def statement(summary: Mapping[str, Any], categories: Sequence[str], alpha: float) -> str:
-    """The finding in plain words, each number beside its null."""
-    first, second = categories
-    units, tuned = summary["compared_units"], summary["tuned_units"]
-    said = (
-        f"{tuned} of {units} units ({summary['tuned_share']:.1%}) tell {first} from {second} (Benjamini-Hochberg "
-        f"{alpha:g} over all of them; {summary['tuned_share_permutation']:.1%} family-wise, by permutation). "
-        f"Corrected per layer it is {summary['tuned_share_layer']:.1%}, and {summary['null_tuned_share_layer']:.2%} "
-        "under shuffled labels."
-    )
-    parts = [said, _said_of_replication(summary["replication"], alpha), _said_of_decoder(summary["decoder"])]
-    found = summary["concordance"]
-    if found:
-        parts.append(
-            f"t and the standardised β correlate at {found['pearson']:.4f} over {found['units']} overlapping units; "
-            f"the t-test and likelihood-ratio test agree on {found['agreement_raw']:.1%} of them uncorrected and on "
-            f"{found['agreement_bh']:.1%} corrected; {summary['separated_units']} units are separated."
-        )
-    if summary["far_words"]["layers"]:
-        parts.append(
-            f"Mind that at {summary['far_words']['layers']} layers up to {summary['far_words']['most']} words lie ten "
-            "times further out than the median word (attention sinks, most likely): t-tests have little power there."
-        )
-    return " ".join(parts)
+def findings(summary: Mapping[str, Any], found: Tuning) -> list[Finding]:
+    """The share of tuned units, what replicates of them, and the accuracy of all units, beside shuffled labels.
 
-
-def _said_of_replication(found: Mapping[str, Any], alpha: float) -> str:
-    if found["rate"] is None:
-        return "Null result: half of the words select no unit, so there is nothing to replicate."
-    return (
-        f"Half of the words selects {found['selected']:.0f} units on average ({found['splits_that_select']} of "
-        f"{found['splits']} splits select any); {found['rate']:.1%} of them replicate on the other half (same "
-        f"direction, p ≤ {alpha:g}; shuffled labels: {found['null_rate_mean']:.1%}; by split "
-        f"{found['rate_low']:.1%} to {found['rate_high']:.1%}), and effects shrink by {found['shrinkage']:.1%}."
-    )
-
-
-def _said_of_decoder(found: Mapping[str, Any]) -> str:
-    whole, best = found["all"], found["best_layer"]
-    place = best["site"] if best["layer"] is None else f"{best['site']}.{best['layer']}"
-    verdict = "" if whole["p"] <= 0.05 else "Null result: "
-    return (
-        f"{verdict}A decoder over all units is right on {whole['accuracy']:.1%} of held-out words (shuffled labels: "
-        f"{whole['null_mean']:.1%}, 95 %: {whole['null_low']:.1%} to {whole['null_high']:.1%}, p = {whole['p']:.2g}); "
-        f"the best layer, {place}, on {best['accuracy']:.1%} (best of the shuffled: {best['null_mean']:.1%}, p = "
-        f"{best['p']:.2g}); {found['layers_above_chance']} of {found['layers']} layers are above chance."
-    )
+    The first two have a null but no p: the words claim them where any unit was found. The decoder goes by its p.
+    """
+    again, decoder = summary["replication"], summary["decoder"]["all"]
+    share, null_share = summary["tuned_share_layer"], summary["null_tuned_share_layer"]
+    selected = again["rate"] is not None
+    rates = [again[name] if selected else nan for name in ("rate", "null_rate_mean", "null_rate_high")]
+    null = [decoder[f"null_{part}"] for part in ("mean", "low", "high")]
+    above: dict[str, Any] = {"alpha": found.alpha, "alternative": "greater"}
+    shuffled: dict[str, Any] = {"alternative": "greater", "draws": found.permutations}
+    return [
+        finding(Measure.TUNED_SHARE, share, (null_share, nan, nan), claims=summary["tuned_units"] > 0, **above),
+        finding(Measure.REPLICATION_RATE, rates[0], (rates[1], nan, rates[2]), claims=selected, **above),
+        finding(Measure.DECODER_ACCURACY, decoder["accuracy"], null, p=decoder["p"], **shuffled),
+    ]

@@ -9,39 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
-from actmax.errors import InputError
 from actmax.stats.layers import Folds, make_folds
 from actmax.stats.regrouped import Regrouped, regrouped_paired, regrouped_welch
+from actmax.tasks.tuning.settings import TuningSettings
 from actmax.words.lists import Data
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the words are compared."""
-
-    alpha: float = 0.05
-    """Level of every test, raw and corrected."""
-    splits: int = 20
-    """Random halvings of the words, for replication."""
-    folds: int = 5
-    """Of the decoders."""
-    C: float = 1.0
-    """Inverse strength of the decoders' regularisation."""
-    permutations: int = 200
-    """Shuffles of the labels, for every null."""
-    top: int = 20
-    """Units whose words are kept."""
-    seed: int = 0
-    """Of halves, folds and shuffles."""
-
-    def __post_init__(self) -> None:
-        least = {"splits": 1, "folds": 2, "permutations": 20, "top": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InputError(name, getattr(self, name), f"must be at least {low}")
-        for name, low, high in (("alpha", 0.0, 1.0), ("C", 0.0, np.inf)):
-            if not low < getattr(self, name) < high:
-                raise InputError(name, getattr(self, name), f"must be above {low:g} and below {high:g}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +60,7 @@ class Plan:
 
     words: Words
     """The samples."""
-    settings: Settings
+    settings: TuningSettings
     """Of the tests."""
     folds: Folds
     """Of the decoders."""
@@ -121,7 +92,7 @@ class Plan:
         return regrouped_welch(x, ~labelled & inside, labelled & inside)
 
 
-def make_plan(words: Words, settings: Settings) -> Plan:
+def make_plan(words: Words, settings: TuningSettings) -> Plan:
     """Draws halves, folds and shuffles."""
     rng = np.random.default_rng(settings.seed)
     folds = make_folds(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,14 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from actmax.model.subject import Place
+from actmax.progress import track
 from actmax.stats.corrections import correct
 from actmax.stats.regrouped import Regrouped
 from actmax.tasks.tuning.plan import Plan
 from actmax.tasks.tuning.store import Store
 
-Progress = Callable[[Iterable[Place], str], Iterable[Place]]
-"""Passes places on and shows how far it is; the text says with what."""
 
-
-def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Plan, progress: Progress) -> pd.DataFrame:
+def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Plan) -> pd.DataFrame:
     """Selects on one half of the words (Benjamini-Hochberg over all units), tests on the other.
 
     A unit replicates where the other half's test has p at most alpha and the same sign. Null: the same with the other
@@ -30,16 +27,15 @@ def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Pla
         halves: per place the test of every unit on the first and on the second half, a column per split.
         store: the activations.
         plan: the words and their halves.
-        progress: shows how far the null is.
     """
     alpha = plan.settings.alpha
     (p_1, d_1), (p_2, d_2) = (
         tuple(np.concatenate([getattr(place[side], name) for place in halves]) for name in ("p", "d"))
         for side in (0, 1)
     )
-    selected = np.stack([correct(column, "bh") <= alpha for column in p_1.T], axis=1)
+    selected = correct(p_1, "bh", axis=0) <= alpha
     replicated = selected & (p_2 <= alpha) & (np.sign(d_1) == np.sign(d_2))
-    null = _null(store, plan, selected, d_1, progress)
+    null = _null(store, plan, selected, d_1)
     columns = zip(selected.T, replicated.T, d_1.T, d_2.T, null.T, strict=True)
     return pd.DataFrame([_row(*each) for each in columns]).rename_axis("split").reset_index()
 
@@ -65,13 +61,12 @@ def _null(
     plan: Plan,
     selected: Bool[ndarray, "units splits"],
     d_1: Float[ndarray, "units splits"],
-    progress: Progress,
 ) -> Int[ndarray, "draws splits"]:
     """How many selected units replicate on the other half when its labels are shuffled."""
     splits, draws = plan.halves.shape[1], plan.draws
     outside, start = np.repeat(~plan.halves, draws, axis=1), 0
     counts = np.zeros((splits, draws), dtype=np.int64)
-    for place in progress(store.places, "replication null"):
+    for place in track(store.places, "replication null", unit="layer"):
         x = np.asarray(store[place])
         rows = slice(start, start + x.shape[1])
         start += x.shape[1]

@@ -12,13 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from actmax.model.architecture import Geometry
-from actmax.model.subject import Place
-
-
-def name_of(place: Place) -> str:
-    """A place as `SITE.LAYER`."""
-    site, layer = place
-    return site if layer is None else f"{site}.{layer}"
+from actmax.model.target import Place, place_name
 
 
 class Store:
@@ -75,7 +69,7 @@ class Store:
             shutil.rmtree(self.folder)
 
     def _file(self, place: Place) -> Path:
-        return self.folder / f"{name_of(place)}.npy"
+        return self.folder / f"{place_name(*place)}.npy"
 
     def __getitem__(self, place: Place) -> Float[ndarray, "samples width"]:
         return self._arrays[place] if not self.on_disk else np.load(self._file(place), mmap_mode="r")

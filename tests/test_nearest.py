@@ -1,12 +1,12 @@
-"""Decoding against a naive float64 cosine table, however the work is cut into blocks."""
+"""Nearest tokens against a naive float64 cosine table, however the work is cut into blocks."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from actmax.model import nearest
-from actmax.model.nearest import Decoded, Decoder, Vocabulary
+from actmax.model import nearest as nearest_tokens
+from actmax.model.nearest import Nearest, NearestTokens, Vocabulary
 
 VOCABULARY, D_MODEL = 120, 16
 
@@ -28,7 +28,7 @@ def cosine_table(vectors: Tensor, matrix: Tensor) -> Tensor:
     return left @ right.T / left.norm(dim=1)[:, None] / right.norm(dim=1)
 
 
-def agrees(found: Decoded, vectors: Tensor, matrix: Tensor) -> bool:
+def agrees(found: Nearest, vectors: Tensor, matrix: Tensor) -> bool:
     """Whether ids and cosines are those of the naive table."""
     best = cosine_table(vectors, matrix).topk(found.ids.shape[-1], dim=1)
     return torch.equal(found.ids, best.indices) and torch.allclose(found.cosines.double(), best.values, atol=1e-6)
@@ -36,7 +36,7 @@ def agrees(found: Decoded, vectors: Tensor, matrix: Tensor) -> bool:
 
 @pytest.mark.parametrize("top_k", [1, 2, 5, VOCABULARY])
 def test_nearest_tokens_are_those_of_a_naive_cosine_table(W_E: Tensor, vectors: Tensor, top_k: int) -> None:
-    found = Decoder(W_E)(vectors, top_k=top_k)
+    found = NearestTokens(W_E)(vectors, top_k=top_k)
     assert found.ids.shape == found.cosines.shape == (len(vectors), top_k)
     assert agrees(found, vectors, W_E)
     assert not agrees(found, vectors.flip(0), W_E)
@@ -49,9 +49,9 @@ def test_nearest_tokens_are_those_of_a_naive_cosine_table(W_E: Tensor, vectors: 
 def test_block_boundaries_do_not_matter(
     W_E: Tensor, vectors: Tensor, block: int, top_k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "BLOCK", block)
+    monkeypatch.setattr(nearest_tokens, "BLOCK", block)
     sizes: list[int] = []
-    found = Decoder(W_E)(vectors, top_k=top_k, on_block=sizes.append)
+    found = NearestTokens(W_E)(vectors, top_k=top_k, on_block=sizes.append)
     assert agrees(found, vectors, W_E)
     assert sum(sizes) == len(vectors)
     assert max(sizes) == min(len(vectors), max(1, block // VOCABULARY))
@@ -71,10 +71,10 @@ def test_no_more_than_a_block_is_held_at_once(W_E: Tensor, monkeypatch: pytest.M
             return out
 
     def largest(block: int) -> int:
-        monkeypatch.setattr(nearest, "BLOCK", block)
-        decoder, many = Decoder(W_E), torch.ones(1000, D_MODEL)
+        monkeypatch.setattr(nearest_tokens, "BLOCK", block)
+        nearest, many = NearestTokens(W_E), torch.ones(1000, D_MODEL)
         with Largest() as seen:
-            decoder(many)
+            nearest(many)
         return seen.entries
 
     assert largest(200 * VOCABULARY) == 200 * VOCABULARY
@@ -84,15 +84,15 @@ def test_no_more_than_a_block_is_held_at_once(W_E: Tensor, monkeypatch: pytest.M
 @pytest.mark.parametrize("shape", [(), (7,), (2, 5), (2, 3, 4), (0,), (3, 0)])
 def test_any_leading_shape(W_E: Tensor, shape: tuple[int, ...]) -> None:
     vectors = torch.randn(*shape, D_MODEL, generator=torch.Generator().manual_seed(2))
-    found = Decoder(W_E)(vectors, top_k=3)
+    found = NearestTokens(W_E)(vectors, top_k=3)
     assert found.ids.shape == found.cosines.shape == (*shape, 3)
     assert found.best.shape == found.best_cosine.shape == shape
-    flat = Decoder(W_E)(vectors.reshape(-1, D_MODEL), top_k=3)
+    flat = NearestTokens(W_E)(vectors.reshape(-1, D_MODEL), top_k=3)
     assert torch.equal(found.ids.reshape(-1, 3), flat.ids)
 
 
 def test_candidates_come_best_first_and_the_first_is_the_best(W_E: Tensor, vectors: Tensor) -> None:
-    five, one = Decoder(W_E)(vectors, top_k=5), Decoder(W_E)(vectors)
+    five, one = NearestTokens(W_E)(vectors, top_k=5), NearestTokens(W_E)(vectors)
     assert (five.cosines[:, :-1] > five.cosines[:, 1:]).all()
     assert torch.equal(five.best, one.best)
     assert torch.equal(five.best_cosine, five.cosines.amax(1))
@@ -100,46 +100,46 @@ def test_candidates_come_best_first_and_the_first_is_the_best(W_E: Tensor, vecto
 
 
 def test_an_embedding_decodes_to_its_own_token(W_E: Tensor) -> None:
-    found = Decoder(W_E)(W_E * torch.linspace(0.1, 9, VOCABULARY)[:, None])
+    found = NearestTokens(W_E)(W_E * torch.linspace(0.1, 9, VOCABULARY)[:, None])
     assert torch.equal(found.best, torch.arange(VOCABULARY))
     assert torch.allclose(found.best_cosine, torch.ones(VOCABULARY), atol=1e-6)
-    assert (Decoder(W_E)(-W_E).best_cosine < 0.99).all()
+    assert (NearestTokens(W_E)(-W_E).best_cosine < 0.99).all()
 
 
 def test_a_vector_without_a_length_has_cosine_zero(W_E: Tensor, vectors: Tensor) -> None:
     vectors[3] = 0
-    found = Decoder(W_E)(vectors, top_k=2)
+    found = NearestTokens(W_E)(vectors, top_k=2)
     assert (found.cosines[3] == 0).all()
     assert ((found.ids[3] >= 0) & (found.ids[3] < VOCABULARY)).all()
     others = torch.arange(len(vectors)) != 3
-    assert agrees(Decoded(found.ids[others], found.cosines[others]), vectors[others], W_E)
+    assert agrees(Nearest(found.ids[others], found.cosines[others]), vectors[others], W_E)
 
 
 @pytest.mark.parametrize("length", [1e-16, 1e-6, 1e6, 1e25])
 def test_length_does_not_matter(W_E: Tensor, vectors: Tensor, length: float) -> None:
-    found = Decoder(W_E)(vectors * length)
-    assert torch.equal(found.best, Decoder(W_E)(vectors).best)
-    assert torch.allclose(found.best_cosine, Decoder(W_E)(vectors).best_cosine, atol=1e-5)
+    found = NearestTokens(W_E)(vectors * length)
+    assert torch.equal(found.best, NearestTokens(W_E)(vectors).best)
+    assert torch.allclose(found.best_cosine, NearestTokens(W_E)(vectors).best_cosine, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_matrix_of_another_dtype_is_compared_in_float32(W_E: Tensor, vectors: Tensor, dtype: torch.dtype) -> None:
     matrix = W_E.to(dtype)
-    found = Decoder(matrix)(vectors, top_k=3)
+    found = NearestTokens(matrix)(vectors, top_k=3)
     assert found.cosines.dtype is torch.float32
     assert agrees(found, vectors, matrix)
     assert agrees(found, vectors, W_E) is (dtype is torch.float64)
 
 
 def test_vectors_of_another_dtype(W_E: Tensor, vectors: Tensor) -> None:
-    assert agrees(Decoder(W_E)(vectors.double()), vectors, W_E)
+    assert agrees(NearestTokens(W_E)(vectors.double()), vectors, W_E)
     rounded = vectors.bfloat16()
-    assert agrees(Decoder(W_E)(rounded), rounded.float(), W_E)
+    assert agrees(NearestTokens(W_E)(rounded), rounded.float(), W_E)
 
 
 def test_the_matrix_and_the_vectors_stay_as_they_are_and_no_gradient_is_kept(W_E: Tensor, vectors: Tensor) -> None:
     before = W_E.clone(), vectors.clone()
-    found = Decoder(W_E.requires_grad_())(vectors.requires_grad_())
+    found = NearestTokens(W_E.requires_grad_())(vectors.requires_grad_())
     assert torch.equal(W_E, before[0])
     assert torch.equal(vectors, before[1])
     assert not found.cosines.requires_grad
@@ -151,12 +151,12 @@ def test_of_equal_tokens_the_first_is_taken_whatever_the_batch_and_top_k(vectors
     """Models hold reserved tokens with one and the same embedding; the record must name the same one each time."""
     generator = torch.Generator().manual_seed(3)
     matrix = torch.randn(40, D_MODEL, generator=generator).repeat(3, 1)
-    decoder = Decoder(matrix)
+    nearest = NearestTokens(matrix)
     expected = cosine_table(vectors, matrix[:40]).argmax(1)
-    assert torch.equal(decoder(vectors).best % 40, expected)
-    alone = torch.stack([decoder(vector, top_k=top_k).best for vector in vectors])
+    assert torch.equal(nearest(vectors).best % 40, expected)
+    alone = torch.stack([nearest(vector, top_k=top_k).best for vector in vectors])
     assert torch.equal(alone, expected)
-    assert torch.equal(decoder(vectors, top_k=top_k).best, expected)
+    assert torch.equal(nearest(vectors, top_k=top_k).best, expected)
 
 
 @pytest.mark.parametrize("block", [1, 7 * VOCABULARY, 37 * VOCABULARY, 80 * VOCABULARY, 2**24])
@@ -166,13 +166,13 @@ def test_along_paths_is_decoding_each_point(
     generator = torch.Generator().manual_seed(2)
     directions = torch.randn(5, 37, D_MODEL, generator=generator)
     lengths = torch.tensor([0.0, 0.5, 30.0])[:, None] * torch.rand(3, 37, generator=generator)
-    monkeypatch.setattr(nearest, "BLOCK", block)
-    ids, products = Decoder(W_E).along(vectors, directions, lengths)
+    monkeypatch.setattr(nearest_tokens, "BLOCK", block)
+    ids, products = NearestTokens(W_E).along(vectors, directions, lengths)
     assert ids.shape == products.shape == (3, 5, 37)
     points = vectors + lengths[:, None, :, None] * directions
     for point, best, product in zip(points.flatten(0, 1), ids.flatten(0, 1), products.flatten(0, 1), strict=True):
         cosines = (product / point.norm(dim=1))[:, None]
-        assert agrees(Decoded(best[:, None], cosines), point, W_E)
+        assert agrees(Nearest(best[:, None], cosines), point, W_E)
     assert not torch.equal(ids[0], ids[2])
 
 

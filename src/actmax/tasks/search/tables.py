@@ -11,20 +11,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from actmax.evidence.measures import NullSettings
 from actmax.evidence.nulls import RANDOM_TEXT, RANDOM_TOKENS, Displaced, Restarts, redraw
-from actmax.model.architecture import Unit
-from actmax.model.evaluation import GapSettings
-from actmax.model.nearest import Decoder
+from actmax.evidence.settings import NullSettings
+from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective, by_unit
+from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
-from actmax.records.store import Record
+from actmax.model.target import Unit, with_layers
+from actmax.records.contents import Contents
 from actmax.search.alphabet import Alphabet
 from actmax.search.front import front_of, weight_of
-from actmax.search.methods import SearchSettings
 from actmax.search.pieces import real_text
 from actmax.search.restarts import Found
-from actmax.tasks import results
+from actmax.search.settings import SearchSettings
+from actmax.tasks.units import measure
 
 
 def by_unit_found(subject: Subject, found: Sequence[Found]) -> dict[Unit, tuple[list[int], Restarts]]:
@@ -46,25 +46,24 @@ def _restarts(subject: Subject, found: Sequence[Found]) -> Restarts:
     return Restarts(initial, final, before, after, ~after.isfinite())
 
 
-def write_found(record: Record, subject: Subject, found: Sequence[Found], *, top_k: int) -> None:
+def write_found(contents: Contents, subject: Subject, found: Sequence[Found], *, top_k: int) -> None:
     """Writes embeddings, tokens, candidates (nearest to the tokens found), restarts, trajectory and front."""
-    results.write_restarts(record, subject, by_unit_found(subject, found), top_k=top_k)
+    measure.write_restarts(contents, subject, by_unit_found(subject, found), top_k=top_k)
     columns = {
         "text": [subject.text(one.ids) for one in found],
         "forward_passes": [one.passes for one in found],
         "whole_passes": [one.whole_passes for one in found],
     }
-    record.write_table("restarts", record.table("restarts").assign(**columns))
-    record.write_table("trajectory", pd.concat(map(trajectory_rows, found), ignore_index=True))
+    contents.write_table("restarts", contents.table("restarts").assign(**columns))
+    contents.write_table("trajectory", pd.concat(map(trajectory_rows, found), ignore_index=True))
     if found[0].weights:
-        record.write_table("front", front_rows(subject, found))
+        contents.write_table("front", front_rows(subject, found))
 
 
 def trajectory_rows(one: Found) -> pd.DataFrame:
     """A row per step of one restart: the best activation after so many forward passes."""
     columns = {"seed": one.row.seed, "activation": one.trajectory, "forward_passes": one.evaluated}
-    table = pd.DataFrame({"step": np.arange(len(one.trajectory)), **_address(one.row.unit), **columns})
-    return table.astype({"layer": "Int64"})
+    return with_layers(pd.DataFrame({"step": np.arange(len(one.trajectory)), **one.row.unit.columns(), **columns}))
 
 
 def front_rows(subject: Subject, found: Sequence[Found]) -> pd.DataFrame:
@@ -80,7 +79,7 @@ def front_rows(subject: Subject, found: Sequence[Found]) -> pd.DataFrame:
         front = front_of(seeds, sign=own[0].sign)
         rows += [
             {
-                **_address(unit),
+                **unit.columns(),
                 "seed": seeds[point],
                 "lambda": weight_of(point, front, own[0].weights, sign=own[0].sign),
                 "text": subject.text(point.ids),
@@ -90,15 +89,11 @@ def front_rows(subject: Subject, found: Sequence[Found]) -> pd.DataFrame:
             }
             for point in front
         ]
-    return pd.DataFrame(rows).astype({"layer": "Int64"})
-
-
-def _address(unit: Unit) -> dict[str, Any]:
-    return {"site": unit.site, "layer": unit.layer, "index": unit.index}
+    return with_layers(pd.DataFrame(rows))
 
 
 def random_ends(
-    subject: Subject, settings: NullSettings, searched: SearchSettings
+    subject: Subject, settings: NullSettings, searched: SearchSettings, tokens: int
 ) -> Callable[[Sequence[Restarts]], list[Displaced]]:
     """Where searches would end by chance: at tokens drawn uniformly from those that they may use, one by one.
 
@@ -107,11 +102,11 @@ def random_ends(
     Raises:
         InputError: the text is no longer there.
     """
-    decoder, alphabet = Decoder(subject.embedding_matrix), Alphabet(subject, only_text=searched.only_text)
+    nearest, alphabet = NearestTokens(subject.embedding_matrix), Alphabet(subject, only_text=searched.only_text)
     if searched.source is None:
         choices, kind = alphabet.ids[:, None], RANDOM_TOKENS
     else:
-        choices, kind = real_text(alphabet, searched.source, tokens=searched.lengths[0]), RANDOM_TEXT
+        choices, kind = real_text(alphabet, searched.source, tokens=tokens), RANDOM_TEXT
     options: dict[str, Any] = {"embed": subject.embed, "kind": kind}
     drawn: list[tuple[Tensor, Displaced]] = []
 
@@ -120,7 +115,7 @@ def random_ends(
         for initial, found in drawn:
             if initial.shape == one.initial.shape and torch.equal(initial, one.initial):
                 return found
-        found = redraw(decoder, one.initial, choices, draws=settings.displacements, seed=settings.seed, **options)
+        found = redraw(nearest, one.initial, choices, draws=settings.displacements, seed=settings.seed, **options)
         drawn.append((one.initial, found))
         return found
 
@@ -128,12 +123,13 @@ def random_ends(
 
 
 def summarize(
-    record: Record,
+    contents: Contents,
     subject: Subject,
     found: Sequence[Found],
     *,
     objective: Objective,
     searched: SearchSettings,
+    tokens: int,
     settings: NullSettings,
     gap_settings: GapSettings,
     cache: Path,
@@ -141,19 +137,20 @@ def summarize(
     """Sets every unit beside its nulls as a gradient run does, and says what the search found and cost.
 
     Args:
-        record: of the job.
+        contents: take the tables.
         subject: whose tokens they are.
         found: the restarts.
         objective: that they were searched for.
         searched: how it searched.
+        tokens: the length of the sequences.
         settings: of the nulls.
         gap_settings: of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
-    nulls |= {"ends": random_ends(subject, settings, searched)}
-    headline = results.measure_units(record, subject, ended, objective=objective, **nulls)
+    nulls |= {"ends": random_ends(subject, settings, searched, tokens)}
+    headline = measure.measure_units(contents, subject, ended, objective=objective, **nulls)
     activations = [one.activation for one in found]
     best = max(found, key=lambda one: one.sign * one.activation)
     return {

@@ -15,8 +15,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from actmax.errors import InputError
-from actmax.model.architecture import Unit
-from actmax.model.subject import Place, Subject
+from actmax.model.subject import Subject
+from actmax.model.target import Unit, addressed, rows_of, with_layers
 from actmax.text.windows import Window
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
@@ -107,13 +107,12 @@ def find_examples(
         progress: told how many tokens were read.
     """
     kept = _Kept(top, sample, np.random.default_rng(seed), [[] for _ in units])
-    places: list[Place] = list(dict.fromkeys((unit.site, unit.layer) for unit in units))
     number = 0
     for some in _batches(text, rows):
         ids = torch.tensor([window.ids for window in some], device=subject.device)
         with torch.inference_mode():
-            captured = subject.run(subject.embedding_matrix[ids], places)
-            read = [captured[unit.site, unit.layer][:, 1:, unit.index] for unit in units]
+            captured = subject.run(subject.embedding_matrix[ids], [unit.place for unit in units])
+            read = [unit.read(captured)[:, 1:] for unit in units]
         kept.add(number, some, _as_array(torch.stack(read, dim=2)))
         number += len(some)
         if progress is not None:
@@ -146,9 +145,7 @@ def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int
             own = place + 1  # begin-of-text stands first
             rows.append(
                 {
-                    "site": unit.site,
-                    "layer": unit.layer,
-                    "index": unit.index,
+                    **unit.columns(),
                     "rank": rank,
                     "activation": value,
                     "file": window.source,
@@ -158,7 +155,7 @@ def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int
                     "after": _text(subject, window.ids[own + 1 : own + 1 + context]),
                 }
             )
-    return pd.DataFrame(rows).astype({"layer": "Int64"})
+    return with_layers(pd.DataFrame(rows))
 
 
 def _text(subject: Subject, ids: Sequence[int]) -> str:
@@ -169,17 +166,12 @@ def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
     if kept.values is None or kept.total is None or kept.squares is None:
         raise InputError("examples.text", "nothing", "must hold at least one token")
     mean = kept.total / kept.seen
-    address = {
-        "site": [unit.site for unit in units],
-        "layer": pd.array([unit.layer for unit in units], dtype="Int64"),
-        "index": [unit.index for unit in units],
-    }
     spread = np.sqrt(np.maximum(kept.squares / kept.seen - mean**2, 0))
     found = np.quantile(kept.values, QUANTILES, axis=0)
     # the highest is known, whatever the choice
     found[-1] = [best[0][0] for best in kept.best]
     columns = {f"q{quantile:g}": values for quantile, values in zip(QUANTILES, found, strict=True)}
-    return pd.DataFrame({**address, "mean": mean, "sd": spread, **columns})
+    return addressed(pd.DataFrame({"mean": mean, "sd": spread, **columns}), units)
 
 
 def beside_optimum(quantiles: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
@@ -192,15 +184,10 @@ def beside_optimum(quantiles: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     stages = {"optimized": "activation_final", "snapped": "activation_snapped"}
     rows = []
     for row in quantiles.to_dict("records"):
-        own = _of_unit(gaps, row)
+        own = rows_of(gaps, Unit.of_row(row))
         found: dict[str, float | None] = {"restarts": float(len(own)) if len(own) else None}
         for name, column in stages.items():
             values = np.asarray(own[column], dtype=float)
             found |= {f"{name}_mean": values.mean() if len(own) else None, f"{name}_max": max(values, default=None)}
         rows.append(found)
     return pd.concat([quantiles, pd.DataFrame(rows, index=quantiles.index).astype("Float64")], axis=1)
-
-
-def _of_unit(table: pd.DataFrame, row: dict[Any, Any]) -> pd.DataFrame:
-    layer = table["layer"].isna() if pd.isna(row["layer"]) else table["layer"] == row["layer"]
-    return table.loc[(table["site"] == row["site"]) & layer & (table["index"] == row["index"])]

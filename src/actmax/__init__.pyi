@@ -1,0 +1,9 @@
+from .api import LanguageModel as LanguageModel
+from .api import load as load
+from .api import open as open
+from .api import wrap as wrap
+from .errors import InputError as InputError
+from .evidence.readings import Verdict as Verdict
+from .model.target import Unit as Unit
+from .stats.groups import compare as compare
+from .tasks.result import Result as Result

@@ -1,0 +1,416 @@
+"""The Python front door: a language model, and what one can ask of it. Results are `actmax.tasks.result.Result`."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from actmax import choices
+from actmax.errors import InputError
+from actmax.model.architecture import geometry
+from actmax.model.settings import SubjectSettings
+from actmax.model.subject import DTYPES, Subject, shared
+from actmax.model.target import Unit
+from actmax.progress import shown
+from actmax.records.contents import Contents
+from actmax.records.store import Status, finite, now
+from actmax.tasks import registry, schema
+from actmax.tasks.execution import bounded, products
+from actmax.tasks.result import Result
+from actmax.tasks.task import Run, plain
+
+Targets = str | Unit | Sequence[str | Unit]
+"""One unit or several, by address or as objects."""
+ARGUMENTS = {
+    "unit.site": "target",
+    "unit.layer": "target",
+    "unit.index": "target",
+    "optimizer.name": "optimizer",
+    "optimizer.lr": "lr",
+    "init.name": "init",
+    "objective.reduction": "reduction",
+    "objective.sign": "sign",
+    "search.method": "method",
+    "search.passes": "passes",
+    "search.text": "text",
+    "examples.text": "texts",
+    "tuning.data": "data",
+    "trainer.accelerator": "device",
+}
+"""What a key of a config is called in Python, where it has a name of its own."""
+
+
+class LanguageModel:
+    """A frozen language model, and what one can ask of it.
+
+    Args:
+        subject: the model.
+        settings: what a config says of it.
+        source: the model that a wrapped one shares its weights with.
+    """
+
+    def __init__(
+        self, subject: Subject, settings: Mapping[str, Any], source: tuple[nn.Module, Any] | None = None
+    ) -> None:
+        self._subject, self.settings, self._source = subject, dict(settings), source
+        self._stamp = _versions(source)
+
+    @property
+    def subject(self) -> Subject:
+        """The model with its sizes, tokenizer and sites; made anew where a wrapped model's weights have changed."""
+        if self._source is not None and _versions(self._source) != self._stamp:
+            self._subject, self._stamp = _wrapped(*self._source, self._subject.name), _versions(self._source)
+        return self._subject
+
+    def __repr__(self) -> str:
+        sizes = self._subject.geometry
+        return (
+            f"{self._subject.name}: {sizes.model_type}, {sizes.layers} blocks x {sizes.d_model} dims, "
+            f"{len(self._subject.embedding_matrix):,} tokens, {str(self._subject.dtype).removeprefix('torch.')}"
+        )
+
+    def maximize(
+        self,
+        target: Targets,
+        *,
+        seeds: int | Sequence[int] = 10,
+        tokens: int = 5,
+        steps: int = 500,
+        prior: str | Sequence[str] = "none",
+        init: str = "scaled",
+        optimizer: str = "adam",
+        lr: float | None = None,
+        reduction: str = "mean",
+        sign: str = "maximize",
+        device: str = "auto",
+        progress: bool = True,
+        **groups: Mapping[str, Any],
+    ) -> Result:
+        """Maximizes units over input embeddings, many restarts at once, decodes, and sets the result beside chance.
+
+        Args:
+            target: a unit such as `"resid_pre.8[91]"`, or several of one site (all layers x all indices).
+            seeds: how many restarts (seeds from 0), or the seeds themselves.
+            tokens: positions of an embedding.
+            steps: of the optimizer.
+            prior: names of priors, as on the command line (docs/priors.md).
+            init: what restarts start from: scaled, randn or tokens.
+            optimizer: adam, adamw or sgd.
+            lr: learning rate; None takes the optimizer's own.
+            reduction: how the activations of all positions become one number: mean, last or max.
+            sign: maximize or minimize.
+            device: auto, cpu or gpu.
+            progress: whether a bar is shown.
+            groups: any other key of the reference, by group: `nulls={"displacements": 200}`, `gap={"draws": 5000}`.
+
+        Raises:
+            InputError: an argument is wrong; it is named.
+            KeyboardInterrupt: stopped by hand.
+        """
+        values: dict[str, Any] = {
+            "task": {"name": "maximization"},
+            **_restarts(seeds, tokens),
+            "steps": steps,
+            "unit": _product(target),
+            "objective": {"reduction": reduction, "sign": sign},
+            "init": {"name": init},
+            "optimizer": choices.choice("optimizer", optimizer) | ({} if lr is None else {"lr": lr}),
+            "callbacks": choices.choice("callbacks", "default"),
+            "prior": _priors(prior),
+        }
+        return self._ask(values, groups, device, progress, target)
+
+    def search(
+        self,
+        target: Targets,
+        *,
+        method: str = "gcg",
+        passes: int = 2000,
+        seeds: int | Sequence[int] = 10,
+        tokens: int = 5,
+        text: str | Path | None = None,
+        reduction: str = "mean",
+        sign: str = "maximize",
+        device: str = "auto",
+        progress: bool = True,
+        **groups: Mapping[str, Any],
+    ) -> Result:
+        """Maximizes units over real tokens, and sets what is found beside random tokens.
+
+        Args:
+            target: a unit, or several of one site.
+            method: gcg, epo, random or text (docs/search.md).
+            passes: forward passes per restart; a backward pass counts as one.
+            seeds: how many restarts (seeds from 0), or the seeds themselves.
+            tokens: of a sequence.
+            text: for `method="text"`: a text file, or a folder of .txt files.
+            reduction: how the activations of all positions become one number: mean, last or max.
+            sign: maximize or minimize.
+            device: auto, cpu or gpu.
+            progress: whether a bar is shown.
+            groups: any other key of the reference, by group: `search={"candidates": 320}`.
+
+        Raises:
+            InputError: an argument is wrong; it is named.
+            KeyboardInterrupt: stopped by hand.
+        """
+        values: dict[str, Any] = {
+            "task": {"name": "search"},
+            **_restarts(seeds, tokens),
+            "unit": _product(target),
+            "objective": {"reduction": reduction, "sign": sign},
+            "search": {"method": method, "passes": passes, "text": None if text is None else str(text)},
+        }
+        return self._ask(values, groups, device, progress, target)
+
+    def examples(
+        self,
+        target: Targets,
+        texts: str | Path,
+        *,
+        top: int = 20,
+        record: Result | str | Path | None = None,
+        device: str = "auto",
+        progress: bool = True,
+        **groups: Mapping[str, Any],
+    ) -> Result:
+        """Finds where in real text units are highest, beside their quantiles over all of it.
+
+        Args:
+            target: a unit, or several of one site.
+            texts: a text file, or a folder of .txt files; streamed.
+            top: contexts to keep for each unit.
+            record: the folder of a maximization of the same units, to set what it reached beside.
+            device: auto, cpu or gpu.
+            progress: whether a bar is shown.
+            groups: any other key of the reference, by group: `examples={"window": 128}`.
+
+        Raises:
+            InputError: an argument is wrong; it is named.
+            KeyboardInterrupt: stopped by hand.
+        """
+        if isinstance(record, Result):
+            if record.contents.record is None:
+                raise InputError("record", "a result", "must have been saved", "result.save(FOLDER); record=FOLDER.")
+            record = record.contents.record.folder
+        own = {"text": str(texts), "top": top, "record": None if record is None else str(record)}
+        values: dict[str, Any] = {"task": {"name": "examples"}, "unit": _product(target), "examples": own}
+        return self._ask(values, groups, device, progress, target)
+
+    def tune(
+        self,
+        data: str | Path = "nouns_verbs",
+        *,
+        sites: Sequence[str] = ("mlp_pre", "resid_post"),
+        layers: int | str | Sequence[int] = "all",
+        text: str | None = None,
+        device: str = "auto",
+        progress: bool = True,
+        **groups: Mapping[str, Any],
+    ) -> Result:
+        """Compares the activations of two categories of words, unit by unit, and tries the answer on other words.
+
+        Args:
+            data: `nouns_verbs` (built in), a CSV (word,category[,pair][,context]), or CoNLL-U (docs/tuning.md).
+            sites: whose units are compared.
+            layers: all, a block's number, or several.
+            text: a text that one unit is drawn over.
+            device: auto, cpu or gpu.
+            progress: whether a bar is shown.
+            groups: any other key of the reference, by group: `tuning={"splits": 50}`.
+
+        Raises:
+            InputError: an argument is wrong; it is named.
+            KeyboardInterrupt: stopped by hand.
+        """
+        own = {"data": str(data), "sites": list(sites), "layers": layers, "text": text}
+        own["layers"] = list(layers) if isinstance(layers, (range, tuple)) else layers
+        return self._ask({"task": {"name": "tuning"}, "tuning": own}, groups, device, progress, None)
+
+    def _ask(
+        self, values: dict[str, Any], groups: Mapping[str, Any], device: str, progress: bool, target: Targets | None
+    ) -> Result:
+        """Makes the config that the command line would make, checks it, and does the job in memory."""
+        try:
+            return _done(self._config(values, groups, device), self.subject, progress=progress)
+        except InputError as error:
+            key = ARGUMENTS.get(error.key, error.key)
+            value = error.value if key == error.key or key != "target" else _named(target)
+            raise InputError(key, value, error.allowed, error.way_out) from error
+
+    def _config(self, values: dict[str, Any], groups: Mapping[str, Any], device: str) -> DictConfig:
+        own = {"subject": self.settings, "trainer": {"accelerator": device}, **values}
+        if "unit" not in own:  # a job on words has no unit; the schema wants one
+            own |= {"unit": choices.choice("unit", "residual")}
+        own |= {key: choices.choice(key, name) for key, name in _IDLE.items() if key not in own}
+        for group, settings in groups.items():
+            if not isinstance(settings, Mapping) or group not in schema.groups():
+                known = ", ".join(schema.groups())
+                raise InputError(group, settings, f"must be settings of a group, as a dict; groups: {known}")
+        try:
+            cfg = OmegaConf.merge(OmegaConf.structured(schema.schema()), own, dict(groups))
+        except OmegaConfBaseException as error:
+            key, value = error.full_key or "settings", error.value
+            raise InputError(str(key), value, f"is not a setting ({str(error).splitlines()[0]})") from error
+        assert isinstance(cfg, DictConfig)  # noqa: S101
+        return cfg
+
+
+_IDLE = {"init": "scaled", "optimizer": "adam"}
+"""Groups that a job may have no use for, whose schema wants a choice."""
+
+
+def _done(cfg: DictConfig, subject: Subject, *, progress: bool) -> Result:
+    """Checks a job, does it, and holds what it found."""
+    schema.check(cfg, schema.schema())
+    task = registry.task_of(cfg.task.name)
+    task.check_subject(cfg, subject.geometry)
+    contents = Contents()
+    contents.config_text = OmegaConf.to_yaml(cfg, resolve=True)
+    with bounded(), products(cfg.trainer.matmul_precision), shown(progress):
+        work = task.work(cfg, subject)
+        work.prepare()
+        started = now()
+        summary = work.perform(Run(contents))
+    contents.summary = json.loads(json.dumps(finite(summary)))  # as it is read back from a record
+    request = None if cfg.subject.source == "memory" else schema.request(cfg)
+    job_hash = str(work.identity["job_hash"])
+    contents.status = Status("complete", job_hash, started, now(), request=request)
+    return Result(contents)
+
+
+def load(name: str | Path, **settings: Any) -> LanguageModel:
+    """Loads a language model, frozen.
+
+    Args:
+        name: a name of conf/subject (`smollm2`, `gpt2`, `tiny`), a hub id (`EleutherAI/pythia-70m`), or a folder that
+            `save_pretrained` wrote.
+        settings: any other key of `subject.*`: `dtype="float64"`, `attention="eager"`, `revision="main"`.
+
+    Raises:
+        InputError: there is no such model, it cannot be had, or its family is unknown.
+    """
+    known = choices.choices("subject")
+    if Path(name).is_dir():
+        own = {"name": Path(name).resolve().name, "source": "hub", "path": str(name)}
+    elif str(name) in known and name != "hub":
+        own = choices.choice("subject", str(name))
+    elif "/" in str(name):
+        own = {"name": str(name).rstrip("/").rpartition("/")[2], "source": "hub", "id": str(name)}
+    else:
+        named = ", ".join(one for one in known if one != "hub")
+        raise InputError("name", name, f"must be one of {named}, a hub id (OWNER/NAME), or a folder")
+    try:
+        found = plain(OmegaConf.merge(OmegaConf.structured(SubjectSettings), own, settings))
+    except OmegaConfBaseException as error:
+        key = str(error.full_key)
+        raise InputError(key, settings.get(key), f"is not a setting ({str(error).splitlines()[0]})") from error
+    return LanguageModel(shared(**found), found)
+
+
+def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> LanguageModel:
+    """Takes a Hugging Face model that is in memory: fine-tuned, merged, patched.
+
+    The model itself is left as it is: what is asked runs on a frozen view that shares its weights. When they change,
+    the next question is about the changed model; its records are named by the hash of its weights.
+
+    Args:
+        model: a causal language model of a known family.
+        tokenizer: its tokenizer.
+        name: what to call it; None takes the config's or the class's own.
+
+    Raises:
+        InputError: its family or dtype is not known.
+    """
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(model, "get_input_embeddings"):
+        raise InputError("model", type(model).__name__, "must be a Hugging Face causal language model")
+    called = name or Path(str(getattr(config, "_name_or_path", "") or type(model).__name__)).name
+    subject = _wrapped(model, tokenizer, called)
+    dtype = str(subject.dtype).removeprefix("torch.")
+    own = {"name": called, "source": "memory", "id": subject.id, "dtype": dtype, "attention": subject.attention}
+    return LanguageModel(subject, own, (model, tokenizer))
+
+
+def _wrapped(model: nn.Module, tokenizer: Any, name: str) -> Subject:
+    """A frozen view of a model: modules of its own, weights in common."""
+    sizes = geometry(model.config.to_dict())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    own = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
+    view = copy.deepcopy(model, own).eval()
+    dtype = view.get_input_embeddings().weight.dtype  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if dtype not in DTYPES.values():
+        raise InputError("model", str(dtype), f"its weights must be of {', '.join(DTYPES)}")
+    found = Subject(name, "in memory", None, view, tokenizer, sizes)
+    return Subject(name, f"in memory, weights {found.weights_hash[:16]}", None, view, tokenizer, sizes)
+
+
+def _versions(source: tuple[nn.Module, Any] | None) -> tuple[int, ...]:
+    """Counters that PyTorch raises at every change in place of a weight."""
+    return () if source is None else tuple(one._version for one in source[0].parameters())
+
+
+def open(  # noqa: A001 the name that users expect, beside load and save
+    folder: Path | str,
+) -> Result:
+    """The result that a record holds, whether the command line or `save` wrote it.
+
+    Args:
+        folder: of one job.
+
+    Raises:
+        InputError: there is no record, it is damaged, of another version, or not complete.
+    """
+    found = Result(Contents.read(folder))
+    try:
+        registry.task_of(found.config["task"]["name"])
+    except (KeyError, TypeError) as error:
+        raise InputError("folder", folder, "its record is damaged: config.yaml names no task") from error
+    return found
+
+
+def _named(target: Targets | None) -> object:
+    return target if isinstance(target, (str, Unit)) or target is None else [str(one) for one in target]
+
+
+def _restarts(seeds: int | Sequence[int], tokens: int) -> dict[str, Any]:
+    """Seeds from 0, or those that are given."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        if seeds < 1:
+            raise InputError("seeds", seeds, "must be a number of restarts from 1, or a list of seeds")
+        return {"seeds": f"0:{seeds}", "tokens": tokens}
+    return {"seeds": list(seeds), "tokens": tokens}
+
+
+def _product(target: Targets) -> dict[str, Any]:
+    """Units as a config says them: one site, layers x indices.
+
+    Raises:
+        InputError: an address is wrong, or the units do not fill such a product.
+    """
+    given = [target] if isinstance(target, (str, Unit)) else list(target)
+    units = [one if isinstance(one, Unit) else Unit.parse(one, "target") for one in given]
+    sites, layers, indices = (list(dict.fromkeys(_part(units, name))) for name in ("site", "layer", "index"))
+    if len(sites) != 1 or [Unit(sites[0], layer, index) for layer in layers for index in indices] != units:
+        allowed = "must be units of one site: all of some layers and indices, in this order"
+        raise InputError("target", _named(target), allowed, "Ask for the others by a call of their own.")
+    layer = layers[0] if len(layers) == 1 else layers
+    return {"site": sites[0], "layer": layer, "index": indices[0] if len(indices) == 1 else indices}
+
+
+def _part(units: Sequence[Unit], name: str) -> list[Any]:
+    return [getattr(unit, name) for unit in units]
+
+
+def _priors(prior: str | Sequence[str]) -> dict[str, Any]:
+    """The settings of some priors together."""
+    found: dict[str, Any] = {}
+    for name in [prior] if isinstance(prior, str) else prior:
+        found |= choices.choice("prior", name, "prior")
+    return found

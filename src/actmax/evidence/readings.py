@@ -1,0 +1,87 @@
+"""What can be read from numbers: sides of a null, verdicts, where a gain is lost, why a question was not asked.
+
+The values of these enums stand in records; `actmax.report.words` says them in words. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import isfinite
+
+
+class Reading(StrEnum):
+    """Where an observed value lies to the interval of its null."""
+
+    BELOW = "below"
+    WITHIN = "within"
+    ABOVE = "above"
+    NOT_AVAILABLE = "not_available"
+    """The value or the interval does not exist."""
+
+
+def read(observed: float | int, low: float | int, high: float | int) -> Reading:
+    """Where an observed value lies to an interval; one end of the interval may be missing.
+
+    Example:
+        >>> read(3, 0.5, 2.0).value, read(1, 0.5, 2.0).value, read(1, float("nan"), float("nan")).value
+        ('above', 'within', 'not_available')
+    """
+    if not isfinite(observed) or not (isfinite(low) or isfinite(high)):
+        return Reading.NOT_AVAILABLE
+    return Reading.BELOW if observed < low else Reading.ABOVE if observed > high else Reading.WITHIN
+
+
+class Verdict(StrEnum):
+    """What may be said of one unit's restarts by the declared rule (`actmax.evidence.verdicts.decide`)."""
+
+    TOKENS = "converges_in_tokens"
+    EMBEDDINGS = "converges_in_embedding_space"
+    NOT_OWN = "not_this_units_own"
+    """Restarts agree more than chance, but no more than those of other units do."""
+    CHANCE = "not_above_chance"
+    NOT_AVAILABLE = "not_available"
+
+
+VERDICTS = (Verdict.TOKENS, Verdict.EMBEDDINGS, Verdict.NOT_OWN, Verdict.CHANCE)
+"""The verdicts that say something of a unit, strongest first."""
+
+
+class DecisionStatus(StrEnum):
+    """Whether there was anything to judge, or why not."""
+
+    OK = "ok"
+    ONE_RESTART = "one_restart"
+    TOO_FEW_DRAWS = "too_few_draws"
+    """The null has too few draws for any p to reach the level."""
+
+
+class OwnStatus(StrEnum):
+    """Whether a unit's restarts could be set against those of other units, or why not."""
+
+    OK = "ok"
+    ONE_UNIT = "one_unit"
+    ONE_SEED = "one_seed"
+    NO_SHARED_SEEDS = "no_shared_seeds"
+    """The units share fewer than two seeds."""
+    TOO_MANY_UNITS = "too_many_units"
+    """The similarities of all restarts would take too much memory."""
+    OUT_OF_REACH = "out_of_reach"
+    """With so few units and seeds no p can reach the level."""
+
+
+class GapEnd(StrEnum):
+    """Where on an optimum's way to text its gain over random text is lost."""
+
+    SNAP = "at_the_snap"
+    RETOKENISE = "at_the_tokenizer"
+    SURVIVES = "survives"
+    NO_GAIN = "no_gain"
+    """The optimum itself is no better than random tokens."""
+
+
+class NeighbourStatus(StrEnum):
+    """Whether the coordinates of a site were compared before and after, or why not."""
+
+    OK = "ok"
+    ONE_RESTART = "one_restart"
+    TOO_MANY_UNITS = "too_many_units"

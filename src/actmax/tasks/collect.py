@@ -1,0 +1,122 @@
+"""All records under a folder put together: tables of each kind, what each task says of its jobs, `sweep.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from actmax.errors import InputError
+from actmax.records.collect import STATES, Job, concatenate, job_table, read_jobs, rows_of
+from actmax.records.store import Record, now
+from actmax.tasks import registry
+from actmax.tasks.task import Gathered, Task
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The jobs under a folder, and what they say together."""
+
+    folder: Path
+    """The folder that was collected; its tables and `sweep.json` lie there."""
+    jobs: pd.DataFrame
+    """A row per job: how it stands, what it was, how long it took, and every key of its config that differs."""
+    left_out: tuple[tuple[str, str], ...]
+    """Records that could not be read, with the reason."""
+    gathered: Mapping[Task, Gathered]
+    """What the jobs of each task say together."""
+    summary: Mapping[str, Any]
+    """The content of `sweep.json`."""
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Tables that tasks made of their jobs, by name."""
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table that a task made of its jobs; empty where there is none."""
+        return self.tables.get(name, pd.DataFrame())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be worked out, and why."""
+        return tuple(note for one in self.gathered.values() for note in one.notes)
+
+
+def collect(folder: Path) -> Collected:
+    """Reads every record under a folder and writes its tables and `sweep.json` there.
+
+    Raises:
+        InputError: there is no record.
+    """
+    jobs, left_out = read_jobs(folder, _verify)
+    if not jobs and not left_out:
+        raise InputError("DIR", folder, "must hold records: folders with a status.json", "Name a sweep's folder.")
+    complete = [job for job in jobs if job.state == "complete"]
+    target, table = Record(folder), job_table(jobs)
+    gathered = {task: task.gather(some) for task, some in _by_task(complete).items()}
+    _concatenate(target, complete, gathered)
+    target.write_table("jobs", table)
+    tables = {name: made for one in gathered.values() for name, made in one.tables.items()}
+    for name, made in tables.items():
+        target.write_table(name, made)
+    summary = _summary(folder, table, left_out, gathered)
+    if "methods" in summary:
+        target.write_json("summary.json", {key: summary[key] for key in ("sweep", "collected", "methods")})
+    target.write_json("sweep.json", summary)
+    return Collected(folder, table, tuple(left_out), gathered, summary, tables)
+
+
+def _task(job: Job) -> Task | None:
+    """The task of a job; None where this process does not know it."""
+    try:
+        return registry.task_of(str(job.config["task"]["name"]))
+    except InputError:
+        return None
+
+
+def _verify(job: Job) -> None:
+    task = _task(job)
+    if task is not None:
+        task.verify(job)
+
+
+def _by_task(jobs: Sequence[Job]) -> dict[Task, list[Job]]:
+    """Jobs that are gathered together, by the first task among them."""
+    names: dict[str, Task] = {}
+    found: dict[Task, list[Job]] = {}
+    for job in jobs:
+        if (task := _task(job)) is not None:
+            found.setdefault(names.setdefault(task.gathered_with, task), []).append(job)
+    return found
+
+
+def _concatenate(target: Record, jobs: Sequence[Job], gathered: Mapping[Task, Gathered]) -> None:
+    """Writes each kind of table of all jobs, but for the jobs whose task makes a table of that name of them."""
+    replaced = {task.gathered_with: one.replaces for task, one in gathered.items()}
+    names = dict.fromkeys(name for job in jobs for name in job.tables)
+    for name in names:
+        rest = [job for job in jobs if name in job.tables and not _replaced(job, name, replaced)]
+        if rest:
+            concatenate(target, name, rest)
+
+
+def _replaced(job: Job, name: str, replaced: Mapping[str, Sequence[str]]) -> bool:
+    task = _task(job)
+    return task is not None and name in replaced.get(task.gathered_with, ())
+
+
+def _summary(
+    folder: Path, jobs: pd.DataFrame, left_out: Sequence[tuple[str, str]], gathered: Mapping[Task, Gathered]
+) -> dict[str, Any]:
+    states = jobs["state"].tolist() if len(jobs) else []
+    unfinished = pd.DataFrame(jobs[jobs["state"] != "complete"]) if len(jobs) else jobs
+    return {
+        "sweep": folder.resolve().name,
+        "collected": now(),
+        "jobs": {"total": len(jobs), **{state: states.count(state) for state in STATES}},
+        "not_complete": rows_of(unfinished, ["job", "state", "error"]),
+        "left_out": [{"record": name, "reason": reason} for name, reason in left_out],
+        "notes": [note for one in gathered.values() for note in one.notes],
+        **{key: value for one in gathered.values() for key, value in one.summary.items()},
+    }

@@ -1,0 +1,1 @@
+"""Where in real text units are highest."""

@@ -1,0 +1,107 @@
+"""Where in real text units are highest: settings, checks and identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import DictConfig
+
+from actmax.errors import InputError
+from actmax.settings import setting
+from actmax.tasks.settings import units, units_label
+from actmax.tasks.task import FILES_OF_SUBJECT, Task, Work, digest_of
+from actmax.tasks.tuning.task import refuse_devices
+
+if TYPE_CHECKING:
+    from actmax.model.architecture import Geometry
+    from actmax.model.subject import Subject
+    from actmax.report.blocks import Page
+    from actmax.report.source import Source
+
+NEEDED = ("gaps.parquet", "summary.json")
+"""Files of a maximization's record that is set beside."""
+
+
+@dataclass
+class ExamplesSettings:
+    """What is read, and what is kept of it; the units are `unit.*`."""
+
+    text: str | None = None
+    """A text file, or a folder of .txt files; streamed."""
+    record: str | None = None
+    """A maximization's folder, to set what it reached in the same units beside; null: none."""
+    bos: str | None = None
+    """Begin-of-text; null: <|endoftext|> where it is known, else the tokenizer's own."""
+    window: int = setting(64, least=2)
+    """Tokens that are read together, begin-of-text among them."""
+    top: int = setting(20, least=1)
+    """Contexts to keep for each unit, each from another window."""
+    context: int = setting(10, least=0)
+    """Tokens shown on either side."""
+    sample: int = setting(100_000, least=1000)
+    """Positions that quantiles are taken over, a random choice; with fewer they are exact."""
+    rows: int = setting(16, least=1)
+    """Windows of a forward pass."""
+    seed: int = setting(0, least=0)
+    """Seed of the choice of positions."""
+
+
+class ExamplesTask(Task):
+    """Where in real text units are highest."""
+
+    name = "examples"
+    groups: ClassVar = {"examples": ExamplesSettings}
+    keys = ("subject", "examples")
+    idle = (*FILES_OF_SUBJECT, "examples.rows")
+    on_subject = True
+
+    def check(self, cfg: DictConfig) -> None:
+        """Refuses several devices."""
+        refuse_devices(cfg)
+
+    def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
+        """Refuses units and windows that the subject lacks, and files that are not there."""
+        for unit in units(cfg):
+            sizes.check(unit)
+        examples = cfg.examples
+        if examples.text is None or not Path(examples.text).exists():
+            raise InputError("examples.text", examples.text, "must be a text file or a folder of .txt files")
+        if examples.window > sizes.context:
+            allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
+            raise InputError("examples.window", examples.window, allowed)
+        if examples.record is not None and not all((Path(examples.record) / name).is_file() for name in NEEDED):
+            allowed = "must be the folder of a maximization's complete record"
+            raise InputError("examples.record", examples.record, allowed)
+
+    def identity(self, cfg: DictConfig) -> dict[str, Any]:
+        """Everything in the config that can change the result, units written out."""
+        return super().identity(cfg) | {"unit": [list(unit.columns().values()) for unit in units(cfg)]}
+
+    def read(self, cfg: DictConfig) -> dict[str, str | None]:
+        """The text, and the record that is set beside."""
+        named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
+        return {"data": digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)}
+
+    def label(self, cfg: DictConfig) -> str:
+        """Subject and units, as of a maximization."""
+        return units_label(cfg)
+
+    def line(self, summary: Mapping[str, Any]) -> str:
+        """How much was read."""
+        return f"{summary['positions']:,} positions read for {summary['units']} units"
+
+    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
+        """Reading the text."""
+        from actmax.tasks.examples.work import ExamplesWork
+
+        assert subject is not None  # noqa: S101
+        return ExamplesWork(self, cfg, subject)
+
+    def page(self, source: Source) -> Page:
+        """The highest contexts, and quantiles over all positions."""
+        from actmax.tasks.examples.page import examples_page
+
+        return examples_page(source)

@@ -1,0 +1,61 @@
+"""Reads a text through the model and keeps where units are highest."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from actmax.errors import InputError
+from actmax.progress import Bar
+from actmax.records.store import Record
+from actmax.tasks.examples.find import find_examples
+from actmax.tasks.examples.tables import write_examples
+from actmax.tasks.settings import units
+from actmax.tasks.subjects import SubjectWork, on_cuda
+from actmax.tasks.task import Run
+from actmax.text.windows import text_files, windows
+from actmax.words.encoding import begin_token
+
+
+class ExamplesWork(SubjectWork):
+    """Where in real text units are highest."""
+
+    def prepare(self) -> None:
+        """Looks through the files, and at the record that is to stand beside them."""
+        cfg = self.cfg.examples
+        self.files = text_files(Path(cfg.text))
+        self.begin = begin_token(self.subject, cfg.bos, key="examples.bos")
+        self.beside = None if cfg.record is None else Record(cfg.record)
+        if self.beside is not None:
+            named = self.beside.summary().get("subject", {}).get("weights_sha256")
+            if named != self.subject.weights_hash:
+                allowed = f"must be of {self.subject.name}, with the same weights"
+                raise InputError("examples.record", cfg.record, allowed)
+
+    @property
+    def title(self) -> tuple[str, list[str]]:
+        """Subject and site."""
+        return f"{self.cfg.subject.name} examples of {self.cfg.unit.site}", [self.cfg.subject.name]
+
+    def perform(self, run: Run) -> dict[str, Any]:
+        """Reads the text."""
+        cfg, clock = self.cfg.examples, time.perf_counter()
+        if on_cuda(self.cfg.trainer.accelerator):
+            self.subject.to("cuda")
+        text = windows(self.subject, self.files, size=cfg.window, begin=self.begin)
+        with Bar("text", unit="token", scale=True) as bar:
+            found = find_examples(
+                self.subject,
+                units(self.cfg),
+                text,
+                top=cfg.top,
+                seed=cfg.seed,
+                rows=cfg.rows,
+                sample=cfg.sample,
+                context=cfg.context,
+                progress=bar.advance,
+            )
+        headline = write_examples(run.contents, found, self.beside)
+        seconds = {"examples": time.perf_counter() - clock}
+        return {**headline, **self.signed(seconds)}

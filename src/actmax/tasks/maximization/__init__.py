@@ -1,0 +1,1 @@
+"""Maximize units over input embeddings: the gradient run."""

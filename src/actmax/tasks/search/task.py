@@ -1,0 +1,102 @@
+"""Maximize units over real tokens: settings, checks and identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import DictConfig
+
+from actmax.errors import InputError
+from actmax.search.settings import SearchSettings
+from actmax.tasks.maximization.task import parameterizations, prior_terms
+from actmax.tasks.task import FILES_OF_SUBJECT, Work, digest_of, remove, settings_of
+from actmax.tasks.units.task import GROUPS, KEYS, UnitsTask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actmax.evidence.settings import NullSettings
+    from actmax.model.architecture import Geometry
+    from actmax.model.subject import Subject
+    from actmax.records.collect import Job
+    from actmax.report.blocks import Page
+    from actmax.report.source import Source
+    from actmax.tasks.units.task import Ends
+
+
+class SearchTask(UnitsTask):
+    """Maximize units over real tokens."""
+
+    name = "search"
+    groups: ClassVar = {"search": SearchSettings, **GROUPS}
+    keys = (*KEYS, "search")
+    idle = FILES_OF_SUBJECT
+
+    def check(self, cfg: DictConfig) -> None:
+        """Refuses priors, sequences that are too short, and several devices."""
+        if "prior" in cfg and (unused := [*parameterizations(cfg), *prior_terms(cfg)]):
+            allowed = "a search moves over tokens: there is no embedding that a prior could keep near text"
+            way_out = "Leave it out, or run two jobs: task=maximization prior=NAME, and task=search."
+            raise InputError("prior", "+".join(unused), allowed, way_out)
+        if cfg.search.method == "text" and cfg.search.text is None:
+            raise InputError("search.text", None, "must be a text file or a folder of .txt files with search=text")
+        settings_of(cfg.search).check_length(cfg.tokens)
+        if cfg.trainer.devices > 1:
+            way_out = "A job per seed, spread over the devices: -m 'seeds=range(0,8)' launch=gpus."
+            raise InputError("trainer.devices", cfg.trainer.devices, "must be 1 with task=search", way_out)
+
+    def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
+        """Refuses units and lengths that the subject lacks, and a text that is not there."""
+        super().check_subject(cfg, sizes)
+        if reads_text(cfg) and not Path(cfg.search.text).exists():
+            allowed = "must be a text file or a folder of .txt files with search=text"
+            raise InputError("search.text", cfg.search.text, allowed)
+
+    def identity(self, cfg: DictConfig) -> dict[str, Any]:
+        """Everything in the config that can change the result; a text only where it is read."""
+        content = super().identity(cfg)
+        if not reads_text(cfg):
+            remove(content, "search.text")
+        return content
+
+    def read(self, cfg: DictConfig) -> dict[str, str | None]:
+        """The text that it chooses among, where there is one."""
+        return {"data": digest_of([(Path(cfg.search.text), "*.txt")])} if reads_text(cfg) else {}
+
+    def method(self, cfg: DictConfig) -> str:
+        """The name of the search."""
+        return str(cfg.search.method)
+
+    def label(self, cfg: DictConfig) -> str:
+        """The method, then what every job on units is called."""
+        return f"{cfg.search.method}_{super().label(cfg)}"
+
+    def passes(self, job: Job) -> tuple[float, float]:
+        """Forward passes of a restart, a backward pass counted as one, and how many ran the whole model."""
+        spent = job.record.table("restarts")[["forward_passes", "whole_passes"]].mean()
+        return float(spent.iloc[0]), float(spent.iloc[1])
+
+    def ends(self, subject: Subject, settings: NullSettings, config: Mapping[str, Any]) -> Ends | None:
+        """Draws token sequences that the search could have ended at."""
+        from actmax.tasks.search.tables import random_ends
+
+        return random_ends(subject, settings, SearchSettings(**config["search"]), config["tokens"])
+
+    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
+        """The search."""
+        from actmax.tasks.search.work import SearchWork
+
+        assert subject is not None  # noqa: S101
+        return SearchWork(self, cfg, subject)
+
+    def page(self, source: Source) -> Page:
+        """Tokens, the best of them, the verdict, activation against fluency, agreement beside chance."""
+        from actmax.tasks.units.page import search_page
+
+        return search_page(source)
+
+
+def reads_text(cfg: DictConfig) -> bool:
+    """Whether a search chooses among sequences of a text."""
+    return cfg.search.method == "text"

@@ -1,0 +1,93 @@
+"""The search over tokens: runs it in shared batches, keeps its answers, and measures what it found."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import Any
+
+import torch
+
+from actmax.errors import InputError
+from actmax.model.objective import Objective
+from actmax.progress import Bar
+from actmax.search.restarts import Found, search, spreads
+from actmax.tasks.execution import graceful_interrupt
+from actmax.tasks.search import tables
+from actmax.tasks.subjects import device_of
+from actmax.tasks.task import Run, settings_of
+from actmax.tasks.units.work import UnitsWork
+from actmax.weights import cache_folder
+
+log = logging.getLogger(__name__)
+
+KEEP_SECONDS = 10
+"""Between two checkpoints of a search."""
+
+
+class SearchWork(UnitsWork):
+    """Maximizes units over real tokens, and sets what it finds beside the same nulls."""
+
+    def prepare(self) -> None:
+        """Puts the subject where it is to run."""
+        cfg, vocabulary = self.cfg, len(self.subject.embedding_matrix)
+        if cfg.decode.top_k > vocabulary:
+            allowed = f"must be at most {vocabulary}, the size of the vocabulary"
+            raise InputError("decode.top_k", cfg.decode.top_k, allowed)
+        self.settings = settings_of(cfg.search)
+        self.objective = Objective(cfg.objective.reduction, cfg.objective.sign)
+        self.subject.to(device_of(cfg.trainer.accelerator))
+
+    def perform(self, run: Run) -> dict[str, Any]:
+        """Searches and measures."""
+        cfg, clock = self.cfg, time.perf_counter()
+        with graceful_interrupt(run.stop):
+            found = self._search(run)
+        seconds = {"fit": time.perf_counter() - clock}
+        tables.write_found(run.contents, self.subject, found, top_k=cfg.decode.top_k)
+        if run.stop.requested:
+            log.warning("Stopped by hand: the best of each restart so far is kept.")
+            raise KeyboardInterrupt
+        clock = time.perf_counter()
+        summary = tables.summarize(
+            run.contents,
+            self.subject,
+            found,
+            objective=self.objective,
+            searched=self.settings,
+            tokens=cfg.tokens,
+            settings=settings_of(cfg.nulls),
+            gap_settings=settings_of(cfg.gap),
+            cache=cache_folder() / "nulls",
+        )
+        seconds["nulls"] = time.perf_counter() - clock
+        return {**summary, "method": self.settings.method, **self.signed(seconds)}
+
+    def _search(self, run: Run) -> list[Found]:
+        subject, tokens = self.subject, self.cfg.tokens
+        answers = [] if run.checkpoint is None else torch.load(run.checkpoint, weights_only=True)["answers"]
+        spread = spreads(subject, self.objective, self.units, tokens=tokens, settings=settings_of(self.cfg.gap))
+        options = {"tokens": tokens, "spread": spread, "max_rows": self.cfg.max_rows, "answers": answers}
+        kept = time.perf_counter()
+        with Bar("search", self.settings.passes * len(self.rows), unit="pass") as bar:
+
+            def progress(done: int, total: int) -> bool:  # noqa: ARG001
+                bar.reach(done)
+                return run.stop.requested
+
+            def keep(given: list) -> None:
+                nonlocal kept
+                if run.stop.requested or time.perf_counter() - kept > KEEP_SECONDS:
+                    kept = time.perf_counter()
+                    self._keep(run, given)
+
+            return search(subject, self.objective, self.rows, self.settings, progress=progress, keep=keep, **options)
+
+    def _keep(self, run: Run, answers: list) -> None:
+        """Writes a checkpoint: whose it is, and what every restart was answered so far."""
+        record = run.contents.record
+        if record is None:
+            return
+        content = {"actmax": self.identity, "global_step": max(map(len, answers)), "answers": answers}
+        record.write(str(record.checkpoint.relative_to(record.folder)), partial(torch.save, content))

@@ -1,0 +1,156 @@
+"""What every task on a model, and every task on units, reads of a config. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from actmax.errors import InputError
+from actmax.model.architecture import SITES
+from actmax.model.target import Unit
+from actmax.settings import setting
+
+PRECISIONS = ("highest", "high", "medium")
+"""PyTorch's names for how exact float32 products are, the exact one first."""
+
+
+@dataclass
+class TaskSettings:
+    """Which kind of job this is."""
+
+    name: str = MISSING
+    """Maximize over embeddings or over tokens, simulate, compare words, or read text."""
+
+
+@dataclass
+class TrainerSettings:
+    """What the Lightning Trainer is told."""
+
+    accelerator: str = "auto"
+    """Kind of device; `auto` takes a GPU where there is one."""
+    devices: int = setting(1, least=1)
+    """Over how many devices of this machine a job's restarts are split."""
+    strategy: str = "auto"
+    """Must stay `auto`: every other of Lightning's would merge the restarts."""
+    deterministic: bool = False
+    """Lightning's: only algorithms that give the same bits every time, and an error where there is none."""
+    detect_anomaly: bool = False
+    """Lightning's: PyTorch's search for the operation that made a NaN in a backward pass; slow."""
+    profiler: str | None = None
+    """Lightning's, such as `simple`; null: none."""
+    compile: bool = False
+    """The blocks of the fit's steps through `torch.compile`: some 25 s to begin with, and nothing gained on a CPU."""
+    matmul_precision: str = setting("highest", choices=PRECISIONS)
+    """PyTorch's, of float32 products: `highest`, `high` (TF32 on a GPU that has it) or `medium`; it names the job."""
+
+
+@dataclass
+class UnitSettings:
+    """What is maximized; `layer` and `index` take a number, a list or a range."""
+
+    site: str = setting(MISSING, choices=SITES)
+    """Where in a block, in TransformerLens's names; or `final_norm`."""
+    layer: Any = MISSING
+    """Which block, from 0: a number, a list, or a range such as `"0:12"`; null at `final_norm`."""
+    index: Any = MISSING
+    """Which coordinate: a number, a list or a range; at q, k, v and z it is head x head_dim + dim."""
+
+
+@dataclass
+class ObjectiveSettings:
+    """What is asked of the unit."""
+
+    reduction: str = setting("mean", choices=("mean", "last", "max"))
+    """How the activations of all positions become one number."""
+    sign: str = setting("maximize", choices=("maximize", "minimize"))
+    """Whether the activation is maximized or minimized."""
+
+
+@dataclass
+class DecodeSettings:
+    """How embeddings become tokens."""
+
+    top_k: int = setting(5, least=1)
+    """Nearest tokens to keep for each position."""
+
+
+@dataclass
+class RestartSettings:
+    """How many restarts there are, and how long."""
+
+    seeds: Any = 0
+    """Seeds of the restarts: a number, a list, or a range such as `"0:10"`."""
+    tokens: int = setting(5, least=1)
+    """Positions of an embedding, or tokens of a sequence."""
+    steps: int = setting(500, least=1)
+    """Steps of the optimizer."""
+    max_rows: int | None = setting(None, least=1)
+    """Rows of a forward pass; null: all at once, or as many as there is free memory for."""
+
+
+def integers(value: Any, key: str) -> list[int]:
+    """A number, a list, or a range `start:stop` (`start:stop:step`), stop left out; as in Python's slices.
+
+    Raises:
+        InputError: it is none of these, names a number twice, or is empty.
+
+    Example:
+        >>> integers("0:3", "seeds"), integers(7, "seeds"), integers([1, "4:6"], "seeds")
+        ([0, 1, 2], [7], [1, 4, 5])
+    """
+    parts = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    numbers = [number for part in parts for number in _numbers(part, value, key)]
+    if not numbers:
+        raise InputError(key, value, "must name at least one number")
+    if len(set(numbers)) < len(numbers):
+        raise InputError(key, value, "must name each number once", "A repeated one would count as a replicate.")
+    return numbers
+
+
+def _numbers(part: Any, value: Any, key: str) -> Sequence[int]:
+    wrong = InputError(key, value, "must be a whole number from 0, a list of them, or a range such as '0:12'")
+    if isinstance(part, bool) or part is None:
+        raise wrong
+    try:
+        ends = [int(end) for end in str(part).split(":")]
+    except ValueError:
+        raise wrong from None
+    if len(ends) > 3 or (len(ends) == 3 and ends[2] < 1) or min(ends) < 0:
+        raise wrong
+    return [ends[0]] if len(ends) == 1 else range(*ends)
+
+
+def seeds(cfg: Any) -> list[int]:
+    """The seeds of a job."""
+    return integers(cfg.seeds, "seeds")
+
+
+def units(cfg: Any) -> list[Unit]:
+    """The units of a job: layers x indices."""
+    layer = cfg.unit.layer
+    layers = [None] if layer is None else integers(layer, "unit.layer")
+    return [Unit(cfg.unit.site, layer, index) for layer in layers for index in integers(cfg.unit.index, "unit.index")]
+
+
+GROUPS: Mapping[str, Any] = {
+    "unit": UnitSettings,
+    "objective": ObjectiveSettings,
+    "decode": DecodeSettings,
+}
+"""Groups of keys that tasks on units share, by name."""
+
+
+def units_label(cfg: Any) -> str:
+    """Subject, site, layers and indices of a job on units, for its folder's name."""
+    parts = [cfg.subject.name, cfg.unit.site, _span(cfg.unit.layer), _span(cfg.unit.index)]
+    return "_".join(part for part in parts if part)
+
+
+def _span(value: Any) -> str:
+    if value is None:
+        return ""
+    numbers = integers(value, "")
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}to{numbers[-1]}"

@@ -1,0 +1,50 @@
+"""The simulation: draws groups, compares them by every test, and writes its tables."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from actmax.stats.simulation import simulate
+from actmax.tasks.simulation.tables import write_simulation
+from actmax.tasks.simulation.task import design_of
+from actmax.tasks.subjects import circumstances
+from actmax.tasks.task import Run, Task, Work, hashed
+
+
+class SimulationWork(Work):
+    """t-test against logistic regression where the truth is known.
+
+    Args:
+        task: the kind of job.
+        cfg: the job's config, checked.
+    """
+
+    def __init__(self, task: Task, cfg: DictConfig) -> None:
+        self.task, self.cfg = task, cfg
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """The job."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, str | None]:
+        return {"job_hash": hashed(self.task.identity(self.cfg), None, {})}
+
+    @property
+    def title(self) -> tuple[str, list[str]]:
+        """Distribution and group sizes."""
+        design = self.cfg.simulation
+        return f"simulation {design.distribution} {design.n_0} against {design.n_1}", [design.distribution]
+
+    def perform(self, run: Run) -> dict[str, Any]:
+        """Simulates and compares."""
+        clock = time.perf_counter()
+        headline = write_simulation(run.contents, simulate(design_of(self.cfg)))
+        seconds = {"simulation": time.perf_counter() - clock}
+        return {**headline, **circumstances(self.identity["job_hash"], torch.device("cpu"), seconds)}

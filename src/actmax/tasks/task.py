@@ -1,0 +1,235 @@
+"""What a task is: a kind of job, with its settings, checks, identity, work, page and collection in one room.
+
+A task's class is light: it is asked for settings and checks before torch is imported. What computes is a `Work`, which
+the task makes once its config has been checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import DictConfig, OmegaConf
+
+from actmax.progress import Stop
+from actmax.records.contents import Contents
+from actmax.records.store import job_hash
+from actmax.tasks.settings import PRECISIONS
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from actmax.model.architecture import Geometry
+    from actmax.model.subject import Subject
+    from actmax.records.collect import Job
+    from actmax.report.blocks import Page, Section
+    from actmax.report.source import Source
+
+FILES_OF_SUBJECT = ("subject.path", "subject.wheel")
+"""Keys that say where weights lie; the hash of the weights identifies them."""
+
+
+class Task(ABC):
+    """A kind of job; one instance is registered (`actmax.tasks.registry.register`)."""
+
+    name: ClassVar[str]
+    """Value of `task.name`, and of the command line's `task=`."""
+    groups: ClassVar[Mapping[str, Any]] = {}
+    """Groups of config keys that the task reads: a settings dataclass by the group's name."""
+    keys: ClassVar[Sequence[str]] = ()
+    """Top-level keys of the config that can change the task's result, beside `task`."""
+    idle: ClassVar[Sequence[str]] = ()
+    """Dotted keys among them that cannot."""
+    on_subject: ClassVar[bool] = False
+    """Whether the task runs a language model."""
+
+    def check_settings(self, cfg: DictConfig) -> None:
+        """Refuses settings of the task's own groups that contradict each other, whichever task runs.
+
+        Raises:
+            InputError: names the key, the value and what is allowed.
+        """
+
+    def check(self, cfg: DictConfig) -> None:
+        """Refuses a job of this task that is wrong whatever the subject is.
+
+        Raises:
+            InputError: names the key, the value and what is allowed.
+        """
+
+    def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
+        """Refuses a job of this task that the subject's sizes do not allow.
+
+        Raises:
+            InputError: names the key, the value and what is allowed.
+        """
+
+    def identity(self, cfg: DictConfig) -> dict[str, Any]:
+        """Everything in the config that can change the result."""
+        content = {key: plain(cfg[key]) for key in ("task", *self.keys)}
+        for key in self.idle:
+            remove(content, key)
+        if self.on_subject and (precision := cfg.trainer.matmul_precision) != PRECISIONS[0]:
+            content["matmul_precision"] = precision
+        return content
+
+    def read(self, cfg: DictConfig) -> dict[str, str | None]:  # noqa: ARG002
+        """Digests of the files that the job reads besides the weights, by a name for each kind."""
+        return {}
+
+    def label(self, cfg: DictConfig) -> str:  # noqa: ARG002
+        """The beginning of the job's folder name: what a person looks for."""
+        return self.name
+
+    @abstractmethod
+    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
+        """What does one job.
+
+        Args:
+            cfg: a config that has been checked.
+            subject: the language model, where the task runs one.
+        """
+
+    def page(self, source: Source) -> Page:
+        """What is shown of a job: on the terminal, as an HTML page, in a notebook."""
+        from actmax.report.pages import plain_page
+
+        return plain_page(source)
+
+    def plots(self) -> Mapping[str, Callable[[Contents], Any]]:
+        """Figures by name: each makes a matplotlib figure of a result's contents."""
+        return {}
+
+    def line(self, summary: Mapping[str, Any]) -> str:
+        """A job's result in one line, for the log of a sweep."""
+        return f"complete, {summary['seconds']['total']:.1f} s"
+
+    def verify(self, job: Job) -> None:
+        """Refuses a complete record of this task whose files do not belong together.
+
+        Raises:
+            ValueError: they do not.
+        """
+
+    def gather(self, jobs: Sequence[Job]) -> Gathered:  # noqa: ARG002
+        """What the complete jobs of this task in a sweep say together, beyond their tables one after the other.
+
+        Args:
+            jobs: complete records of this task (and of the tasks with the same `gathered_with`).
+        """
+        return Gathered()
+
+    @property
+    def gathered_with(self) -> str:
+        """Tasks that give the same name are gathered together: their jobs can be set side by side."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What several jobs of a sweep say together."""
+
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    """DataFrames by the name of their file in the sweep's folder."""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of `sweep.json`."""
+    notes: Sequence[str] = ()
+    """What could not be worked out, and why."""
+    replaces: Sequence[str] = ()
+    """Tables of the jobs that are not put one after the other, because one of `tables` takes their place."""
+    sections: Callable[[Source], Sequence[Section | None]] | None = None
+    """Makes the sections of the sweep's page."""
+
+
+@dataclass
+class Run:
+    """Where and how one job runs."""
+
+    contents: Contents = field(default_factory=Contents)
+    """Takes tables, tensors and texts as they come; with a record they are on disk at once."""
+    folder: Path | None = None
+    """Where checkpoints and scratch files go; None: nowhere."""
+    checkpoint: Path | None = None
+    """A checkpoint of this very job to go on from."""
+    loggers: Sequence[Logger] = ()
+    """Lightning loggers that get running measures."""
+    progress: bool = True
+    """Whether progress is shown."""
+    stop: Stop = field(default_factory=Stop)
+    """Set by Ctrl-C."""
+
+
+class Work(ABC):
+    """One job, ready to be done."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, str | None]:
+        """What names the work; a checkpoint must hold the same. `job_hash` is in it."""
+
+    @property
+    def space(self) -> int:
+        """Bytes that the record may take, as far as they are known before anything runs."""
+        return 50_000_000
+
+    @property
+    def title(self) -> tuple[str, list[str]]:
+        """Name and tags of the job's run in a tracker such as W&B."""
+        return type(self).__name__, []
+
+    def prepare(self) -> None:
+        """Builds what is needed, and refuses what is wrong: nothing has been written yet.
+
+        Raises:
+            InputError: names the key, the value and what is allowed.
+        """
+
+    @abstractmethod
+    def perform(self, run: Run) -> dict[str, Any]:
+        """Does the work, hands tables to `run.contents`, and returns the summary.
+
+        Raises:
+            KeyboardInterrupt: stopped by hand; what there was is in `run.contents`.
+        """
+
+
+def plain(value: Any) -> Any:
+    """A node of a config as plain containers, interpolations resolved."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def settings_of(node: Any) -> Any:
+    """A group of a config as an instance of its settings dataclass."""
+    return OmegaConf.to_object(node)
+
+
+def remove(content: dict[str, Any], key: str) -> None:
+    """Takes a dotted key out of nested dicts, where it is there."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.get(parent, {})
+    content.pop(last, None)
+
+
+def digest_of(places: Iterable[tuple[Path, str]]) -> str | None:
+    """sha256 of some files; None where none is named.
+
+    Args:
+        places: files, or folders with the pattern of the files in them.
+    """
+    whole, named = hashlib.sha256(), list(places)
+    for place, pattern in named:
+        for file in sorted(place.rglob(pattern)) if place.is_dir() else [place]:
+            if file.is_file():
+                with file.open("rb") as stream:
+                    whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest() if named else None
+
+
+def hashed(identity: Mapping[str, Any], weights: str | None, files: Mapping[str, str | None]) -> str:
+    """Names a job's work: what its config says, whose weights it runs, and what else it reads."""
+    return job_hash({"config": identity, **({} if weights is None else {"weights": weights}), **files})

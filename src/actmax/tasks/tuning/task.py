@@ -1,0 +1,131 @@
+"""Which units tell two categories of words apart: settings, checks and identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import DictConfig
+
+from actmax.errors import InputError
+from actmax.model.target import Place, Unit
+from actmax.tasks.settings import integers
+from actmax.tasks.task import FILES_OF_SUBJECT, Task, Work, digest_of, settings_of
+from actmax.tasks.tuning.settings import TuningSettings
+from actmax.text.files import names_file
+from actmax.words.lists import BUILT_IN, check_reading
+
+if TYPE_CHECKING:
+    from actmax.model.architecture import Geometry
+    from actmax.model.subject import Subject
+    from actmax.report.blocks import Page
+    from actmax.report.source import Source
+
+
+class TuningTask(Task):
+    """Which units tell two categories of words apart."""
+
+    name = "tuning"
+    groups: ClassVar = {"tuning": TuningSettings}
+    keys = ("subject", "tuning")
+    idle = (*FILES_OF_SUBJECT, "tuning.memory", "tuning.batch_tokens")
+    on_subject = True
+
+    def check_settings(self, cfg: DictConfig) -> None:
+        """Refuses sites that there are not, layers that are no numbers, a unit that is no address."""
+        settings = settings_of(cfg.tuning)
+        if settings.layers != "all":
+            integers(settings.layers, "tuning.layers")
+        if settings.unit is not None:
+            tuned_unit(settings.unit)
+
+    def check(self, cfg: DictConfig) -> None:
+        """Refuses several devices."""
+        refuse_devices(cfg)
+
+    def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
+        """Refuses sites, layers and units that the subject lacks, and words that cannot be read."""
+        places_of(cfg, sizes)
+        check_reading(settings_of(cfg.tuning))
+        if cfg.tuning.unit is not None:
+            unit = tuned_unit(cfg.tuning.unit)
+            try:
+                sizes.check(unit)
+            except InputError as error:
+                allowed = f"{error.key} {error.allowed}"
+                raise InputError("tuning.unit", cfg.tuning.unit, allowed, error.way_out) from error
+
+    def read(self, cfg: DictConfig) -> dict[str, str | None]:
+        """The words, and the text of the heat map where it is a file."""
+        found = [] if cfg.tuning.data == BUILT_IN else [(Path(cfg.tuning.data), "*.conllu")]
+        if cfg.tuning.text is not None and names_file(cfg.tuning.text):
+            found.append((Path(cfg.tuning.text), ""))
+        return {"data": digest_of(found)}
+
+    def label(self, cfg: DictConfig) -> str:
+        """Subject and words."""
+        return f"{cfg.subject.name}_{Path(cfg.tuning.data).stem}"
+
+    def line(self, summary: Mapping[str, Any]) -> str:
+        """How many units are tuned, and whether others would be."""
+        from actmax.report.words import tuning_line
+
+        return tuning_line(summary)
+
+    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
+        """The comparison of the words' activations."""
+        from actmax.tasks.tuning.work import TuningWork
+
+        assert subject is not None  # noqa: S101
+        return TuningWork(self, cfg, subject)
+
+    def page(self, source: Source) -> Page:
+        """Tuned units by layer, the strongest with their words, and whether other words give the same."""
+        from actmax.tasks.tuning.page import tuning_page
+
+        return tuning_page(source)
+
+
+def refuse_devices(cfg: DictConfig) -> None:
+    """Refuses several devices for a task that runs on one.
+
+    Raises:
+        InputError: names `trainer.devices`.
+    """
+    if cfg.trainer.devices > 1:
+        allowed = f"must be 1: {cfg.task.name} runs on one device"
+        raise InputError("trainer.devices", cfg.trainer.devices, allowed)
+
+
+def tuned_unit(text: str) -> Unit:
+    """The unit of the heat map, by its address.
+
+    Raises:
+        InputError: it is no address.
+    """
+    try:
+        return Unit.parse(text, "tuning.unit")
+    except InputError as error:
+        way_out = "Quote it: 'tuning.unit=\"mlp_pre.3[70]\"'."
+        raise InputError(error.key, error.value, error.allowed, way_out) from error
+
+
+def places_of(cfg: DictConfig, sizes: Geometry) -> list[Place]:
+    """The sites and layers whose units are compared; `final_norm` has no layer.
+
+    Raises:
+        InputError: the subject lacks one.
+    """
+    layers = range(sizes.layers) if cfg.tuning.layers == "all" else integers(cfg.tuning.layers, "tuning.layers")
+    places: list[Place] = []
+    for site in cfg.tuning.sites:
+        own = [None] if site == "final_norm" else list(layers)
+        places += [(site, layer) for layer in own]
+    for site, layer in places:
+        try:
+            sizes.check_place(site, layer)
+        except InputError as error:
+            key = "tuning.sites" if error.key == "unit.site" else "tuning.layers"
+            raise InputError(key, error.value, error.allowed, error.way_out) from error
+    return places

@@ -1,0 +1,317 @@
+"""Units over all jobs of a sweep: restarts of one unit put together, means by layer, priors and methods side by side.
+
+Restarts of one unit that several jobs ran are set beside their nulls again; for that the subject must be at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
+
+from actmax.errors import InputError
+from actmax.evidence import gap
+from actmax.evidence.findings import findings_table, unit_findings
+from actmax.evidence.measures import judge, measure
+from actmax.evidence.nulls import Null, Restarts
+from actmax.evidence.own import MOST_UNITS, Own, own_agreement
+from actmax.evidence.readings import VERDICTS, OwnStatus
+from actmax.evidence.settings import NullSettings
+from actmax.evidence.verdicts import PRIMARY, decide
+from actmax.model.nearest import NearestTokens
+from actmax.model.objective import Objective
+from actmax.model.settings import GapSettings
+from actmax.model.subject import shared
+from actmax.model.target import UNIT, Unit, with_layers
+from actmax.records.collect import Job, common_schema, fitted, rows_of
+from actmax.tasks.ladder import SEARCHES, by_method, ladder, methods
+from actmax.tasks.registry import task_of
+from actmax.tasks.task import Gathered
+from actmax.tasks.units import measure as measuring
+from actmax.tasks.units.task import UnitsTask
+from actmax.weights import cache_folder
+
+HEADLINE = {
+    "unique_share": "null_unique_share",
+    "init_retention": "null_retention_mean",
+    "cosine_mean": "null_cosine_mean",
+    "jaccard": "null_jaccard_mean",
+    "displacement_cosine_assigned": "null_displacement_cosine_assigned_mean",
+}
+"""A unit's headline numbers, each with the mean of its null."""
+GAPS = ("random_activation_mean", "activation_snapped_mean", "z_final", "z_snapped", "z_retokenised")
+"""Of the decode gap: means over units say where the gain dies."""
+ENDS = ("activation_initial", "activation_final")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A restart as its record holds it."""
+
+    initial: Float[torch.Tensor, "tokens d_model"]
+    """Its embedding before the first step."""
+    final: Float[torch.Tensor, "tokens d_model"]
+    """After the last."""
+    ids: Int[torch.Tensor, " tokens"]
+    """What it decodes to."""
+    activation_initial: float
+    """Before."""
+    activation_final: float
+    """After."""
+    frozen: bool
+    """Whether it went non-finite on the way."""
+
+
+def gather(jobs: Sequence[Job]) -> Gathered:
+    """Every unit of every condition over all its jobs, and what follows from that.
+
+    Args:
+        jobs: complete records of gradient runs and searches.
+    """
+    units, notes = _units(jobs)
+    layers = _aggregate(units, ["condition", "prior", "site", "layer"])
+    rungs = _ladder(units, jobs)
+    searched = _methods(rungs, units, jobs)
+    tables = {"findings": _findings(units), "units": units, "layers": layers, "ladder": rungs, "methods": searched}
+    return Gathered(
+        {name: table for name, table in tables.items() if len(table)},
+        {**_summary(units, layers), "ladder": rows_of(rungs, list(rungs.columns))}
+        | ({"methods": by_method(searched)} if len(searched) else {}),
+        tuple(notes),
+        ("units", "findings", "layers", "ladder", "methods"),
+    )
+
+
+def verify(job: Job) -> None:
+    """Refuses a record whose tables do not belong together.
+
+    Raises:
+        ValueError: they are of different lengths, or a file cannot be read.
+    """
+    if "restarts" in job.tables:
+        restarts, tokens = (len(job.read(name)) for name in ("restarts", "tokens"))
+        if not restarts or tokens % restarts or len(_embeddings(job)["final"]) != restarts:
+            raise ValueError("its tables are of different lengths")
+
+
+def _findings(units: pd.DataFrame) -> pd.DataFrame:
+    """The findings on the units of each condition, over all their jobs."""
+    parts = [
+        findings_table(unit_findings(row)).assign(condition=row["condition"], prior=row["prior"])
+        for row in units.to_dict("records")
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """The priors side by side, where there are several."""
+    if not len(units) or len(set(units["prior"])) < 2:
+        return pd.DataFrame()
+    seconds: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        if "units" in job.tables:
+            key = str(job.summary["condition"]), str(job.config["unit"]["site"])
+            seconds[key] = seconds.get(key, 0.0) + job.summary["seconds"]["fit"]
+    return ladder(units, seconds)
+
+
+def _methods(rungs: pd.DataFrame, units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """What gradient runs and searches find in tokens, where a search is among them."""
+    if not len(rungs) or not set(SEARCHES) & set(rungs["prior"]):
+        return pd.DataFrame()
+    ran = [job for job in jobs if "gaps" in job.tables]
+    gaps = pd.concat([job.record.table("gaps").assign(condition=job.summary["condition"]) for job in ran])
+    gaps = gaps.drop_duplicates(["condition", *UNIT, "seed"])
+    return methods(rungs, units, gaps, {str(job.summary["condition"]): _passes(job) for job in ran})
+
+
+def _passes(job: Job) -> tuple[float, float]:
+    """Forward passes of a restart, a backward pass counted as one, and how many ran the whole model."""
+    return _task(job).passes(job)
+
+
+def _task(job: Job) -> UnitsTask:
+    return cast("UnitsTask", task_of(job.config["task"]["name"]))
+
+
+def _embeddings(job: Job) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(job.record.path("embeddings.safetensors"))
+    except Exception as error:  # safetensors raises its own, which is no OSError
+        raise ValueError(f"embeddings.safetensors cannot be read: {error}") from error
+
+
+def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
+    """Every unit of every condition once, with a note for those whose numbers could not be worked out."""
+    having = [job for job in jobs if "units" in job.tables]
+    if not having:
+        return pd.DataFrame(), []
+    rows = _own_units(having)
+    notes: list[str] = []
+    parts = []
+    known = {job.name: job for job in jobs}
+    read: tuple[frozenset[str], dict[Unit, dict[int, Ended]]] = (frozenset(), {})
+    for _, found in rows.groupby(["condition", *UNIT], sort=True, dropna=False):
+        if len(found) == 1:
+            parts.append(found)
+            continue
+        names = frozenset(found["job"])
+        together = [known[name] for name in found["job"]]
+        if names != read[0]:  # units of the same jobs stand together: their records are read once
+            read = names, _ended(together)
+        unit = Unit.of_row(found.iloc[0].to_dict())
+        try:
+            parts.append(_pooled(str(found.iloc[0]["condition"]), unit, together, read[1][unit]))
+        except InputError as error:
+            notes.append(f"{unit}: the restarts of {len(together)} jobs were not put together ({error})")
+    if not parts:
+        return pd.DataFrame(), notes
+    units = pd.concat(parts, ignore_index=True).drop(columns="job")
+    units = _with(units, _shares(units))
+    groups = [_judged(pd.DataFrame(group), jobs) for _, group in units.groupby("condition", sort=True)]
+    return pd.concat(groups, ignore_index=True), notes
+
+
+def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """The units of one condition with their verdicts, each against all the others, whichever job they were in."""
+    if len(units) < 2:
+        return units
+    rows = units.to_dict("records")
+    found = [Unit.of_row(row) for row in rows]
+    same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
+    settings = NullSettings(**same[0].config["nulls"])
+    own = Own(OwnStatus.TOO_MANY_UNITS, units=len(found))
+    if len(found) <= MOST_UNITS:
+        ended = _ended(same)
+        own = _own([ended[unit] for unit in found], settings)
+    tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
+    decided = decide(tokens, embeddings, own)
+    changed = pd.DataFrame([decision.flat() for decision in decided], index=units.index)
+    return _with(units, changed.to_dict("series"))
+
+
+def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
+    """The units set against each other over the seeds that all of them have."""
+    seeds = sorted(set.intersection(*(set(one) for one in ended)))
+    if len(seeds) < 2:
+        return Own(OwnStatus.NO_SHARED_SEEDS, units=len(ended), seeds=len(seeds))
+    ids = torch.stack([torch.stack([one[seed].ids for seed in seeds]) for one in ended])
+    moves = torch.stack([torch.stack([one[seed].final - one[seed].initial for seed in seeds]) for one in ended])
+    return own_agreement(ids, moves, seed=settings.seed)
+
+
+def _null(row: Mapping[Any, Any], name: str, settings: NullSettings) -> Null:
+    """A statistic beside its null, from a unit's row."""
+    mean, low, high, p = (row[f"null_{name}_{part}"] for part in ("mean", "low", "high", "p"))
+    return Null(row[name], mean, low, high, p, settings.displacements, "greater")
+
+
+def _own_units(jobs: Sequence[Job]) -> pd.DataFrame:
+    """The rows of all jobs, a unit of several jobs several times."""
+    schema = common_schema("units", jobs)
+    whole = pa.concat_tables([fitted(job.read("units"), job.name, schema) for job in jobs])
+    table: Any = with_layers(whole.to_pandas())
+    named = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in ("condition", "prior")}
+    return _with(table, {"job": table["job"], **named, "jobs": 1.0}, first=True).copy()  # in one piece
+
+
+def _with(table: pd.DataFrame, columns: Mapping[str, Any], *, first: bool = False) -> pd.DataFrame:
+    """A table with columns put in or replaced, all at once: one by one is slow in a wide table."""
+    new = pd.DataFrame(dict(columns), index=table.index)
+    old = table.drop(columns=list(columns), errors="ignore")
+    return pd.concat([new, old] if first else [old, new], axis=1)
+
+
+def _shares(units: pd.DataFrame) -> dict[str, Any]:
+    total = units["tokens_total"]
+    return {
+        "unique_share": units["tokens_unique"] / total,
+        "null_unique_share": units["null_unique_mean"] / total,
+        "jobs": units["jobs"].astype(int),
+    }
+
+
+def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[int, Ended]) -> pd.DataFrame:
+    """One unit whose restarts lie in several jobs, measured as if one job had run them; a seed counts once."""
+    config = jobs[0].config
+    subject = shared(**config["subject"])
+    restarts = _restarts(ended)
+    nearest, settings = NearestTokens(subject.embedding_matrix), NullSettings(**config["nulls"])
+    total = restarts.final.shape[:2].numel()
+    pool = measuring.null_pool(subject, nearest, settings, total, cache_folder() / "nulls")
+    ends = None
+    if (draw := _task(jobs[0]).ends(subject, settings, config)) is not None:
+        (ends,) = draw([restarts])
+    measured = measure(restarts, nearest, pool, settings=settings, name=subject.token, ends=ends)
+    (decision,) = judge([measured], Own(OwnStatus.ONE_UNIT, seeds=measured.restarts))
+    objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])
+    gaps = gap.measure(subject, objective, {unit: restarts}, nearest, settings=gap_settings)
+    found = measuring.unit_row(unit, measured, decision, gaps[unit])
+    named = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
+    row = {**named, **found, "jobs": float(len(jobs))}
+    return with_layers(pd.DataFrame([row]))
+
+
+def _restarts(ended: Mapping[int, Ended]) -> Restarts:
+    """A unit's restarts, ordered by seed."""
+    rows = [ended[seed] for seed in sorted(ended)]
+    before, after = (torch.tensor([getattr(row, name) for row in rows], dtype=torch.float64) for name in ENDS)
+    frozen = torch.tensor([row.frozen for row in rows])
+    initial, final = torch.stack([row.initial for row in rows]), torch.stack([row.final for row in rows])
+    return Restarts(initial, final, before, after, frozen)
+
+
+def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
+    """Each unit's restarts by seed, every record read once; a seed that several jobs ran counts once."""
+    found: dict[Unit, dict[int, Ended]] = {}
+    for job in jobs:
+        restarts = job.record.table("restarts")
+        saved, tokens = _embeddings(job), job.record.table("tokens")["token_id"].to_numpy()
+        ids = torch.from_numpy(tokens.reshape(len(restarts), -1).copy())
+        for number, row in enumerate(restarts.to_dict("records")):
+            ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
+            ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends)
+            found.setdefault(Unit.of_row(row), {}).setdefault(int(row["seed"]), ended)
+    return found
+
+
+def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means over units, and in how many the retention and the repeats differ from their null."""
+    if not len(units):
+        return units
+    numbers = ["activation_initial_mean", "activation_final_mean", *GAPS, *HEADLINE, *HEADLINE.values()]
+    groups = units.groupby(by, sort=True, dropna=False)
+    counts = groups.agg(units=("index", "size"), restarts=("restarts", "sum"))
+    means = pd.DataFrame(groups[numbers].mean())
+    for name in ("unique", "retention"):
+        means[f"{name}_differs"] = groups[f"null_{name}_p"].agg(lambda p: int((p <= 0.05).sum()))
+    for verdict in VERDICTS:
+        means[verdict.value] = groups["convergence"].agg(lambda found, verdict=verdict: int((found == verdict).sum()))
+    return pd.concat([pd.DataFrame(counts), means], axis=1).reset_index()
+
+
+def _summary(units: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
+    overall = _aggregate(units, ["condition", "prior"])
+    keep = [
+        *UNIT,
+        "condition",
+        "prior",
+        "restarts",
+        "activation_final_mean",
+        *GAPS,
+        "gap",
+        *HEADLINE,
+        *HEADLINE.values(),
+        "convergence",
+    ]
+    return {
+        "overall": rows_of(overall, list(overall.columns)),
+        "layers": rows_of(layers, list(layers.columns)),
+        "units": rows_of(units, keep),
+    }

@@ -1,0 +1,217 @@
+"""From where the restarts of units ended to their tables: embeddings, tokens, every unit beside its nulls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from actmax.evidence import gap
+from actmax.evidence.findings import unit_findings
+from actmax.evidence.gap import STAGES, Gap
+from actmax.evidence.measures import Measures, judge, measure, moves
+from actmax.evidence.nulls import POOL_VERSION, Displaced, Pool, Restarts, random_pool
+from actmax.evidence.own import MOST_UNITS, Own, own_agreement
+from actmax.evidence.readings import GapEnd, OwnStatus
+from actmax.evidence.settings import NullSettings
+from actmax.evidence.verdicts import Decision, shares
+from actmax.model.nearest import NearestTokens
+from actmax.model.objective import Objective
+from actmax.model.settings import GapSettings
+from actmax.model.subject import Subject
+from actmax.model.target import Unit, addressed, with_layers
+from actmax.progress import Bar
+from actmax.records.contents import Contents
+from actmax.tasks.findings import write_findings
+
+TOGETHER = 32
+"""Units whose nulls are drawn together."""
+
+
+def write_restarts(
+    contents: Contents, subject: Subject, found: Mapping[Unit, tuple[list[int], Restarts]], *, top_k: int
+) -> None:
+    """Writes `embeddings.safetensors` and the tables of tokens, candidates and restarts."""
+    stacked = {
+        name: torch.cat([getattr(restarts, name) for _, restarts in found.values()]) for name in ("initial", "final")
+    }
+    seeds = torch.tensor([seed for some, _ in found.values() for seed in some])
+    contents.write_tensors("embeddings", {**stacked, "seeds": seeds})
+    nearest = NearestTokens(subject.embedding_matrix)
+    parts = [unit_tables(subject, nearest, unit, *one, top_k=top_k) for unit, one in found.items()]
+    tokens, candidates, per_restart = zip(*parts, strict=True)
+    contents.write_table("tokens", pd.concat(tokens, ignore_index=True))
+    contents.write_table("candidates", pd.concat(candidates, ignore_index=True))
+    contents.write_table("restarts", pd.concat(per_restart, ignore_index=True))
+
+
+def measure_units(
+    contents: Contents,
+    subject: Subject,
+    found: Mapping[Unit, tuple[list[int], Restarts]],
+    *,
+    objective: Objective,
+    settings: NullSettings,
+    gap_settings: GapSettings,
+    cache: Path,
+    ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None = None,
+) -> dict[str, Any]:
+    """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
+
+    Args:
+        contents: take the tables.
+        subject: whose tokens they are.
+        found: the restarts of each unit.
+        objective: that they were optimized for.
+        settings: of the nulls.
+        gap_settings: of the null of random text.
+        cache: the folder that keeps pools of decoded random vectors.
+        ends: draws where the restarts of some units would end by chance; None for random displacements.
+    """
+    nearest = NearestTokens(subject.embedding_matrix)
+    sample = max(restarts.final.shape[:2].numel() for _, restarts in found.values())
+    pool = null_pool(subject, nearest, settings, sample, cache)
+    draw = ends or partial(moves, nearest, settings=settings)
+    measured: list[Measures] = []
+    with Bar("nulls", len(found), unit="unit") as bar:
+        for start in range(0, len(found), TOGETHER):
+            some = [restarts for _, restarts in list(found.values())[start : start + TOGETHER]]
+            for one, by_chance in zip(some, draw(some), strict=True):
+                options = {"settings": settings, "name": subject.token, "ends": by_chance}
+                measured.append(measure(one, nearest, pool, **options))
+                bar.advance()
+    decided = judge(measured, own_of([one for _, one in found.values()], nearest, settings))
+    ended = {unit: restarts for unit, (_, restarts) in found.items()}
+    gaps = gap.measure(subject, objective, ended, nearest, settings=gap_settings)
+    rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
+    contents.write_table("units", with_layers(pd.DataFrame(rows)))
+    listed = write_findings(contents, [one for row in rows for one in unit_findings(row)])
+    contents.write_table("rarefaction", pd.concat(map(rarefaction_rows, found, measured), ignore_index=True))
+    by_restart = [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()]
+    contents.write_table("gaps", pd.concat(by_restart, ignore_index=True))
+    return {**summarize(measured, decided, list(gaps.values())), **listed}
+
+
+def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullSettings) -> Own:
+    """Whether units that share their seeds agree more with themselves than with each other.
+
+    Args:
+        restarts: of each unit, from the same seeds in the same order.
+        nearest: the nearest tokens of the subject.
+        settings: of the nulls.
+    """
+    if len(restarts) > MOST_UNITS:
+        return Own(OwnStatus.TOO_MANY_UNITS, units=len(restarts))
+    ids = torch.stack([nearest(one.final).best for one in restarts])
+    return own_agreement(ids, torch.stack([one.final - one.initial for one in restarts]), seed=settings.seed)
+
+
+def rarefaction_rows(unit: Unit, measures: Measures) -> pd.DataFrame:
+    """A row per number of restarts: expected unique tokens, beside the same under random displacements."""
+    curve = measures.agreement.rarefaction
+    columns = {name: getattr(curve, name) for name in ("unique", "null_mean", "null_low", "null_high")}
+    table = pd.DataFrame({"restarts": range(1, len(curve.unique) + 1), **columns})
+    return addressed(table, [unit])
+
+
+def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
+    """A row per restart: its activation on the way to text, beside random text."""
+    columns = {
+        "seed": list(seeds),
+        "text": list(one.texts),
+        "retokenised_same": list(one.same),
+        "retokenised_tokens": list(one.lengths),
+        **{f"activation_{stage}": getattr(one, stage) for stage in STAGES},
+        "random_activation_mean": one.random.activation.mean(),
+        "random_activation_sd": one.random.activation.std(ddof=1),
+        "cross_entropy": one.cross_entropy,
+        "cross_entropy_initial": one.cross_entropy_initial,
+        "random_cross_entropy_mean": one.random.cross_entropy.mean(),
+    }
+    return addressed(pd.DataFrame(columns), [unit])
+
+
+def null_pool(subject: Subject, nearest: NearestTokens, settings: NullSettings, sample: int, cache: Path) -> Pool:
+    """The subject's decoded random vectors, from the cache or made now, with a bar or a line."""
+    # a sample is drawn without replacement, so a large job needs a larger pool
+    size = max(settings.pool, 2 * sample)
+    file = cache / f"{subject.weights_hash[:24]}-{settings.seed}-{size}-v{POOL_VERSION}.npz"
+    with Bar("null pool, once per subject", size, unit="vector") as bar:
+        options = {"size": size, "seed": settings.seed, "cache": file}
+        return random_pool(nearest, **options, progress=lambda done, _: bar.reach(done))
+
+
+def unit_tables(
+    subject: Subject, nearest: NearestTokens, unit: Unit, seeds: Sequence[int], restarts: Restarts, *, top_k: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The tables of one unit: a row per token, per candidate, and per restart."""
+    before, after = nearest(restarts.initial), nearest(restarts.final, top_k=top_k)
+    count, positions = after.best.shape
+
+    def frame(columns: Mapping[str, Any], repeat: int) -> pd.DataFrame:
+        seed = [seed for seed in seeds for _ in range(repeat)]
+        return addressed(pd.DataFrame({"seed": seed, **columns}), [unit])
+
+    def text(ids: Tensor) -> list[str]:
+        return [subject.token(token) for token in ids.flatten().tolist()]
+
+    def per_token(values: Tensor) -> list[float]:
+        return values.repeat_interleave(positions).tolist()
+
+    position = list(range(positions)) * count
+    tokens = {
+        "position": position,
+        "token_id": after.best.flatten().tolist(),
+        "token": text(after.best),
+        "cosine": after.best_cosine.flatten().tolist(),
+        "init_token_id": before.best.flatten().tolist(),
+        "init_token": text(before.best),
+        "init_cosine": before.best_cosine.flatten().tolist(),
+        "activation_initial": per_token(restarts.activation_initial),
+        "activation_final": per_token(restarts.activation_final),
+    }
+    candidates = {
+        "position": [place for place in position for _ in range(top_k)],
+        "rank": list(range(top_k)) * (count * positions),
+        "token_id": after.ids.flatten().tolist(),
+        "token": text(after.ids),
+        "cosine": after.cosines.flatten().tolist(),
+    }
+    moved = (restarts.final - restarts.initial).flatten(1).norm(dim=1)
+    per_restart = {
+        "activation_initial": restarts.activation_initial.tolist(),
+        "activation_final": restarts.activation_final.tolist(),
+        "initial_norm": restarts.initial.flatten(1).norm(dim=1).tolist(),
+        "final_norm": restarts.final.flatten(1).norm(dim=1).tolist(),
+        "displacement": moved.tolist(),
+        "init_retention": (after.best == before.best).double().mean(1).tolist(),
+        "cosine_mean": after.best_cosine.double().mean(1).tolist(),
+        "frozen": restarts.frozen.tolist(),
+    }
+    return frame(tokens, positions), frame(candidates, positions * top_k), frame(per_restart, 1)
+
+
+def unit_row(unit: Unit, measures: Measures, decision: Decision, one: Gap) -> dict[str, Any]:
+    """A unit's row of `units.parquet`: its address, every headline number with its null, its verdict."""
+    numbers = measures.flat()
+    numbers["tokens_repeated"] = json.dumps(numbers["tokens_repeated"], ensure_ascii=False)
+    return {**unit.columns(), **numbers, **one.flat(), **decision.flat()}
+
+
+def summarize(measured: Sequence[Measures], decided: Sequence[Decision], gaps: Sequence[Gap]) -> dict[str, Any]:
+    """The headline numbers, flat for one unit; for several their mean and range, and the shares of verdicts."""
+    if len(measured) == 1:
+        numbers = {**measured[0].flat(), **gaps[0].flat(), **decided[0].flat()}
+        return {"units": 1, **numbers, "verdict": decided[0].verdict.value}
+    table = pd.DataFrame([measures.flat() | one.flat() for measures, one in zip(measured, gaps, strict=True)])
+    columns = table.select_dtypes("number").astype(float).items()
+    spread: dict[str, Any] = {str(name): {"mean": c.mean(), "min": c.min(), "max": c.max()} for name, c in columns}
+    ends = {end.value: sum(one.lost_at == end for one in gaps) for end in GapEnd}
+    by_verdict = shares([decision.verdict for decision in decided]).to_dict("records")
+    return {"units": len(measured), **spread, "gap": ends, "convergence": by_verdict}

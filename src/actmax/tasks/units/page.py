@@ -1,0 +1,460 @@
+"""What is shown of a job that looks for what units respond to: a maximization, or a token search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from actmax.evidence.readings import Verdict
+from actmax.model.target import UNIT, Unit, address, place_name, rows_of
+from actmax.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Missing,
+    Number,
+    Page,
+    Prose,
+    Row,
+    Shown,
+    Table,
+    interval,
+    is_missing,
+    p_value,
+    table,
+    visible,
+)
+from actmax.report.source import Headline, Source, present
+from actmax.report.words import (
+    gap_shares,
+    label,
+    neighbours_obstacle,
+    neighbours_statement,
+    rounding_statement,
+    search_statement,
+    units_answer,
+    units_statement,
+)
+
+UNITS_SHOWN = 8
+"""Most units with a table of tokens each."""
+STATEMENTS = 20
+"""Most units whose neighbours something is said about."""
+RESTARTS_SHOWN = 125
+"""Most rows of a unit's table of tokens on a page."""
+SAME = 1e-3
+"""Cosines that differ by less are not shaded: what a search finds are tokens, up to rounding."""
+NEIGHBOURS_SHOWN = 100
+"""Most coordinates in the table of neighbours."""
+MANY = 16
+"""Number of units from which on a histogram is drawn."""
+MEASURES = {
+    "jaccard": ("shared tokens (Jaccard)", ".2%"),
+    "displacement_cosine_assigned": ("cosine of moves, positions matched", ".4f"),
+    "unique_share": ("unique tokens, share", ".1%"),
+    "position_agreement": ("same token at the same position", ".2%"),
+    "coverage": ("coverage", ".2%"),
+    "richness": ("tokens in all (Chao2)", ".4g"),
+    "entropy": ("entropy of tokens (bits)", ".3f"),
+    "displacement_cosine": ("cosine of moves", ".4f"),
+    "final_cosine": ("cosine of final embeddings", ".4f"),
+    "final_cosine_assigned": ("cosine of final embeddings, matched", ".4f"),
+}
+"""Measures of the agreement of restarts by their column, with their names and formats in the table."""
+
+
+def maximization_page(source: Source) -> Page:
+    """What is shown of a maximization by gradients."""
+    prior = str(source.summary.get("prior") or "none")
+    return _page(source, "" if prior == "none" else f" (prior: {prior})")
+
+
+def search_page(source: Source) -> Page:
+    """What is shown of a token search."""
+    method = source.summary.get("method")
+    return _page(source, f" (token search: {method})" if method else " (token search)")
+
+
+def _page(source: Source, how: str) -> Page:
+    units = _readable_units(source)
+    verdict, numbers = source.headline("units.parquet", lambda: _answer(source.table("units")))
+    several = units is not None and len(units) > 1
+    if units is not None and several:
+        main = source.blocks("The table of units", lambda: unit_table(units, "units.parquet"))
+    else:
+        main = source.blocks("Decoded tokens", lambda: _token_tables(source))
+    best = source.blocks("Search", lambda: _best_of_search(source))
+    statements = source.blocks("The findings in words", lambda: _statements(source))
+    rounding = source.blocks("Rounding", lambda: _rounding(source))
+    neighbours = source.blocks("The comparison with neighbours", lambda: _neighbour_statements(source))
+    curves = source.figures("Activation by step", lambda: _trajectories(source))
+    nulls = source.figures("Measures beside their nulls", lambda: _nulls(source))
+    sections = [
+        source.section("Activation", lambda: curves, lambda: _gap(source), lambda: _gap_table(source)),
+        source.section("Activation against fluency", lambda: _front(source)),
+        source.section("Decoded tokens", lambda: _token_tables(source)) if several else None,
+        source.section(
+            "Beside chance",
+            lambda: nulls,
+            lambda: histogram(source, source.table("units")),
+            lambda: None if several else _agreement(source.table("units").iloc[0].to_dict()),
+            lambda: _rarefaction(source),
+        ),
+        source.section("Neighbours before and after", lambda: neighbours, lambda: _neighbours(source)),
+        source.section("Priors and rounding", lambda: _priors(source), lambda: rounding),
+    ]
+    first = (*main, *best, *statements, *rounding, *neighbours, *curves, *nulls)
+    return Page(_question(source, how), verdict, numbers, first, present(sections))
+
+
+def _question(source: Source, how: str) -> str:
+    unit, name = unit_of(source.part("unit")), source.part("subject").get("name", "the subject")
+    return f"What does {unit} of {name} respond to{how}, and would you get the same answer again?"
+
+
+def unit_of(unit: Mapping[str, Any]) -> str:
+    """The address of the unit or units that a config asks for."""
+    site, layer = unit.get("site", "the unit"), unit.get("layer")
+    return address(site, layer, unit["index"]) if "index" in unit else place_name(site, layer)
+
+
+def _readable_units(source: Source) -> pd.DataFrame | None:
+    try:
+        return source.table("units")
+    except Exception:  # what is made from it says what is wrong
+        return None
+
+
+def _answer(units: pd.DataFrame) -> Headline:
+    return units_answer(units), headline(units)
+
+
+def headline(units: pd.DataFrame) -> tuple[Number, ...]:
+    """Agreement of restarts, activation left as text, positions that kept their first token; means over units."""
+    means = pd.DataFrame(units.select_dtypes("number").astype(float).mean()).T.to_dict("records")[0]
+    one, chance = len(units) == 1, str(units.iloc[0]["null_of_ends"])
+    shared = _null(means, "jaccard", ".1%", one=one)
+    kept = _null(means, "retention", ".0%", one=one)
+    before, after = means["activation_initial_mean"], means["activation_final_mean"]
+    random = f"random tokens: {means['random_activation_mean']:.3g} ± {means['random_activation_sd']:.2g}"
+    over = "" if one else " (mean over units)"
+    return (
+        Number(f"Tokens that two restarts share{over}", f"{means['jaccard']:.1%}", f"{chance}: {shared}"),
+        Number(
+            f"Activation once snapped to tokens{over}",
+            f"{means['activation_snapped_mean']:.3g}",
+            f"{before:.3g} at the start, {after:.4g} at the optimum; {random}",
+        ),
+        Number(f"Positions that kept their first token{over}", f"{means['init_retention']:.0%}", f"{chance}: {kept}"),
+    )
+
+
+def _null(means: Row, name: str, form: str, *, one: bool) -> str:
+    """A null's mean, and for one unit its interval and p."""
+    mean = f"{means[f'null_{name}_mean']:{form}}"
+    if not one:
+        return mean
+    ends = interval(means.get(f"null_{name}_low"), means.get(f"null_{name}_high"), form)
+    return f"{mean} ({ends}; p = {p_value(means.get(f'null_{name}_p'))})"
+
+
+# the first screen
+
+
+def unit_table(units: pd.DataFrame, file: str) -> Table:
+    """A row per unit with its headline numbers, each beside its null.
+
+    Args:
+        units: `units.parquet`, of a job or a sweep.
+        file: name of the file that holds all rows.
+    """
+    named = units.assign(
+        unit=[str(Unit.of_row(row)) for row in units.to_dict("records")],
+        convergence=[label(Verdict(verdict)) for verdict in units["convergence"]],
+    )
+    moves = "displacement_cosine_assigned"
+    several_priors = "prior" in units and len(set(units["prior"])) > 1
+    shown = [
+        Shown("unit", form="s"),
+        *([Shown("prior", form="s")] if several_priors else []),
+        Shown("restarts", form=".0f", extra=True),
+        Shown("convergence", "verdict", form="s", extra=True),
+        Shown("activation_final_mean", "activation", text=_rise),
+        Shown("activation_snapped_mean", "snapped", ".3g", beside="random_activation_mean", extra=True),
+        Shown("jaccard", "shared", ".2%", beside="null_jaccard_mean", shade=True, extra=True),
+        Shown(moves, "moves", ".3f", beside=f"null_{moves}_mean", shade=True, extra=True),
+        Shown("tokens_unique", "unique tokens", text=_unique, note=_inside("unique", ".0f"), detail=_unique_detail),
+        Shown("init_retention", "kept from the start", ".2f", note=_inside("retention", ".2f"), detail=_kept_detail),
+        Shown("cosine_mean", "cosine", ".4f", note=_inside("cosine", ".4f")),
+    ]
+    caption = (
+        "In brackets what chance gives: an interval is 95 % of a null, a single number its mean. unique tokens: beside "
+        "decoded random vectors. kept: positions that still decode to the token of their start. cosine: to the nearest "
+        "token. snapped: activation of the tokens. shared: tokens of two restarts (Jaccard). moves: cosine of moves, "
+        "positions matched."
+    )
+    return table(named, shown, title=f"{len(units)} units", source=file, caption=caption)
+
+
+def _rise(row: Row) -> str:
+    return f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}"
+
+
+def _inside(name: str, form: str) -> Any:
+    return lambda row: f"({row[f'null_{name}_low']:{form}} to {row[f'null_{name}_high']:{form}})"
+
+
+def _unique(row: Row) -> str:
+    return f"{row['tokens_unique']:.0f} of {row['tokens_total']:.0f}"
+
+
+def _unique_detail(row: Row) -> str:
+    by_chance = f"{row['null_of_ends']}: {row['null_unique_share_mean']:.0%}"
+    vectors = f"random vectors: {row['null_unique_low']:.0f} to {row['null_unique_high']:.0f}"
+    return f"{row['unique_share']:.0%} ({by_chance}); {vectors}"
+
+
+def _kept_detail(row: Row) -> str:
+    ends = f"{row['null_retention_low']:.2f} to {row['null_retention_high']:.2f}"
+    return f"({row['null_of_ends']}: {row['null_retention_mean']:.2f}, {ends})"
+
+
+def _token_tables(source: Source) -> list[Block]:
+    tokens = source.table("tokens")
+    if not len(tokens):
+        return [Missing("Decoded tokens", "tokens.parquet is damaged: it has no rows.")]
+    units = [pd.DataFrame(rows) for _, rows in tokens.groupby(UNIT, sort=False, dropna=False)]
+    blocks: list[Block] = [_token_table(rows) for rows in units[:UNITS_SHOWN]]
+    if len(units) > UNITS_SHOWN:
+        blocks.append(Prose(f"The first {UNITS_SHOWN} of {len(units)} units; tokens.parquet has them all."))
+    return blocks
+
+
+def _token_table(tokens: pd.DataFrame) -> Table:
+    """A unit's decoded tokens, seeds by positions, each with its cosine and the token of its initial noise."""
+    repeats = tokens["token_id"].duplicated(keep=False)
+    cosine = tokens["cosine"].to_numpy(float)
+    low, high = float(cosine.min()), float(cosine.max())
+    positions = sorted(tokens["position"].unique())
+    heads = [Column("seed"), *(Column(f"position {place}", numeric=False) for place in positions), Column("activation")]
+    seeds = list(tokens.assign(repeat=repeats).groupby("seed", sort=True))
+    rows = []
+    for seed, some in seeds[:RESTARTS_SHOWN]:
+        ends = some.iloc[0]
+        cells = [_token(row, low, high) for row in some.sort_values("position").to_dict("records")]
+        change = f"{ends['activation_initial']:.3g} → {ends['activation_final']:.3g}"
+        rows.append((Cell(str(seed), float(str(seed))), *cells, Cell(change, float(ends["activation_final"]))))
+    caption = (
+        "The token nearest to each optimum, with its cosine. = is still the token of its initial noise; * occurs more "
+        "than once. Spaces are shown as dots."
+    )
+    title = f"Decoded tokens of {Unit.of_row(tokens.iloc[0])}, by seed and position"
+    return Table(title, tuple(heads), tuple(rows), caption, len(seeds), "tokens.parquet", brief=60)
+
+
+def _token(row: Row, low: float, high: float) -> Cell:
+    marks = ("=" if row["token_id"] == row["init_token_id"] else "") + ("*" if row["repeat"] else "")
+    shade = (row["cosine"] - low) / (high - low) if high > low + SAME else None
+    detail = f"{row['cosine']:.3f} · {visible(str(row['init_token']))}"
+    return Cell(visible(str(row["token"])), None, f"{row['cosine']:.2f}", detail, marks, shade)
+
+
+def _best_of_search(source: Source) -> Block | None:
+    found = source.summary.get("search")
+    return Prose(search_statement(source.summary), "Search") if isinstance(found, Mapping) else None
+
+
+def _statements(source: Source) -> list[Block]:
+    units = source.table("units")
+    return [Prose(units_statement(units), "Verdict"), Prose(gap_shares(units), "Decode gap")]
+
+
+def _rounding(source: Source) -> Block | None:
+    found = source.summary.get("rounding")
+    return Prose(rounding_statement(found), "Rounding") if isinstance(found, Mapping) else None
+
+
+def _neighbour_statements(source: Source) -> list[Block]:
+    compared = source.summary.get("comparison")
+    if not isinstance(compared, Mapping):
+        return []
+    if obstacle := neighbours_obstacle(compared):
+        return [Prose(f"{obstacle}.", "Comparison")]
+    units = list(compared.get("units", {}).items())
+    blocks: list[Block] = [
+        Prose(neighbours_statement(numbers), f"Comparison at {unit}") for unit, numbers in units[:STATEMENTS]
+    ]
+    if len(units) > STATEMENTS:
+        blocks.append(Prose(f"The first {STATEMENTS} of {len(units)} units; summary.json has them all.", "Comparison"))
+    return blocks
+
+
+# activation
+
+
+def _trajectories(source: Source) -> Block:
+    from actmax.report import figures
+
+    rows = source.table("trajectory")
+    alt = "Line chart: the activation of every restart by step."
+    caption = "Activation of every restart by step, and their mean. Step 0 is the start."
+    if len(rows.drop_duplicates([*UNIT, "seed"])) > figures.CURVES:
+        caption += f" Not more than {figures.CURVES} restarts are drawn."
+    return source.figure("trajectory", lambda: figures.trajectories(rows), alt=alt, caption=caption)
+
+
+def _gap(source: Source) -> Block:
+    from actmax.report import figures
+
+    gaps = source.table("gaps")
+    varied = pd.DataFrame(gaps[gaps["random_activation_sd"] > 0])  # else there is no unit to count in
+    if not len(varied):
+        return Missing("The decode gap", "Random tokens all give the same activation, so there is no unit to count in.")
+    caption = "Each restart on its way to text, in standard deviations of random token sequences."
+    alt = "Line chart: each restart's activation as initial noise, optimum, snapped tokens and text tokenised again."
+    return source.figure("decode_gap", lambda: figures.decode_gap(varied), alt=alt, caption=caption)
+
+
+def _gap_table(source: Source) -> Block:
+    gaps = source.table("gaps")
+    several = len(gaps.drop_duplicates(UNIT)) > 1
+    gaps = gaps.assign(unit=[str(Unit.of_row(row)) for row in gaps.to_dict("records")])
+    stages = {"initial": "start", "final": "optimum", "snapped": "snapped", "retokenised": "tokenised again"}
+    shown = [
+        *([Shown("unit", form="s")] if several else []),
+        Shown("seed", form="d"),
+        *(Shown(f"activation_{stage}", name) for stage, name in stages.items()),
+        Shown("cross_entropy", "nats per token"),
+        Shown("text", "decoded text", form=visible, words=True),
+    ]
+    caption = "nats per token: the model's cross-entropy of the decoded text. Spaces are shown as dots."
+    return table(gaps, shown, title="Restarts on their way to text", source="gaps.parquet", caption=caption)
+
+
+def _front(source: Source) -> Block | None:
+    if not source.has("front"):
+        return None
+    shown = [
+        Shown("seed", form="d"),
+        Shown("activation"),
+        Shown("cross_entropy", "nats per token"),
+        Shown("text", form="s"),
+    ]
+    title = "The Pareto front of activation and cross-entropy"
+    return table(source.table("front"), shown, title=title, source="front.parquet")
+
+
+# beside chance
+
+
+def _nulls(source: Source) -> Block:
+    from actmax.report import figures
+
+    units = source.table("units")
+    caption = "Each measure (dot) beside the 95 % interval of its null (bar) and the null's mean (tick)."
+    if len(units) > figures.UNITS:
+        caption += f" The first {figures.UNITS} of {len(units)} units."
+    alt = "Dot chart: each unit's headline measures beside the intervals of their nulls."
+    return source.figure("nulls", lambda: figures.against_nulls(units), alt=alt, caption=caption)
+
+
+def histogram(source: Source, units: pd.DataFrame) -> Block | None:
+    """How far the restarts of many units agree above their nulls; None where there are few."""
+    from actmax.report import figures
+
+    if len(units) < MANY or not bool(units["convergence_p_tokens"].notna().any()):
+        return None
+    caption = "Agreement of restarts above its null, a histogram over units; those above chance (Holm, 5 %) in colour."
+    alt = "Two histograms over units: agreement above its null in tokens and in embeddings."
+    return source.figure("units", lambda: figures.agreement_histograms(units), alt=alt, caption=caption)
+
+
+def _agreement(row: Row) -> Table:
+    """One unit's measures of agreement, each with its interval, its null and p."""
+    names = ("value", "interval", "null", "null's interval", "p")
+    heads = (Column("measure", numeric=False), *map(Column, names))
+    rows = []
+    for name, (words, form) in MEASURES.items():
+        ends = [
+            interval(row[f"{stem}_low"], row[f"{stem}_high"], form).removeprefix("95 %: ")
+            for stem in (name, f"null_{name}")
+        ]
+        value, mean, p = (
+            _number(row[column], form)
+            for column, form in ((name, form), (f"null_{name}_mean", form), (f"null_{name}_p", ".2g"))
+        )
+        rows.append((Cell(words, wide=True), value, Cell(ends[0]), mean, Cell(ends[1]), p))
+    caption = (
+        "Intervals are 95 %: jackknife over restarts. p: whether restarts agree more than under the null, one-sided."
+    )
+    return Table("Agreement of restarts", heads, tuple(rows), caption)
+
+
+def _number(value: Any, form: str) -> Cell:
+    return Cell("–") if is_missing(value) else Cell(f"{value:{form}}", float(value))
+
+
+def _rarefaction(source: Source) -> Block:
+    from actmax.report import figures
+
+    rows = source.table("rarefaction")
+    caption = "How many different tokens so many restarts give on average, found and under the null"
+    caption += "." if len(rows.drop_duplicates(UNIT)) == 1 else "; means over units."
+    alt = "Line chart: different tokens against the number of restarts, beside the same under the null."
+    return source.figure("rarefaction", lambda: figures.rarefaction(rows), alt=alt, caption=caption)
+
+
+# neighbours and priors
+
+
+def _neighbours(source: Source) -> Sequence[Block] | None:
+    if not source.has("comparison"):
+        return None
+    rows = source.table("comparison")
+    first = rows_of(rows, Unit.of_row(rows.iloc[0]))
+    return [_neighbour_figure(source, first), _neighbour_table(first)]
+
+
+def _neighbour_figure(source: Source, rows: pd.DataFrame) -> Block:
+    from actmax.report import figures
+
+    target = str(Unit.of_row(rows.iloc[0]))
+    caption = f"How far each coordinate of the site moved from the start to the optimum; the target is {target}."
+    alt = "Scatter plot: change of activation of every coordinate of the site."
+    return source.figure("neighbours", lambda: figures.neighbours(rows), alt=alt, caption=caption)
+
+
+def _neighbour_table(rows: pd.DataFrame) -> Table:
+    order = np.argsort(-rows["paired_difference"].abs().to_numpy(float), kind="stable")  # NaN goes last
+    shown = [
+        Shown("coordinate", form="d"),
+        Shown("paired_difference", "change"),
+        Shown("paired_difference_low", "95 % low"),
+        Shown("paired_difference_high", "high"),
+        Shown("mean_0", "before"),
+        Shown("mean_1", "after"),
+        Shown("paired_t", "t", ".3g"),
+        Shown("paired_p_bonferroni", "p (Bonferroni)", ".2g"),
+        Shown("status", form="s"),
+    ]
+    title = "The coordinates that changed most"
+    return table(rows.iloc[order], shown, title=title, source="comparison.parquet", rows=NEIGHBOURS_SHOWN)
+
+
+def _priors(source: Source) -> Block | None:
+    found = source.summary.get("priors")
+    if not found:
+        return None
+    frame = pd.DataFrame([{"prior": name, **values} for name, values in found.items()])
+    shown = [
+        Shown("prior", form="s"),
+        Shown("weight"),
+        Shown("scale", form="s"),
+        Shown("coefficient_mean", "coefficient"),
+        Shown("initial_mean", "at the start"),
+        Shown("final_mean", "at the end"),
+    ]
+    return table(frame, shown, title="Loss terms, means over restarts", source="summary.json")

@@ -1,0 +1,230 @@
+"""What is shown of the units of all jobs of a sweep: by layer, by prior, by method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from actmax.evidence.readings import VERDICTS
+from actmax.report.blocks import Block, Missing, Number, Page, Prose, Row, Shown, Table, is_missing, table
+from actmax.report.source import Headline, Source, present
+from actmax.report.words import label, overall_statement, priors_answer, units_answer
+from actmax.tasks.units.page import headline, histogram, unit_table
+
+if TYPE_CHECKING:
+    from actmax.tasks.collection import Collected
+
+MAPS = 6
+"""Most heat maps of layers: one per condition and site."""
+ROWS_SHOWN = 60
+"""Most rows of a table on a terminal, and of a figure of verdicts."""
+MOVES = "displacement_cosine_assigned"
+
+
+def units_page(source: Source, found: Collected) -> Page:
+    """What is shown of the units of all jobs; the verdict is empty where there are none.
+
+    Args:
+        source: the sweep's folder.
+        found: what was collected there.
+    """
+    verdict, numbers = _answer(found)
+    priors = source.blocks("Priors side by side", lambda: _prior_table(found))
+    methods = source.blocks("Methods side by side", lambda: _method_table(found))
+    layers = source.blocks("Layers", lambda: _layer_table(found))
+    notes = tuple(Missing("Put together", note) for note in found.notes)
+    compared = source.figures("Priors side by side", lambda: _prior_figure(source, found))
+    maps = source.figures("Layers", lambda: _layer_maps(source, found))
+    sections = [
+        source.section("Units", lambda: notes, lambda: _units(source, found)),
+        source.section("Priors", lambda: compared, lambda: priors),
+        source.section("What each method finds in tokens", lambda: methods),
+        source.section("Layers", lambda: maps, lambda: _verdict_figure(source, found), lambda: layers),
+    ]
+    main = priors or layers
+    first = (*main, *methods, *_verdicts(found), *notes, *(compared or maps[:1]))
+    return Page("", verdict, numbers, first, present(sections))
+
+
+def _units(source: Source, found: Collected) -> list[Block]:
+    if not len(found.units):
+        return [Missing("The table of units", "No complete job has units that could be put side by side.")]
+    drawn = histogram(source, found.units)
+    return [*([] if drawn is None else [drawn]), unit_table(found.units, "units.parquet")]
+
+
+def _answer(found: Collected) -> Headline:
+    if len(found.ladder):
+        return _priors_side_by_side(found.ladder)
+    if not len(found.units):
+        return "", ()
+    several = len(set(found.units["condition"]))
+    over = f" Over {several} conditions together; the tables keep them apart." if several > 1 else ""
+    return units_answer(found.units) + over, headline(found.units)[:2]
+
+
+def _priors_side_by_side(priors: pd.DataFrame) -> Headline:
+    """The prior with most activation left in tokens, and the one whose restarts agree most."""
+    best, alike = (
+        priors.sort_values(name, ascending=False, na_position="last").iloc[0] for name in ("z_snapped", "jaccard_above")
+    )
+    tokens = Number(
+        f"Activation in tokens, {best['prior']} ({best['site']})",
+        f"z = {best['z_snapped']:.2f}",
+        f"± {best['z_snapped_se']:.2f} over {best['units']} units; random tokens: 0 ± 1",
+    )
+    shared = Number(
+        f"Tokens that two restarts share, {alike['prior']} ({alike['site']})",
+        f"{alike['jaccard']:.1%}",
+        f"its null: {alike['null_jaccard_mean']:.1%}",
+    )
+    return priors_answer(priors), (tokens, shared)
+
+
+def _verdicts(found: Collected) -> list[Block]:
+    """How many units have which verdict, by condition."""
+    rows = found.summary["overall"]
+    several = len(rows) > 1
+    titles = [f"Verdict, prior {row['prior']} ({row['condition'][:8]})" if several else "Verdict" for row in rows]
+    return [Prose(overall_statement(row), title) for title, row in zip(titles, rows, strict=True)]
+
+
+def _prior_table(found: Collected) -> Block | None:
+    """A row per site and prior: what it bought, and what it cost."""
+    if not len(found.ladder):
+        return None
+    shown = [
+        Shown("site", form="s"),
+        Shown("prior", form="s", marks=lambda row: "*" if row["pareto_tokens"] else ""),
+        Shown("seconds", form=".0f"),
+        Shown("units", form="d", extra=True),
+        Shown("z_final", "z optimum", ".3g"),
+        Shown("z_snapped", "z snapped", ".2f", note=_standard_error, shade=True),
+        Shown("cross_entropy_mean", "nats", ".1f", beside="cross_entropy_initial_mean"),
+        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean", shade=True),
+        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True),
+    ]
+    caption = (
+        "Means over units; in brackets the null's mean. z: activation against random tokens, of the optimum and once "
+        "snapped to its tokens (± standard error over units). nats: cross-entropy per snapped token, in brackets what "
+        "the initial noise decodes to. shared, moves: agreement of restarts in tokens and in embedding space. * on the "
+        "Pareto front of z snapped and shared tokens."
+    )
+    title = "Priors side by side"
+    return table(found.ladder, shown, title=title, source="ladder.parquet", caption=caption, brief=ROWS_SHOWN)
+
+
+def _standard_error(row: Row) -> str:
+    return "" if is_missing(row["z_snapped_se"]) else f"±{row['z_snapped_se']:.2f}"
+
+
+def _prior_figure(source: Source, found: Collected) -> Block | None:
+    from actmax.report import figures
+
+    if not len(found.ladder):
+        return None
+    caption = "Agreement of restarts above its null against the activation once snapped to tokens, a point per prior."
+    alt = "Scatter plots: agreement above null against activation once snapped, a point per prior."
+    return source.figure("pareto", lambda: figures.prior_comparison(found.ladder), alt=alt, caption=caption)
+
+
+def _method_table(found: Collected) -> Block | None:
+    """A row per site and method: what it finds in tokens."""
+    if not len(found.methods):
+        return None
+    shown = [
+        Shown("site", form="s"),
+        Shown("method", form="s"),
+        Shown("forward_passes", "passes", ".0f"),
+        Shown("whole_passes", "whole model", ".0f", extra=True),
+        Shown("activation_mean", "mean"),
+        Shown("activation_max", "best"),
+        Shown("random_activation_mean", "random"),
+        Shown("z", "z", ".2f", shade=True),
+        Shown("z_max", "best z", ".2f", shade=True),
+        Shown("cross_entropy", "nats", ".1f", beside="null_cross_entropy_mean"),
+        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean"),
+        Shown("seconds", form=".0f", extra=True),
+    ]
+    caption = (
+        "Activation of tokens, means over units. snapped: the optimum of a free embedding, decoded. passes: forward "
+        "passes of a restart, a backward pass counted as one. mean, best: over restarts; random: of random tokens. z: "
+        "of both, in standard deviations of one random sequence. nats: cross-entropy per token (of random tokens). "
+        "shared: tokens that two restarts have in common (in their null)."
+    )
+    title = "What each method finds in tokens"
+    return table(found.methods, shown, title=title, source="methods.parquet", caption=caption, brief=ROWS_SHOWN)
+
+
+def _layer_maps(source: Source, found: Collected) -> list[Block]:
+    """A heat map of measures by layer for each condition and site that has several layers."""
+    from actmax.report import figures
+
+    if not len(found.layers):
+        return []
+    groups = found.layers.groupby(["condition", "site"])
+    several = [(key, pd.DataFrame(rows)) for key, rows in groups if len(rows) > 1]
+    blocks: list[Block] = []
+    for number, (key, rows) in enumerate(several[:MAPS]):
+        name = "layers" if number == 0 else f"layers_{number + 1}"
+        caption = (
+            f"{_named(key)}: every measure from its lowest (dark) to its highest (light) layer, grey where all have "
+            "the same; means over units."
+        )
+        alt = "Heat map: measures by layer."
+        blocks.append(source.figure(name, lambda rows=rows: figures.layer_map(rows), alt=alt, caption=caption))
+    if len(several) > MAPS:
+        blocks.append(Prose(f"The first {MAPS} of {len(several)} conditions and sites; layers.parquet has them all."))
+    return blocks
+
+
+def _named(key: Any) -> str:
+    return " · ".join(str(part)[:12] for part in key)
+
+
+def _verdict_figure(source: Source, found: Collected) -> Block | None:
+    from actmax.report import figures
+
+    layers = found.layers
+    if not len(layers) or not layers[list(VERDICTS)].to_numpy().sum():
+        return None
+    some, words = layers.head(ROWS_SHOWN), {verdict.value: label(verdict) for verdict in VERDICTS}
+    caption = "Share of the units with each verdict."
+    if len(layers) > ROWS_SHOWN:
+        caption += f" The first {ROWS_SHOWN} of {len(layers)} rows."
+    alt = "Stacked bars: share of verdicts by site and layer."
+    return source.figure("verdicts", lambda: figures.verdict_shares(some, words), alt=alt, caption=caption)
+
+
+def _layer_table(found: Collected) -> Table | None:
+    """A row per condition, site and layer: means over units, each beside its null's."""
+    if not len(found.layers):
+        return None
+    one_condition = len(set(found.layers["condition"])) == 1
+    shown = [
+        Shown("prior", form="s", extra=True),
+        Shown("condition", form=lambda name: str(name)[:8], words=True, extra=one_condition),
+        Shown("site", form="s"),
+        Shown("layer", form="d"),
+        Shown("units", form="d"),
+        Shown("restarts", form=".0f"),
+        Shown("activation_final_mean", "activation", text=_rise),
+        Shown("z_final", "z optimum", ".3g", extra=True),
+        Shown("z_snapped", "z snapped", ".2f", shade=True, extra=True),
+        Shown("unique_share", "unique", ".0%", beside="null_unique_share"),
+        Shown("init_retention", "kept", ".0%", beside="null_retention_mean", shade=True),
+        Shown("jaccard", "shared", ".2%", beside="null_jaccard_mean", shade=True),
+        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True),
+    ]
+    caption = (
+        "Means over units; in brackets the null's mean. unique: different tokens. kept: positions that decode as their "
+        "initial noise. shared: tokens that two restarts have in common. moves: cosine of two restarts' displacements, "
+        "positions matched. z: in standard deviations of random tokens."
+    )
+    title = "Means over units, by layer"
+    return table(found.layers, shown, title=title, source="layers.parquet", caption=caption, brief=ROWS_SHOWN)
+
+
+def _rise(row: Row) -> str:
+    return f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}"

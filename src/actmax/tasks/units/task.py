@@ -1,0 +1,115 @@
+"""What the tasks share that maximize units, before anything is run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from actmax.errors import InputError
+from actmax.evidence.settings import NullSettings
+from actmax.model.settings import GapSettings
+from actmax.records.store import job_hash
+from actmax.tasks.settings import integers, units, units_label
+from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from actmax.evidence.nulls import Displaced, Restarts
+    from actmax.model.architecture import Geometry
+    from actmax.model.subject import Subject
+    from actmax.records.collect import Job
+    from actmax.report.blocks import Page
+    from actmax.report.source import Source
+
+    Ends = Callable[[Sequence[Restarts]], Sequence[Displaced]]
+
+GROUPS = {"nulls": NullSettings, "gap": GapSettings}
+"""Groups of keys of both tasks."""
+KEYS = ("subject", "unit", "objective", "decode", "nulls", "gap", "seeds", "tokens")
+"""Top-level keys that can change the result of both."""
+
+
+class UnitsTask(Task):
+    """A task that maximizes units: a row per restart, and a name for everything but the unit and the seed."""
+
+    on_subject = True
+    idle = FILES_OF_SUBJECT
+
+    @property
+    def gathered_with(self) -> str:
+        """Gradient runs and searches are set side by side."""
+        return "units"
+
+    def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
+        """Refuses units and lengths that the subject lacks."""
+        for unit in units(cfg):
+            sizes.check(unit)
+        if cfg.tokens > sizes.context:
+            allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
+            raise InputError("tokens", cfg.tokens, allowed)
+
+    def identity(self, cfg: DictConfig) -> dict[str, Any]:
+        """Everything in the config that can change the result, units and seeds written out."""
+        found = [list(unit.columns().values()) for unit in units(cfg)]
+        return super().identity(cfg) | {"seeds": integers(cfg.seeds, "seeds"), "unit": found}
+
+    def condition(self, cfg: DictConfig) -> str:
+        """Names everything but the unit and the seed: jobs of one condition may be put together."""
+        content = self.identity(cfg)
+        for key in ("unit", "seeds"):
+            content.pop(key)
+        return job_hash({"config": content, **self.read(cfg)})[:12]
+
+    @abstractmethod
+    def method(self, cfg: DictConfig) -> str:
+        """The job's priors, or its search, as a person calls them."""
+
+    def label(self, cfg: DictConfig) -> str:
+        """Subject, site, layers and indices."""
+        return units_label(cfg)
+
+    def line(self, summary: Mapping[str, Any]) -> str:
+        """The activation and what was kept, or the verdicts of several units."""
+        from actmax.report.words import one_line
+
+        return one_line(summary)
+
+    def passes(self, job: Job) -> tuple[float, float]:
+        """Forward passes of a restart, a backward pass counted as one, and how many ran the whole model."""
+        passes = 2.0 * job.config["steps"]
+        return passes, passes if job.config["prior"]["fluency"]["weight"] > 0 else 0.0
+
+    def ends(self, subject: Subject, settings: NullSettings, config: Mapping[str, Any]) -> Ends | None:  # noqa: ARG002
+        """Draws where restarts would end by chance; None for random displacements of their starts."""
+        return None
+
+    def verify(self, job: Job) -> None:
+        """Refuses a record whose tables are of different lengths."""
+        from actmax.tasks.units.gather import verify
+
+        verify(job)
+
+    def gather(self, jobs: Sequence[Job]) -> Gathered:
+        """Units over all their jobs, means by layer, priors and methods side by side."""
+        from actmax.tasks.units.gather import gather
+
+        return gather(jobs)
+
+    def page(self, source: Source) -> Page:
+        """Tokens, the verdict, activation on its way to text, agreement beside chance."""
+        from actmax.tasks.units.page import maximization_page
+
+        return maximization_page(source)
+
+
+def init_digest(cfg: DictConfig) -> str | None:
+    """sha256 of the record's file that restarts start from, where they do."""
+    if cfg.init.path is None:
+        return None
+    place = Path(cfg.init.path)
+    file = place / "embeddings.safetensors" if place.is_dir() else place
+    return digest_of([(file, "")]) if file.is_file() else None

@@ -1,0 +1,43 @@
+"""What the work of both tasks on units shares: a row per restart, and what names a condition."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from omegaconf import DictConfig
+
+from actmax.model.objective import Row
+from actmax.model.subject import Subject
+from actmax.model.target import address
+from actmax.tasks.settings import seeds, units
+from actmax.tasks.subjects import SubjectWork
+from actmax.tasks.task import Task
+from actmax.tasks.units.task import UnitsTask
+
+
+class UnitsWork(SubjectWork):
+    """A job on units, a row per restart: units x seeds, in order."""
+
+    def __init__(self, task: Task, cfg: DictConfig, subject: Subject) -> None:
+        super().__init__(task, cfg, subject)
+        self.units = units(cfg)
+        self.rows = [Row(unit, seed) for unit in self.units for seed in seeds(cfg)]
+
+    @property
+    def space(self) -> int:
+        """A generous guess: a dozen copies of the embeddings, the trajectory, and 20 MB."""
+        return len(self.rows) * (self.cfg.tokens * 2048 * 4 * 12 + self.cfg.steps * 64) + 20_000_000
+
+    @property
+    def title(self) -> tuple[str, list[str]]:
+        """Subject, units and seeds; tagged by subject and site."""
+        cfg = self.cfg
+        name = f"{cfg.subject.name} {address(cfg.unit.site, cfg.unit.layer, cfg.unit.index)} seeds {cfg.seeds}"
+        return name, [cfg.subject.name, cfg.unit.site]
+
+    def signed(self, seconds: dict[str, float]) -> dict[str, Any]:
+        """Also the condition, everything but the unit and the seed: records of one condition may be put together."""
+        task, found = cast("UnitsTask", self.task), super().signed(seconds)
+        condition = task.condition(self.cfg) + self.subject.weights_hash[:12]
+        device = {**found["device"], "count": self.cfg.trainer.devices}
+        return {**found, "condition": condition, "prior": task.method(self.cfg), "device": device}

@@ -1,0 +1,111 @@
+"""Bars on terminals, plain lines elsewhere, nothing when switched off; stdout is never touched."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from tqdm import auto, notebook
+from tqdm.std import tqdm as plain_tqdm
+
+from actmax import progress
+from actmax.progress import Bar, shown, track
+
+
+class Terminal(io.StringIO):
+    """A stream that takes itself for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """No fixture: pytest puts its own stderr in place between a fixture and its test."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+def test_lines_name_what_is_under_way(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar("search", 20, unit="pass", start=2, seconds=0) as bar:
+        bar.advance(3)
+        bar.reach(20)
+    with Bar("text", unit="token", seconds=0) as bar:
+        bar.advance(7, lambda: "activation 1.5")
+    out, err = capsys.readouterr()
+    expected = ["search: pass 5 of 20", "search: pass 20 of 20", "text: token 7, activation 1.5"]
+    assert err.splitlines() == [f"actmax: {line}" for line in expected]
+    assert out == ""
+
+
+def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    noted = []
+    with Bar("fit", 100, unit="step") as bar:
+        for step in range(1, 51):
+            now[0] = step * 1.0
+            bar.advance(note=lambda: noted.append(now[0]) or "")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" of ")[0] for line in lines] == [f"actmax: fit: step {n}" for n in (11, 22, 33, 44)]
+    assert noted == [11.0, 22.0, 33.0, 44.0]  # what is costly to say is made only where it is said
+
+
+def test_a_terminal_gets_a_bar_and_no_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = on_terminal(monkeypatch)
+    with Bar("search", 20, unit="pass", seconds=0) as bar:
+        bar.advance(20)
+    assert "search: 100%" in terminal.getvalue()
+    assert "20/20" in terminal.getvalue()
+    assert "actmax:" not in terminal.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("bars", [False, True])
+def test_nothing_is_shown_when_switched_off(
+    bars: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bars:
+        monkeypatch.setattr(progress, "_bar_class", lambda: plain_tqdm)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+
+    def work() -> str:
+        with Bar("search", 2, unit="pass", seconds=0) as bar:
+            bar.advance(2)
+        assert list(track([1, 2], "numbers", unit="number")) == [1, 2]
+        return "".join(capsys.readouterr())
+
+    with shown(False):
+        assert work() == ""
+        with shown(True):
+            assert work() == ""
+    assert "search" in work()  # negative control: it is the switch, and it is off only inside
+
+
+def test_the_bar_is_closed_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    bar = Bar("search", 20, unit="pass")
+    with pytest.raises(RuntimeError), bar:
+        raise RuntimeError
+    assert terminal.getvalue().endswith("\n")
+    bar.close()  # a second time is no mistake
+
+
+def test_track_passes_everything_on_and_says_nothing_about_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    assert list(track([], "pages", unit="job")) == []
+    assert terminal.getvalue() == ""
+    assert list(track("abc", "pages", unit="job")) == ["a", "b", "c"]
+    assert "3/3" in terminal.getvalue()
+
+
+def test_a_notebook_is_told_by_tqdms_own_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "tqdm", notebook.tqdm)
+    assert progress._bar_class() is notebook.tqdm
+    monkeypatch.setattr(auto, "tqdm", plain_tqdm)
+    assert progress._bar_class() is None
+    on_terminal(monkeypatch)
+    assert progress._bar_class() is plain_tqdm
