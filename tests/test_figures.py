@@ -16,7 +16,7 @@ def table(p: list[float]) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("p", "above"), [([0.01, 0.05, 0.06, 1.0], 2), ([1.0] * 4, 0), ([float("nan")] * 4, 0)])
 def test_units_above_chance_are_counted_and_every_unit_is_drawn(p: list[float], above: int) -> None:
-    tokens, embeddings = figures.units(table(p)).axes
+    tokens, embeddings = figures.agreement_histograms(table(p)).axes
     assert tokens.get_title().startswith("0 of 4 units above chance")
     assert embeddings.get_title().startswith(f"{above} of 4 units above chance")
     bars = [[bar.get_height() for bar in group] for group in embeddings.containers]

@@ -85,8 +85,11 @@ def hosts(source: str) -> list[str]:
 
 
 def page(text: str) -> Page:
-    rows = Table("tokens", (Column("token", numeric=False),), ((Cell(text, note=text, marks=text),),), text, text)
-    return Page(text, text, text, (Number(text, text, text),), (Section(text, (rows,)),), text, text, (text,))
+    heads = (Column("token", numeric=False), Column(text, about=text))
+    cells = Cell(text, note=text, marks=text), Cell(text, note=text, detail=text)
+    rows = Table("tokens", heads, (cells,), text, 2, text)
+    numbers, sections = (Number(text, text, text),), (Section(text, (rows,)),)
+    return Page(text, text, numbers, sections=sections, title=text, state=text, facts=text, problems=(text,))
 
 
 @pytest.fixture
@@ -371,8 +374,8 @@ class TestTable:
         frame = pd.DataFrame({"a": np.arange(1500.0)})
         made = table(frame, [Shown("a")], title="t", source="units.parquet")
         assert len(made.rows) == 1000
-        assert made.cut == "The first 1,000 of 1,500 rows; units.parquet has them all."
-        assert table(frame.head(1000), [Shown("a")], title="t", source="x").cut == ""
+        assert made.cut() == "The first 1,000 of 1,500 rows; units.parquet has them all."
+        assert table(frame.head(1000), [Shown("a")], title="t", source="x").cut() == ""
 
     def test_missing_numbers_are_dashes(self) -> None:
         made = table(pd.DataFrame({"a": [1.5, np.nan]}), [Shown("a"), Shown("absent")], title="t", source="x")

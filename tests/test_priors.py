@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from actmax.app import config
 from actmax.errors import InputError
-from actmax.maximize import priors
+from actmax.maximize import priors, settings
 from actmax.maximize.module import Maximization
 from actmax.maximize.optimizee import Direct, Mixture, Parameterization, Principal, initial, scaled
 from actmax.maximize.priors import L2, PRIORS, Fluency, Manifold, Norm, Prior, Seen, Smooth, coefficients
@@ -183,7 +183,7 @@ class TestValues:
         assert torch.autograd.gradcheck(lambda x: TERMS[name].value(seen(subject, x)), leaf, fast_mode=True)
 
     def test_every_term_has_its_config_and_the_other_way_round(self) -> None:
-        assert set(PRIORS) == set(TERMS) == set(config.PRIOR_TERMS)
+        assert set(PRIORS) == set(TERMS) == set(settings.TERMS)
 
 
 class TestPrincipal:

@@ -384,7 +384,7 @@ class TestBadInput:
             (["tokens=65"], ["tokens=65", "64"]),
             (["decode.top_k=300"], ["decode.top_k=300", "257"]),
             (["subject=gpt2"], ["subject.id=", "subject=smollm2", "subject.path="]),
-            (["subject=hub"], ["subject.id=None", "subject=hub subject.id=OWNER/NAME"]),
+            (["subject=hub"], ["subject.id=None", "subject.id=OWNER/NAME"]),
             (["subject=hub", "subject.id=no/such"], ["subject.id=no/such", "must be reachable"]),
             (["subject.path=/nowhere"], ["subject.path=", "save_pretrained"]),
             (["subject.attention=foo"], ["subject.attention=foo", "eager"]),

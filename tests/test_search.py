@@ -16,7 +16,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
-from actmax.app import run
 from actmax.errors import InputError
 from actmax.evidence.nulls import RANDOM_TEXT, RANDOM_TOKENS
 from actmax.model import evaluation
@@ -34,6 +33,7 @@ from actmax.search.oracle import Evaluate, Oracle, Slopes
 from actmax.search.pieces import real_text
 from actmax.search.restarts import Found, search, spreads
 from actmax.search.settings import SearchSettings
+from actmax.tasks.search import work
 from cli import QUICK, Actmax
 
 LETTERS = "abcdefghijklmnopqrstu"
@@ -421,7 +421,7 @@ class TestCommand:
 
         job = (*JOB, *QUICKLY, f"search={method}")
         with monkeypatch.context() as patch:
-            patch.setattr(run, "KEEP_SECONDS", -1)
+            patch.setattr(work, "KEEP_SECONDS", -1)
             patch.setattr(Oracle, "evaluate", failing)
             assert actmax(*job, "hydra.run.dir=cut").code == 1
         ran = actmax(*job, "hydra.run.dir=cut")

@@ -11,12 +11,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from yaml import YAMLError
 
 from actmax import choices
 from actmax.errors import InputError
 from actmax.model.architecture import geometry
 from actmax.model.settings import SubjectSettings
-from actmax.model.subject import DTYPES, Subject, shared
+from actmax.model.subject import DTYPES, Subject, fuse_gelu, shared
 from actmax.model.target import Unit
 from actmax.progress import shown
 from actmax.records.contents import Contents
@@ -312,7 +313,10 @@ def load(name: str | Path, **settings: Any) -> LanguageModel:
     except OmegaConfBaseException as error:
         key = str(error.full_key)
         raise InputError(key, settings.get(key), f"is not a setting ({str(error).splitlines()[0]})") from error
-    return LanguageModel(shared(**found), found)
+    try:
+        return LanguageModel(shared(**found), found)
+    except InputError as error:
+        raise InputError(error.key.removeprefix("subject."), error.value, error.allowed, error.way_out) from error
 
 
 def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> LanguageModel:
@@ -344,6 +348,7 @@ def _wrapped(model: nn.Module, tokenizer: Any, name: str) -> Subject:
     sizes = geometry(model.config.to_dict())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     own = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
     view = copy.deepcopy(model, own).eval()
+    fuse_gelu(view)
     dtype = view.get_input_embeddings().weight.dtype  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     if dtype not in DTYPES.values():
         raise InputError("model", str(dtype), f"its weights must be of {', '.join(DTYPES)}")
@@ -370,7 +375,7 @@ def open(  # noqa: A001 the name that users expect, beside load and save
     found = Result(Contents.read(folder))
     try:
         registry.task_of(found.config["task"]["name"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, YAMLError) as error:
         raise InputError("folder", folder, "its record is damaged: config.yaml names no task") from error
     return found
 
@@ -381,8 +386,8 @@ def _named(target: Targets | None) -> object:
 
 def _restarts(seeds: int | Sequence[int], tokens: int) -> dict[str, Any]:
     """Seeds from 0, or those that are given."""
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        if seeds < 1:
+    if isinstance(seeds, int):
+        if isinstance(seeds, bool) or seeds < 1:
             raise InputError("seeds", seeds, "must be a number of restarts from 1, or a list of seeds")
         return {"seeds": f"0:{seeds}", "tokens": tokens}
     return {"seeds": list(seeds), "tokens": tokens}

@@ -39,9 +39,8 @@ def test_the_target_is_outside_its_neighbours_family() -> None:
 def test_separation_of_the_target_is_said() -> None:
     found = before_after(BEFORE, AFTER, target=3)
     assert found.table.loc[3, "status"] == "separated"
-    assert "separated, so logistic regression has no maximum-likelihood estimate" in neighbours_statement(
-        found.headline
-    )
+    said = neighbours_statement(found.headline)
+    assert "separated, so logistic regression has no maximum-likelihood estimate" in said
     assert "no maximum-likelihood" not in neighbours_statement(before_after(BEFORE, AFTER, target=0).headline)
 
 
@@ -49,9 +48,8 @@ def test_planted_neighbours_are_found_and_counted() -> None:
     found = before_after(BEFORE, AFTER, target=3)
     changed = found.table.query("not is_target and paired_p_bonferroni <= 0.05")
     assert changed["coordinate"].tolist() == [10]
-    assert "Of its 39 neighbours 1 changed (paired t, Bonferroni 0.05): 0 rose and 1 fell" in neighbours_statement(
-        found.headline
-    )
+    said = neighbours_statement(found.headline)
+    assert "Of its 39 neighbours 1 changed (paired t, Bonferroni 0.05): 0 rose and 1 fell" in said
 
 
 def test_where_nothing_moved_few_are_called() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from actmax.evidence.nulls import RANDOM_MOVES
 from actmax.evidence.pairs import Alternative
 from actmax.evidence.readings import OwnStatus, Reading, read
-from actmax.model.target import UNIT, Unit
+from actmax.model.target import Unit
 
 ALPHA = 0.05
 """Level of the findings whose interval is the 95 % interval of their null, and that have no level of their own."""
@@ -163,9 +163,9 @@ def finding(
     reading = read(observed, low, high)
     claimed = p <= alpha if claims is None else claims if isinstance(claims, bool) else reading in claims
     effect = observed - mean if effect is None else effect
-    address = dict.fromkeys(UNIT) if unit is None else unit.columns()
+    address = (None, None, None) if unit is None else (unit.site, unit.layer, unit.index)
     numbers = (float(observed), mean, low, high, float(p), alpha)
-    return Finding(measure, *address.values(), *numbers, alternative, draws, float(effect), reading, bool(claimed))
+    return Finding(measure, *address, *numbers, alternative, draws, float(effect), reading, bool(claimed))
 
 
 def unit_findings(row: Row) -> tuple[Finding, ...]:

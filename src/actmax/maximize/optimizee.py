@@ -29,7 +29,8 @@ def _generator(seed: int) -> torch.Generator:
 
 def scaled(embedding_matrix: Float[Tensor, "vocabulary d_model"], tokens: int) -> Start:
     """Gaussian noise with the standard deviation of the token-embedding matrix's entries."""
-    scale = embedding_matrix.detach().float().cpu().std()  # a GPU would round otherwise
+    # On the CPU and in float32, for a GPU would round otherwise, and a seed stands for the same noise everywhere.
+    scale = embedding_matrix.detach().float().cpu().std()
     width = embedding_matrix.shape[1]
     return lambda seed: torch.randn(tokens, width, generator=_generator(seed)) * scale
 
@@ -77,6 +78,7 @@ def from_record(folder: Path, which: str, tokens: int, d_model: int) -> Start:
         raise InputError("init.path", folder, "must hold one unit, so that a seed names one embedding")
     if len(seeds) != len(saved):
         raise InputError("init.path", folder, f"must name a seed for each of its {len(saved)} embeddings")
+    # Restarts are found by their seeds, so that a job may take some of a record's in any order.
     by_seed = dict(zip(seeds, saved.float(), strict=True))
 
     def start(seed: int) -> Tensor:
@@ -123,14 +125,14 @@ class Direct(Parameterization):
 
     def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens d_model"]:
         """A copy of the initial embeddings."""
-        return initial.clone()
+        return initial.clone()  # the optimizer changes it in place
 
     def embed(
         self,
         parameter: Float[Tensor, "rows tokens d_model"],
         progress: float,  # noqa: ARG002
     ) -> Float[Tensor, "rows tokens d_model"]:
-        """The parameter itself."""
+        """The parameter, which is the embeddings."""
         return parameter
 
 
@@ -160,12 +162,14 @@ class Principal(Parameterization):
         if not 1 <= components <= most:
             raise ValueError(f"there are 1 to {most} principal components, not {components}")
         mean, basis = _principal(embedding_matrix.detach().cpu(), components)
+        # As precise as the parameter that they are multiplied with, whatever the subject's own number format.
         precision = torch.promote_types(torch.float32, embedding_matrix.dtype)
         self.register_buffer("mean", mean.to(precision), persistent=False)
         self.register_buffer("basis", basis.to(precision), persistent=False)
 
     def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens components"]:
         """The coefficients of the initial embeddings' projection."""
+        # With orthonormal rows V, the least squares fit of x - mean by c V is c = (x - mean) V'.
         return (initial - self.mean) @ self.basis.T
 
     def embed(
@@ -188,6 +192,7 @@ def _principal(matrix: Tensor, components: int) -> tuple[Tensor, Tensor]:
         scatter += centred.T @ centred
     # `eigh` sorts eigenvalues upwards, and leaves the sign of each eigenvector open.
     basis = torch.linalg.eigh(scatter).eigenvectors.flip(1)[:, :components].T
+    # Of v and -v the one whose largest entry is positive, so that a component is the same on every machine.
     peak = basis.gather(1, basis.abs().argmax(1, keepdim=True))
     return mean, basis * peak.sign()
 
@@ -213,6 +218,8 @@ class Mixture(Parameterization):
 
     def start(self, initial: Float[Tensor, "restarts tokens d_model"]) -> Float[Tensor, "restarts tokens vocabulary"]:
         """The cosines of the initial embeddings to the tokens."""
+        # At τ = 0.02 a token with a cosine higher by 0.1 has e^5 times the weight, so the mixture starts near the
+        # tokens that the initial embedding points to, and every token has some gradient.
         return self.vocabulary.cosines(initial)
 
     def weights(

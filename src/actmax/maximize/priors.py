@@ -79,6 +79,8 @@ class Norm(Prior):
 
     def value(self, seen: Seen) -> Float[Tensor, " rows"]:
         """The mean squared relative deviation: 0.01 is a tenth of the mean length, root mean square."""
+        # Relative to the tokens' mean length, as in Smooth and Manifold: an absolute weight means the same for every
+        # subject.
         return (seen.embeddings.norm(dim=2) / seen.vocabulary.mean_length - 1).square().mean(1)
 
 
@@ -115,7 +117,9 @@ class Manifold(Prior):
         """The mean soft squared distance: 1 is a distance of the tokens' mean length."""
         vocabulary = seen.vocabulary
         near = vocabulary.matrix[nearest(seen.embeddings, vocabulary, self.k)]
-        # -τ log(1/k Σ exp(-d/τ)) = τ (log k - logsumexp(-d/τ)).
+        # -τ log(1/k Σ exp(-d/τ)) = τ (log k - logsumexp(-d/τ)): min d where τ is small, mean d where it is large.
+        # Tokens beyond the k nearest would add next to nothing to the sum, and a row of the vocabulary each to the
+        # graph.
         distance = ((seen.embeddings[:, :, None] - near) / vocabulary.mean_length).square().sum(3)
         share = -(-distance / self.temperature).logsumexp(2) + math.log(self.k)
         return (self.temperature * share).mean(1)
@@ -140,6 +144,7 @@ class Fluency(Prior):
         """The cross-entropy; in blocks of rows, each computed again for its gradient, so that one's logits are held."""
         if seen.hidden is None or seen.head is None:
             raise ValueError("fluency needs the subject's last hidden states and its head")
+        # What leaves position t - 1 predicts position t: hidden states but the last, beside embeddings but the first.
         before, after = seen.hidden[:, :-1], seen.embeddings[:, 1:]
         rows = max(1, BLOCK // (after.shape[1] * len(seen.vocabulary.matrix)))
         term = partial(self._cross_entropy, seen.head, seen.vocabulary)
@@ -154,7 +159,8 @@ class Fluency(Prior):
     ) -> Tensor:
         """Mean over positions of -Σ_v p(v) log q(v), for some rows."""
         prediction = head(before).to(after.dtype).log_softmax(2)
-        # A padded head has more rows than there are tokens, or the matrix more than the head.
+        # A padded head has more rows than there are tokens, or the matrix more than the head: q is a softmax over all
+        # rows of the head, p over the tokens that both have.
         shared = min(prediction.shape[2], len(vocabulary.matrix))
         softly = vocabulary.cosines(after, temperature=self.temperature)[..., :shared].softmax(2)
         return -(softly * prediction[..., :shared]).sum(2).mean(1)
@@ -169,6 +175,7 @@ def nearest(
     embeddings: Float[Tensor, "rows tokens d_model"], vocabulary: Vocabulary, k: int
 ) -> Int[Tensor, "rows tokens k"]:
     """The k tokens with the least Euclidean distance to each position, in no promised order, a block at a time."""
+    # A block of positions at a time, so that the products with all tokens take a bounded amount of memory.
     half = vocabulary.lengths.square() / 2
     blocks = embeddings.flatten(0, 1).split(max(1, BLOCK // len(half)))
     # argmin ‖x - e‖² = argmax x·e - ‖e‖²/2: one matrix product, no differences.
@@ -194,7 +201,10 @@ def coefficients(
         values: each prior's value for each restart; its graph is needed, and kept.
         parameter: what both are functions of, row by row.
     """
-    # Rows do not depend on each other, so the gradient of a sum over restarts holds each restart's own gradient.
+    # Rows do not depend on each other, so the gradient of a sum over restarts holds each restart's own gradient. The
+    # sum objective + c · prior has the gradients' lengths |∇objective| and c |∇prior|; c = weight ·
+    # |∇objective|/|∇prior| makes the second `weight` times the first. A gradient of 0 gives 0, inf or NaN, and the term
+    # is left out.
     length = _gradient_lengths(objective, parameter) if any(prior.scale == "relative" for prior in priors) else None
     columns = []
     for prior, value in zip(priors, values, strict=True):
@@ -207,7 +217,8 @@ def coefficients(
 
 
 def _gradient_lengths(values: Tensor, parameter: Tensor) -> Tensor:
-    """The length of each row's gradient; divided by its largest entry first, so that no square over- or underflows."""
+    """The length of each row's gradient."""
+    # ‖g‖ = a ‖g/a‖ with a = max |g_i|: entries of 1e-30, whose squares float32 does not hold, keep their length.
     (gradient,) = torch.autograd.grad(values.sum(), parameter, retain_graph=True)
     largest = gradient.abs().amax((1, 2))
     scaled = gradient / largest.where(largest > 0, 1)[:, None, None]

@@ -418,12 +418,12 @@ def load(
         found_id, found_revision = weights.id, weights.revision
     model.requires_grad_(False)
     model.eval()  # `from_config` leaves dropout on
-    _fuse_gelu(model)
+    fuse_gelu(model)
     sizes = geometry(model.config.to_dict())
     return Subject(name, found_id, found_revision, model, tokenizer, sizes)
 
 
-def _fuse_gelu(model: nn.Module) -> None:
+def fuse_gelu(model: nn.Module) -> None:
     """GELU's tanh form in one kernel: transformers computes the same function in eight, with as many again backward.
 
     On a CPU those take a quarter of the time of the matrix products around them. Results change by rounding alone.

@@ -59,6 +59,8 @@ class Column:
     """Whether the column holds numbers, and is aligned to the right."""
     extra: bool = False
     """Whether the column is left out where there is little room: on a terminal."""
+    about: str = ""
+    """A few words on what the column holds, for the text below the table."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,23 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     """A cell for each column, row by row."""
     caption: str = ""
-    """What a reader must know to read the table."""
+    """What a reader must know to read the table, beside what its columns say about themselves."""
     total: int = 0
     """Number of rows that there are in all, where it is more than the rows here."""
     file: str = ""
     """Name of the record's file that holds all rows."""
     brief: int = 20
     """Most rows on a terminal and in a notebook."""
+
+    def legend(self, shown: int = ROWS, *, brief: bool = False) -> str:
+        """The text below the table: the caption, the columns, and the rows that are left out.
+
+        Args:
+            shown: how many rows are shown at most.
+            brief: whether extra columns are left out.
+        """
+        columns = [column for column in self.columns if column.about and not (brief and column.extra)]
+        return join([self.caption, *(f"{column.name}: {column.about}." for column in columns), self.cut(shown)])
 
     def cut(self, shown: int = ROWS) -> str:
         """A sentence about the rows that are left out; empty where none is.
@@ -240,11 +252,14 @@ class Shown:
     """Whether the column holds text, whatever its format."""
     extra: bool = False
     """Whether the column is left out on a terminal."""
+    about: str = ""
+    """A few words on what the column holds, for the text below the table."""
 
     @property
     def column(self) -> Column:
         """The table's column."""
-        return Column(self.head or self.name.replace("_", " "), not (self.words or self.form == "s"), self.extra)
+        numeric = not (self.words or self.form == "s")
+        return Column(self.head or self.name.replace("_", " "), numeric, self.extra, self.about)
 
 
 def table(

@@ -15,6 +15,8 @@ from actmax.report.blocks import Block, Cell, ColouredText, Missing, Page, Prose
 
 WIDTH = 120
 """Characters of a line where the output is no terminal, which has a width of its own."""
+BORDER = 3
+"""Characters between two columns of a table."""
 COLD, WARM, STRENGTH = (33, 102, 172), (178, 24, 43), 0.75
 """Colours of scores of -1 and 1, and how much of them is mixed into white there."""
 
@@ -28,14 +30,14 @@ def show(page: Page, console: Console | None = None) -> None:
     """Prints the first screen of a page. Whatever stands in a text, it cannot move the cursor or change colours."""
     console = console or open_console()
     for block in page.first:
-        for line in _lines(block):
+        for line in _lines(block, console.width):
             console.print(line)
 
 
-def _lines(block: Block) -> Iterator[Text | Table]:
+def _lines(block: Block, width: int) -> Iterator[Text | Table]:
     """What a block is for rich: a terminal has no figures, and folds nothing."""
     if isinstance(block, blocks.Table):
-        yield _table(block)
+        yield _table(block, width)
     elif isinstance(block, ColouredText):
         yield Text(visible_text(block.title))
         yield _coloured(block)
@@ -52,16 +54,19 @@ def _titled(title: str, text: str) -> Text:
     return Text.assemble(*parts, visible_text(text))
 
 
-def _table(block: blocks.Table) -> Table:
+def _table(block: blocks.Table, width: int) -> Table:
     """A table without its extra columns, cut after its `brief` rows."""
-    caption = blocks.join([block.caption, block.cut(block.brief)])
-    table = Table(title=_plain(block.title), caption=_plain(caption), caption_justify="left", box=box.SIMPLE_HEAD)
+    legend = _plain(block.legend(block.brief, brief=True))
+    table = Table(title=_plain(block.title), caption=legend, caption_justify="left", box=box.SIMPLE_HEAD)
     shown = [place for place, column in enumerate(block.columns) if not column.extra]
     rows = block.rows[: block.brief]
+    words = {place: max(map(len, block.columns[place].name.split()), default=0) for place in shown}
+    fits = sum(words.values()) + BORDER * len(words) < width
     for place in shown:
         column = block.columns[place]
         whole = column.numeric and not any(row[place].note for row in rows)  # a number is never broken into two lines
-        table.add_column(_plain(column.name), justify="right" if column.numeric else "left", no_wrap=whole)
+        side, least = "right" if column.numeric else "left", words[place] if fits else None
+        table.add_column(_plain(column.name), justify=side, no_wrap=whole, overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*(_cell(row[place]) for place in shown))
     return table

@@ -42,6 +42,7 @@ class Moves:
         text: Int[Tensor, "sequences tokens"] | None = None,
     ) -> None:
         self.alphabet, self.lengths, self.start, self.sign = alphabet, lengths, start, sign
+        # A stream of its own for the search: the restart's initial noise comes from the bare seed.
         self._generator = stream(seed, "search")
         self._used: set[Ids] = set()
         self._unread = iter(()) if text is None else self._shuffled(text)
@@ -58,6 +59,7 @@ class Moves:
         Raises:
             InputError: the tokenizer gives hardly any sequence back.
         """
+        # Rejection: uniform draws of which those that are no text are thrown away are uniform over those that are.
         found = self._new(self._random, count, FIRST_DRAWS)
         if not found and not self._used:
             way_out = "Try fewer tokens, or search.only_text=false."
@@ -76,6 +78,7 @@ class Moves:
             tops: tokens that may be put at each position, a row per position.
             count: how many children, where there are as many.
         """
+        # Edits come in random order, so the first that are text are a uniform choice among them (of each kind).
         edits = self._edits(parent, tops.tolist())
         found: tuple[Ids, ...] = ()
         while len(found) < count and (drafts := list(itertools.islice(edits, count))):
@@ -86,6 +89,7 @@ class Moves:
         """Copies with about half of the positions drawn anew."""
 
         def draft(drafts: int) -> list[Ids]:
+            # Each position is drawn anew with probability 1/2, and may by chance get its old token again.
             anew = (torch.rand(drafts, len(parent), generator=self._generator) < 0.5).tolist()
             tokens = self._tokens(drafts, len(parent))
             return [
@@ -96,6 +100,7 @@ class Moves:
         return self._new(draft, count, DRAWS) or self.fresh(count)
 
     def _shuffled(self, text: Int[Tensor, "sequences tokens"]) -> Iterator[Ids]:
+        """The sequences of a text in random order, one by one."""
         for number in torch.randperm(len(text), generator=self._generator).tolist():
             yield tuple(text[number].tolist())
 
@@ -110,12 +115,14 @@ class Moves:
 
     def _select(self, drafts: Sequence[Ids], count: int) -> tuple[Ids, ...]:
         """The first drafts that are text and unused; from now on they are used."""
+        # The cheap test first: whether a sequence is text takes a tokenizer's decoding and encoding.
         drafts = [one for one in dict.fromkeys(drafts) if one not in self._used]
         kept = [one for one, keep in zip(drafts, self.alphabet.accepts(drafts), strict=True) if keep][:count]
         self._used |= set(kept)
         return tuple(kept)
 
     def _random(self, count: int) -> list[Ids]:
+        """Sequences of independent uniform tokens."""
         return [tuple(row) for row in self._tokens(count, self.start)]
 
     def _tokens(self, count: int, length: int) -> list[list[int]]:

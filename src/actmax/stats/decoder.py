@@ -92,6 +92,7 @@ def decode_labels(
     # What enters is checked here, once; scikit-learn would check it again at every step of every fit.
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         probabilities, held_out = _out_of_fold(model, x, y, folds, rng)
+        # A shuffle goes through the same folds and fits as the observed labels, with its own random folds.
         null = [_shuffled(model, x, y, folds, rng) for _ in range(permutations)]
     frame = pd.DataFrame(null, columns=pd.Index(MEASURES))
     return Decoding(probabilities, held_out, _against(_measure(y, probabilities), frame), frame, x.shape[1])
@@ -123,6 +124,7 @@ def _check_settings(
     if permutations < FEWEST_PERMUTATIONS:
         allowed = f"at least {FEWEST_PERMUTATIONS}"
         raise InputError("permutations", permutations, allowed, "p cannot be below 1/(permutations + 1).")
+    # The smallest training part: all samples but the largest fold; centred, its rank is one less.
     trained = len(y) - -(-len(y) // folds)
     if components is not None and not 1 <= components <= min(trained - 1, x.shape[1]):
         allowed = f"1 to {min(trained - 1, x.shape[1])} (units, and samples of a training fold less one)"
@@ -135,6 +137,8 @@ def _model(C: float | int, components: int | None, shape: tuple[int, ...]) -> Pi
     With more units than samples all principal components are taken: L2-regularised weights lie in the samples' span, so
     that changes no prediction, and Newton's matrix is as small as the samples are few.
     """
+    # With weights w = Σ a_i x_i + w⊥, w⊥ orthogonal to every training sample, w⊥ changes no margin and only adds to
+    # |w|²: at the minimum it is 0, so that nothing is lost in the coordinates of all principal components.
     projection = [PCA(components, svd_solver="full")] if components is not None or shape[1] > shape[0] else []
     regression = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-8, max_iter=ITERATIONS)
     return make_pipeline(StandardScaler(), *projection, regression)
@@ -175,6 +179,7 @@ def _shuffled(
 
 def _measure(y: Bool[ndarray, " samples"], p: Float[ndarray, " samples"]) -> tuple[float, float, float]:
     """Accuracy, AUC and log loss (nats) of the out-of-fold probabilities, all folds together."""
+    # All folds together, each sample once: an AUC within small folds would be coarse.
     return float(accuracy_score(y, p > 0.5)), float(roc_auc_score(y, p)), float(log_loss(y, p))
 
 

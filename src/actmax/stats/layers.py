@@ -194,8 +194,8 @@ def _coordinates(
     train: Float[ndarray, "train train"],
 ) -> tuple[Float[ndarray, "train rank"], Float[ndarray, "train rank"]]:
     """Principal coordinates of the training samples, and the matrix that turns inner products with them into these."""
-    # With K = XX' = VΛV', the coordinates are Z = VΛ^(1/2), since ZZ' = K; and a sample whose products with the training
-    # samples are k has the coordinates k'VΛ^(-1/2).
+    # With K = XX' = VΛV', the coordinates are Z = VΛ^(1/2), since ZZ' = K; and a sample whose products with the
+    # training samples are k has the coordinates k'VΛ^(-1/2).
     values, vectors = np.linalg.eigh(train)
     kept = values > max(values[-1], 0.0) * 1e-12
     root = np.sqrt(values[kept])

@@ -56,6 +56,8 @@ def regrouped_welch(
     n_0, mean_0, ss_0 = _sums(x, group_0.astype(np.float64))
     n_1, mean_1, ss_1 = _sums(x, group_1.astype(np.float64))
     with np.errstate(all="ignore"):
+        # Squared standard errors v_g = SS_g/(n_g (n_g - 1)), and Welch's degrees of freedom. Standardising a unit
+        # multiplies differences and errors alike, so t, df and d are those of the activations.
         v_0, v_1 = ss_0 / (n_0 * (n_0 - 1)), ss_1 / (n_1 * (n_1 - 1))
         df = (v_0 + v_1) ** 2 / (v_0**2 / (n_0 - 1) + v_1**2 / (n_1 - 1))
         difference = mean_1 - mean_0
@@ -84,6 +86,7 @@ def regrouped_paired(differences: Num[ndarray, "pairs units"], signs: Float[ndar
     x = np.divide(x, size, out=np.zeros_like(x), where=size > 0)
     n = np.abs(signs).sum(0)
     with np.errstate(all="ignore"):
+        # n counts the chosen pairs; t = mean/(sd/√n), and the effect is mean/sd.
         mean = x.T @ signs / n
         ss = _cleaned((x**2).T @ np.abs(signs) - n * mean**2)
         sd = np.sqrt(ss / (n - 1))

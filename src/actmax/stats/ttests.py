@@ -78,6 +78,7 @@ def welch(
     (v_0 + v_1)² / (v_0²/(n_0 - 1) + v_1²/(n_1 - 1)) degrees of freedom. Reference: Welch 1947, Biometrika 34:28.
     Example: groups with s = 1 and s = 3 at n = 20 each get 23.2 degrees of freedom where Student's t has 38.
     """
+    # √v_g = √(SS_g/(n_g (n_g - 1))).
     se_0 = m_0.root_ss / np.sqrt(m_0.n * (m_0.n - 1))
     se_1 = m_1.root_ss / np.sqrt(m_1.n * (m_1.n - 1))
     se = np.hypot(se_0, se_1)
@@ -106,6 +107,7 @@ def paired_t(block: Block, pairs: Int[ndarray, "pairs 2"]) -> Float[ndarray, " u
     `one_sample`, on the differences. Reference: Student 1908, Biometrika 6:1. Example: restart s after against restart
     s before optimization; two word lists put side by side are not pairs.
     """
+    # Raw differences are exact where the members of a pair are near each other, but may overflow near float64's end.
     apart = block.raw[:, pairs[:, 1]] - block.raw[:, pairs[:, 0]]
     # Scaled values overflow nowhere, but beside a large one a subnormal number has lost its digits in them.
     overflown = ~np.isfinite(apart).all(axis=1)
@@ -120,6 +122,7 @@ def one_sample_t(x: Float[ndarray, "units samples"], popmean: float = 0.0) -> Fl
         return np.full(len(x), np.nan)
     # Contiguous rows, so that sums run in one order and paired and one-sample t agree to the last bit.
     x, exponent = normalize(np.ascontiguousarray(x))
+    # t = mean/(s/√n) with s = root/√(n - 1), so t = mean/root · √(n (n - 1)).
     root = np.where(x.min(axis=1) == x.max(axis=1), 0.0, root_sum_of_squares(x))
     # The spread is that of x itself: where popmean is far larger than x, that of x - popmean would lose its digits.
     common = np.maximum(exponent, np.frexp(popmean)[1]) if popmean != 0 else exponent
@@ -155,6 +158,7 @@ def one_sample(x: ArrayLike, popmean: float | int = 0.0) -> OneSample:
     values = check_values("x", x)
     if not np.isfinite(popmean):
         raise InputError("popmean", popmean, "a finite number", "0 asks whether the mean differs from nothing.")
+    # A block of one group: the scale in which nothing overflows is what is wanted of it.
     everyone = np.zeros(len(values), dtype=bool)
     with np.errstate(all="ignore"):
         block = block_of(values, everyone)

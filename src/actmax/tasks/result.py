@@ -19,7 +19,10 @@ from actmax.tasks import registry
 from actmax.tasks.task import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from actmax.report.blocks import Page
 
@@ -83,11 +86,11 @@ class Result:
         Raises:
             AttributeError: the task gives no verdict on units.
         """
-        units = self.units
         from actmax.model.target import Unit
 
+        units = self.units
         names = [str(Unit.of_row(row)) for row in units.to_dict("records")]
-        return pd.Series([Verdict(value) for value in units["convergence"]], index=names, name="verdict")
+        return pd.Series([Verdict(value) for value in units["convergence"]], names, dtype=object, name="verdict")
 
     @property
     def verdict(self) -> Verdict:
@@ -166,18 +169,33 @@ class Plots:
         self._result = result
 
     @property
-    def _drawings(self) -> dict[str, Any]:
-        return dict(self._result.task.plots())
+    def _drawings(self) -> Mapping[str, Callable[[], Figure]]:
+        """What draws the figures of the result's page, by name."""
+        from actmax.report.blocks import Block, Prose
+        from actmax.report.source import Source
+
+        drawings: dict[str, Callable[[], Figure]] = {}
+
+        class Listed(Source):
+            """Notes who draws a figure, and draws none."""
+
+            def figure(self, name: str, draw: Callable[[], Figure], *, alt: str, caption: str) -> Block:
+                drawings[name] = draw
+                return Prose(f"{alt} {caption}")
+
+        self._result.task.page(Listed.of_contents(self._result.contents))
+        return drawings
 
     def __dir__(self) -> list[str]:
         return sorted(self._drawings)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._drawings:
-            raise AttributeError(f"there is no figure {name}; figures: {', '.join(dir(self))}")
+        drawings = {} if name.startswith("_") else self._drawings
+        if name not in drawings:
+            raise AttributeError(f"there is no figure {name}; figures: {', '.join(sorted(drawings))}")
 
         def draw() -> Axes:
-            figure = self._drawings[name](self._result.contents)
+            figure = drawings[name]()
             _show_in_notebook(figure)
             return figure.axes[0]
 
@@ -185,7 +203,7 @@ class Plots:
         return draw
 
 
-def _show_in_notebook(figure: Any) -> None:
+def _show_in_notebook(figure: Figure) -> None:
     """Hands a figure to pyplot where a notebook runs, which shows what pyplot holds at the end of a cell."""
     if "ipykernel" not in sys.modules:
         return

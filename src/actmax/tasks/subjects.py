@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -35,27 +35,17 @@ class SubjectWork(Work):
     def __init__(self, task: Task, cfg: DictConfig, subject: Subject) -> None:
         refuse_missing_accelerator(cfg.trainer.accelerator, cfg.trainer.devices)
         self.task, self.cfg, self.subject = task, cfg, subject
+        self.identity = {
+            "job_hash": hashed(task.identity(cfg), subject.weights_hash, task.read(cfg)),
+            "subject": subject.id,
+            "revision": subject.revision,
+            "weights_sha256": subject.weights_hash,
+        }
 
     @property
     def space(self) -> int:
         """Bytes that the record may take."""
         return 100_000_000
-
-    @property
-    def identity(self) -> dict[str, str | None]:
-        """The job, and whose weights it runs."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> dict[str, str | None]:
-        subject = self.subject
-        digest = hashed(self.task.identity(self.cfg), subject.weights_hash, self.task.read(self.cfg))
-        return {
-            "job_hash": digest,
-            "subject": subject.id,
-            "revision": subject.revision,
-            "weights_sha256": subject.weights_hash,
-        }
 
     def signed(self, seconds: dict[str, float]) -> dict[str, Any]:
         """What every summary says of its job: of which subject, where, and how long it took."""

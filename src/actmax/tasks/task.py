@@ -100,10 +100,6 @@ class Task(ABC):
 
         return plain_page(source)
 
-    def plots(self) -> Mapping[str, Callable[[Contents], Any]]:
-        """Figures by name: each makes a matplotlib figure of a result's contents."""
-        return {}
-
     def line(self, summary: Mapping[str, Any]) -> str:
         """A job's result in one line, for the log of a sweep."""
         return f"complete, {summary['seconds']['total']:.1f} s"
@@ -166,10 +162,8 @@ class Run:
 class Work(ABC):
     """One job, ready to be done."""
 
-    @property
-    @abstractmethod
-    def identity(self) -> Mapping[str, str | None]:
-        """What names the work; a checkpoint must hold the same. `job_hash` is in it."""
+    identity: Mapping[str, str | None]
+    """Names of the work, `job_hash` among them; a checkpoint must hold the same."""
 
     @property
     def space(self) -> int:

@@ -80,8 +80,8 @@ def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, se
         count: number of pieces; all of them where there are fewer.
         seed: seed of the choice.
     """
-    # Every piece gets a random key, and those with the smallest keys are kept: a uniform choice from a stream of unknown
-    # length.
+    # Every piece gets a random key, and those with the smallest keys are kept: a uniform choice from a stream whose
+    # length is not known.
     rng, found, keys = np.random.default_rng(seed), np.empty((0, size), dtype=np.int64), np.empty(0)
     for file in files:
         held: list[int] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from actmax.report import concordance
@@ -77,19 +75,28 @@ def _rate_table(source: Source) -> Table:
     tests = [str(name) for name in rates["test"].unique()]
     shown = [
         Shown("effect", form="g"),
-        *(Shown(name, TESTS.get(name, name), ".1%", note=_error(name), shade=True) for name in tests),
-        Shown("separation_rate", "separated", ".0%"),
-        Shown("pearson", "r(t, β)", ".3f"),
+        *(_test_column(name, TESTS.get(name, name)) for name in tests),
+        Shown(
+            "separation_rate",
+            "separated",
+            ".0%",
+            about="units without a maximum-likelihood estimate: the logit tests cannot reject there",
+        ),
+        Shown("pearson", "r(t, β)", ".3f", about="over the overlapping units of all effects up to this one"),
     ]
-    caption = (
-        "Share of units rejected, ± Monte Carlo standard error in percent. Separated units have no maximum-likelihood "
-        "estimate: the logit tests cannot reject there. r(t, β): over the overlapping units of all effects up to this "
-        "one."
-    )
+    caption = "Share of units rejected, ± Monte Carlo standard error in percent."
     title = "Rejections by effect"
     return table(pd.DataFrame(wide), shown, title=title, source="rates.parquet", caption=caption, brief=60)
 
 
-def _error(test: str) -> Callable[[Row], str]:
-    name = f"{test}_error"
-    return lambda row: "" if is_missing(row.get(name)) else f"±{100 * row[name]:.0f}"
+def _test_column(test: str, head: str) -> Shown:
+    """The share that a test rejects, with its Monte Carlo error."""
+    error = f"{test}_error"
+
+    def note(row: Row) -> str:
+        return "" if is_missing(row.get(error)) else f"±{100 * row[error]:.0f}"
+
+    def detail(row: Row) -> str:
+        return "" if is_missing(row.get(error)) else f"{100 * row[test]:.1f} ±{100 * row[error]:.1f}"
+
+    return Shown(test, head, ".0%", note=note, detail=detail, shade=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,16 +24,8 @@ class SimulationWork(Work):
     """
 
     def __init__(self, task: Task, cfg: DictConfig) -> None:
-        self.task, self.cfg = task, cfg
-
-    @property
-    def identity(self) -> dict[str, str | None]:
-        """The job."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> dict[str, str | None]:
-        return {"job_hash": hashed(self.task.identity(self.cfg), None, {})}
+        self.cfg = cfg
+        self.identity = {"job_hash": hashed(task.identity(cfg), None, {})}
 
     @property
     def title(self) -> tuple[str, list[str]]:

@@ -20,6 +20,7 @@ from actmax.tasks.tuning.store import Store
 from actmax.words.encoding import Batch, Batches, Encoded
 
 VECTORS = ("last", "mean")
+"""What may stand for a word: the vector of its last sub-token, or the mean over its sub-tokens."""
 
 
 def word_vectors(
@@ -27,23 +28,24 @@ def word_vectors(
 ) -> Float[Tensor, "texts width"]:
     """Each text's word at a site: its last sub-token, or the mean over its sub-tokens.
 
-    Begin-of-text and padding are no part of a word, so they enter neither.
+    Begin-of-text and padding are no part of a word, and enter neither.
     """
     if vector == "last":
         positions = torch.arange(values.shape[1], device=values.device)
         last = torch.where(batch.word, positions, -1).amax(1)
         return values[torch.arange(len(values), device=values.device), last]
-    # picked before they are summed: the sink is a hundred times larger, and 0 times it is a rounding error
+    # Selected before they are summed: begin-of-text, an attention sink, is a hundred times larger, and a mask of zeros
+    # would leave its rounding error.
     return torch.stack([row[word].mean(0) for row, word in zip(values, batch.word, strict=True)])
 
 
 class Reader(LightningModule):
-    """Runs texts through the subject and puts each word's vector into the store.
+    """Runs texts through the subject and adds each word's vector to the store.
 
     Args:
-        subject: the model.
-        store: says which places, and takes what is read.
-        vector: `last` or `mean`, over the word's sub-tokens.
+        subject: the language model.
+        store: names the sites and layers, and takes the vectors.
+        vector: a word's vector: that of its `last` sub-token, or the `mean` over all.
     """
 
     def __init__(self, subject: Subject, store: Store, *, vector: str = "last") -> None:
@@ -52,13 +54,14 @@ class Reader(LightningModule):
         self.store, self.vector = store, vector
 
     subject: Subject
+    """The language model, hidden from Lightning."""
 
     def on_predict_start(self) -> None:
-        """Brings the subject, which Lightning does not know of, to this device."""
+        """Moves the subject, which Lightning does not know of, to this device."""
         self.subject.to(self.device)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
-        """One forward pass, no deeper than the deepest place; returns how many texts it took."""
+        """One forward pass, no deeper than the deepest site; returns the number of texts."""
         captured = self.subject.run(self.subject.embedding_matrix[batch.ids], self.store.places)
         shares = np.array(batch.shares)[:, None]
         for place, values in captured.items():
@@ -72,7 +75,7 @@ class Progress(Callback):
     """Shows how many batches have been read."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the bar."""
+        """Opens the bar before the first batch."""
         self.bar = Bar("activations", int(sum(trainer.num_predict_batches)), unit="batch")
 
     def on_predict_batch_end(
@@ -84,11 +87,11 @@ class Progress(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Moves the bar on."""
+        """Moves the bar on by a batch."""
         self.bar.advance()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Closes the bar."""
+        """Closes the bar after the last batch."""
         self.bar.close()
 
 
@@ -96,8 +99,8 @@ def trainer(*, accelerator: str = "auto", folder: Path | None = None) -> Trainer
     """A Lightning Trainer that predicts on one device and leaves nothing on disk.
 
     Args:
-        accelerator: as Lightning names it.
-        folder: where Lightning would write.
+        accelerator: Lightning's name of the kind of device.
+        folder: the folder that Lightning would write to.
     """
     return Trainer(
         accelerator=accelerator,
@@ -115,8 +118,8 @@ class Texts(LightningDataModule):
     """The texts of a job, batched by length.
 
     Args:
-        texts: what `encode` gave.
-        tokens: the most tokens of a batch.
+        texts: the encoded texts.
+        tokens: largest number of tokens of a batch.
         padding: how many tokens shorter than its batch's longest a text may be.
     """
 
@@ -124,10 +127,10 @@ class Texts(LightningDataModule):
         super().__init__()
         self.batches = Batches(texts, tokens=tokens, padding=padding)
 
-    def predict_dataloader(self) -> Any:
+    def predict_dataloader(self) -> DataLoader:
         """The batches, longest texts first: what does not fit in memory fails at once."""
         return DataLoader(self.batches, batch_size=None, shuffle=False)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Brings what the subject reads to its device."""
+        """Moves token ids and word masks to the subject's device."""
         return replace(batch, ids=batch.ids.to(device), word=batch.word.to(device))

@@ -1,4 +1,4 @@
-"""From the activations of two groups of words to which units tell them apart, on words that did not choose them too."""
+"""Which units tell two groups of words apart, and whether they do so on words by which they were not selected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actmax.stats.corrections import correct
 from actmax.stats.groups import Comparison, compare
 from actmax.stats.layers import Products, decode_products, products
 from actmax.stats.regrouped import Regrouped, regrouped_welch
-from actmax.stats.t_and_logit import concordance
+from actmax.stats.t_and_logit import Concordance, concordance
 from actmax.tasks.tuning.plan import Plan, Words, make_plan
 from actmax.tasks.tuning.replication import replication
 from actmax.tasks.tuning.settings import TuningSettings
@@ -26,14 +26,15 @@ from actmax.tasks.tuning.store import Store
 from actmax.words.lists import FEWEST
 
 CORRECTED = ("bonferroni", "bh")
+"""Corrections that are made over all units and, again, within each site and layer."""
 FAR = 10.0
-"""A word whose vector is so many times longer than the median word's has become an attention sink, or the like: it
-makes a variance in which no t-test finds anything."""
+"""Multiple of the median word's length from which a word's vector is called far out: the word has become an attention
+sink, or the like, and makes a variance in which no t-test finds anything."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was found."""
+    """Everything that a comparison of two groups of words gives."""
 
     units: pd.DataFrame
     """A row per unit: `site layer index` (at q, k, v and z also `head dim`), the columns of `compare` with corrections
@@ -46,48 +47,63 @@ class Tuning:
     decoders: pd.DataFrame
     """A row per site and layer, head, whole site and the whole subject: accuracy, AUC, log loss, each with its null."""
     correlations: pd.DataFrame
-    """`concordance`'s correlations per site and layer, per site, and over all."""
+    """The correlations of `concordance` per site and layer, per site, and over all."""
     agreement: pd.DataFrame
-    """Its table of agreement, likewise."""
+    """The agreement of tests in `concordance`, for the same sets of units."""
     strata: pd.DataFrame
     """A row per unit and number of sub-tokens: the two means and the t of these words alone."""
     top: tuple[int, ...]
     """Rows of `units`, the most strongly tuned first."""
     best_layer: Mapping[str, float]
-    """The best layer's accuracy, beside the best layer's under the same shuffles."""
+    """The best layer's accuracy, and the mean and p of the best layer's under the same shuffles."""
     test: str
-    """The p that decided: `welch_p` or `paired_p`."""
+    """Name of the p that decides: `welch_p` or `paired_p`."""
     alpha: float
     """Level of the tests."""
     permutations: int
     """Number of shuffles of the labels behind the decoders' nulls."""
 
 
+_Scoped = tuple[Place | None, str, Concordance]
+"""A concordance with the site and layer (None for all) and the scope that it is over."""
+
+
 @dataclass
 class _Gathered:
-    """What one pass over the places leaves."""
+    """What one pass over sites and layers gathers; lists have an entry per site and layer."""
 
     tables: list[pd.DataFrame] = field(default_factory=list)
+    """The comparison of each unit, with its address."""
     comparisons: list[Comparison] = field(default_factory=list)
-    concordances: list[tuple[Place | None, str, Any]] = field(default_factory=list)
+    """The comparisons without their tables."""
+    concordances: list[_Scoped] = field(default_factory=list)
+    """The t-test beside logistic regression, where there are units enough."""
     halves: list[tuple[Regrouped, ...]] = field(default_factory=list)
+    """The test on the first and on the second half of the words, a column per split."""
     smallest: list[ndarray] = field(default_factory=list)
+    """The smallest p of any unit under each shuffle."""
     null_tuned: list[ndarray] = field(default_factory=list)
+    """How many units pass Benjamini-Hochberg under each shuffle."""
     lengths: list[ndarray] = field(default_factory=list)
+    """The length of each word's vector."""
     strata: list[pd.DataFrame] = field(default_factory=list)
+    """The test on words of each number of sub-tokens."""
     decoded: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the table of decoders, of layers and of heads."""
     nulls: list[ndarray] = field(default_factory=list)
+    """The accuracy of the layer's decoder under each shuffle."""
     whole: dict[str, Products] = field(default_factory=dict)
+    """Inner products over all layers, by site."""
 
 
 def analyse(store: Store, words: Words, geometry: Geometry, settings: TuningSettings) -> Tuning:
-    """Compares, replicates, decodes: everything in one pass over sites and layers, but for the replication's null.
+    """Compares, replicates, decodes: all in one pass over sites and layers, and a second for the replication's null.
 
     Args:
-        store: the activations.
-        words: the samples.
-        geometry: of the subject.
-        settings: of the tests.
+        store: the activations of all words.
+        words: labels, groups and pairs of the words.
+        geometry: sizes of the subject.
+        settings: levels, splits, folds and shuffles.
     """
     plan, found = make_plan(words, settings), _Gathered()
     for place in track(store.places, "comparison", unit="layer"):
@@ -112,7 +128,7 @@ def analyse(store: Store, words: Words, geometry: Geometry, settings: TuningSett
 
 
 def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], geometry: Geometry, plan: Plan) -> None:
-    """Everything that one site and layer gives."""
+    """Gathers everything that one site and layer gives."""
     words, alpha = plan.words, plan.settings.alpha
     pairs = None if words.pairs is None else np.array(words.pairs)
     compared = compare(x, words.labels, pairs=pairs, alpha=alpha)
@@ -130,7 +146,7 @@ def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], g
 
 
 def _addressed(table: pd.DataFrame, place: Place, geometry: Geometry) -> pd.DataFrame:
-    """A place's rows with their address, its corrections named as the layer's."""
+    """The rows of a site and layer with their address, and their corrections named as the layer's own."""
     head, dim = divmod(np.arange(len(table)), geometry.head_dim) if place[0] in HEADS else (pd.NA, pd.NA)
     frame = pd.DataFrame({**place_columns(place, len(table)), "head": head, "dim": dim}, index=table.index)
     frame = frame.astype({"head": "Int64", "dim": "Int64"})
@@ -139,7 +155,7 @@ def _addressed(table: pd.DataFrame, place: Place, geometry: Geometry) -> pd.Data
 
 
 def _tests(table: pd.DataFrame) -> list[str]:
-    """The columns that are p-values."""
+    """Names of the columns that are p-values."""
     return [name.removesuffix("_log10") for name in table.columns if name.endswith("_p_log10")]
 
 
@@ -172,7 +188,7 @@ def _strata(x: ndarray, place: Place, words: Words) -> list[pd.DataFrame]:
 
 
 def _decode(found: _Gathered, place: Place, x: ndarray, geometry: Geometry, plan: Plan) -> None:
-    """The decoder of a layer and of each of its heads; the layer's products join those of its site."""
+    """Gathers the decoder of a layer and of each of its heads; adds the layer's products to those of its site."""
     site, layer = place
     own = products(x, plan.folds)
     found.whole[site] = found.whole[site] + own if site in found.whole else own
@@ -188,7 +204,7 @@ def _decode(found: _Gathered, place: Place, x: ndarray, geometry: Geometry, plan
 
 
 def _decoded(some: Products, plan: Plan) -> tuple[dict[str, Any], ndarray]:
-    """A decoder's row, and the accuracies of its null."""
+    """The row of a decoder, and its accuracy under each shuffle."""
     decoding = decode_products(some, plan.folds, C=plan.settings.C)
     row: dict[str, Any] = {"units": decoding.units}
     for measure, values in zip(decoding.table.index, decoding.table.to_dict("records"), strict=True):
@@ -198,7 +214,7 @@ def _decoded(some: Products, plan: Plan) -> tuple[dict[str, Any], ndarray]:
 
 
 def _decoders(found: _Gathered, plan: Plan) -> pd.DataFrame:
-    """All decoders; layer and head are missing where it is the decoder of a whole site, site too for all sites."""
+    """The table of decoders; layer and head are missing for a whole site, and the site too for all sites."""
     rows = [{"scope": "layer" if row["head"] is None else "head", **row} for row in found.decoded]
     for site, some in found.whole.items():
         rows.append({"scope": "site", "site": site, "layer": None, "head": None, **_decoded(some, plan)[0]})
@@ -212,7 +228,10 @@ def _decoders(found: _Gathered, plan: Plan) -> pd.DataFrame:
 
 
 def _best(found: _Gathered) -> dict[str, float]:
-    """The best layer's accuracy against the best layer's under the same shuffles: choosing it costs nothing then."""
+    """The best layer's accuracy against the best layer's under the same shuffles.
+
+    The null chooses the best layer too, so that the p needs no correction for the choice.
+    """
     layers = [row["accuracy"] for row in found.decoded if row["head"] is None]
     null = np.max(np.stack(found.nulls), axis=0)
     best = max(layers)
@@ -223,7 +242,7 @@ def _best(found: _Gathered) -> dict[str, float]:
 
 
 def _corrected(found: _Gathered, plan: Plan) -> pd.DataFrame:
-    """All units with the corrections over all of them."""
+    """The units of all sites and layers, with corrections over all of them."""
     table = pd.concat(found.tables, ignore_index=True)
     whole = {
         f"{name}_{method}": correct(table[name].to_numpy(float), method)
@@ -231,7 +250,8 @@ def _corrected(found: _Gathered, plan: Plan) -> pd.DataFrame:
         for method in CORRECTED
     }
     p = table[plan.words.test].to_numpy(float)
-    # the family-wise p of Westfall and Young: how often the smallest p of all units is as small under shuffled labels
+    # The family-wise p of Westfall and Young (1993, Resampling-Based Multiple Testing): how often the smallest p of all
+    # units is as small under shuffled labels. A p that equals one of the null's counts as reached, beyond rounding.
     smallest = np.sort(np.min(np.stack(found.smallest), axis=0))
     reached = np.searchsorted(smallest, p * (1 + 1e-9), side="right")
     whole["p_permutation"] = np.where(np.isnan(p), np.nan, (1 + reached) / (1 + len(smallest)))
@@ -240,7 +260,7 @@ def _corrected(found: _Gathered, plan: Plan) -> pd.DataFrame:
 
 
 def _shares(units: pd.DataFrame, found: _Gathered, plan: Plan) -> pd.DataFrame:
-    """How many units are tuned by site, layer and head, with what shuffled labels give."""
+    """The share of tuned units per site and layer and per head, beside the share under shuffled labels."""
     test, alpha = plan.words.test, plan.settings.alpha
     frame = units.assign(
         separated=units["status"].isin(("separated", "quasi_separated")),
@@ -261,10 +281,11 @@ def _shares(units: pd.DataFrame, found: _Gathered, plan: Plan) -> pd.DataFrame:
     shares = pd.concat(tables, ignore_index=True)
     null = pd.DataFrame([_spread(draws, len(t)) for draws, t in zip(found.null_tuned, found.tables, strict=True)])
     null["far_words"] = [int((lengths > FAR * np.median(lengths)).sum()) for lengths in found.lengths]
-    return pd.concat([shares, null], axis=1)  # the layers come first, in the places' order
+    return pd.concat([shares, null], axis=1)  # the layers' rows come first, in the order of the pass
 
 
 def _spread(draws: Int[ndarray, " draws"], units: int) -> dict[str, float]:
+    """Mean and 95 % range over shuffles of the share of tuned units, and how often there is any."""
     share = draws / units
     low, high = np.quantile(share, [0.025, 0.975])
     return {
@@ -275,10 +296,10 @@ def _spread(draws: Int[ndarray, " draws"], units: int) -> dict[str, float]:
     }
 
 
-def _whole_concordance(found: _Gathered, units: pd.DataFrame) -> list[tuple[Place | None, str, Any]]:
+def _whole_concordance(found: _Gathered, units: pd.DataFrame) -> list[_Scoped]:
     """The concordance of each site over all layers, and of everything."""
     one = found.comparisons[0]
-    rows: list[tuple[Place | None, str, Any]] = []
+    rows: list[_Scoped] = []
     for site, table in units.groupby("site", sort=False):
         rows.append(((str(site), None), "site", concordance(replace(one, table=table))))
     rows.append((None, "all", concordance(replace(one, table=units))))

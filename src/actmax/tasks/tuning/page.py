@@ -138,18 +138,27 @@ def _layer_table(source: Source) -> Block:
     shown = [
         Shown("site", form="s"),
         Shown("layer", form="d"),
-        Shown("tuned", text=lambda row: f"{row['tuned']} of {row['units']}"),
-        Shown("share_tuned", "share", ".1%", note=_shuffled_share, shade=True),
+        Shown("tuned", text=lambda row: f"{row['tuned']} of {row['units']}", about="Benjamini-Hochberg over all units"),
+        Shown(
+            "share_tuned",
+            "share",
+            ".1%",
+            note=_shuffled_share,
+            shade=True,
+            about="of tuned units (mean under shuffled labels, corrected per layer)",
+        ),
         Shown("separated", form="d"),
-        Shown("accuracy", form=".1%", note=_shuffled, detail=_shuffled_detail, shade=True),
+        Shown(
+            "accuracy",
+            form=".1%",
+            note=_shuffled,
+            detail=_shuffled_detail,
+            shade=True,
+            about="on held-out words (95 % of what shuffled labels give)",
+        ),
         Shown("accuracy_p", "p", ".2g", extra=True),
     ]
-    caption = (
-        "tuned: Benjamini-Hochberg over all units; in brackets the mean share under shuffled labels, corrected per "
-        "layer. accuracy: on held-out words; in brackets 95 % of what shuffled labels give."
-    )
-    title = "Tuned units and decoders by layer"
-    return table(rows, shown, title=title, source="shares.parquet", caption=caption, brief=60)
+    return table(rows, shown, title="Tuned units and decoders by layer", source="shares.parquet", brief=60)
 
 
 def _shuffled_share(row: Row) -> str:

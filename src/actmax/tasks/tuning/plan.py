@@ -1,4 +1,4 @@
-"""What is tested on which words: the labels, halves of the words, folds, and shuffled labels for every null."""
+"""The words of a comparison, and every regrouping of them: halves, folds, and shuffled labels for the nulls."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from actmax.words.lists import Data
 
 @dataclass(frozen=True)
 class Words:
-    """The samples as arrays."""
+    """Labels, groups and pairs of the samples, in the order of the rows of every activation."""
 
     labels: Bool[ndarray, " samples"]
-    """Which are in group 1."""
+    """Whether a sample is in group 1."""
     groups: tuple[str, ...]
-    """What halves and folds never split."""
+    """A name per sample; halves and folds keep samples of one name together."""
     pairs: tuple[str, ...] | None
-    """Names of real pairs; None where nothing is paired."""
+    """The name of each sample's pair; None where nothing is paired."""
     subtokens: Int[ndarray, " samples"]
-    """Sub-tokens of each word."""
+    """Number of sub-tokens of each word."""
 
     @property
     def test(self) -> str:
-        """The test that decides: Welch's t, or the paired t where words are really paired."""
+        """Name of the p that decides: Welch's t-test's, or the paired t-test's where words are really paired."""
         return "welch_p" if self.pairs is None else "paired_p"
 
     @property
     def t(self) -> str:
-        """Its statistic."""
+        """Name of the statistic of the test that decides."""
         return "welch_t" if self.pairs is None else "paired_t"
 
     @property
@@ -47,7 +47,7 @@ class Words:
 
 
 def words_of(data: Data, subtokens: Sequence[int]) -> Words:
-    """The samples of some data."""
+    """The samples of some data as arrays."""
     labels = np.array(data.labels, dtype=bool)
     groups = tuple(sample.group for sample in data.samples)
     pairs = None if data.pairs is None else tuple(data.pairs)
@@ -59,21 +59,21 @@ class Plan:
     """The words and every regrouping of them, drawn once, so that all units and layers meet the same ones."""
 
     words: Words
-    """The samples."""
+    """Labels, groups and pairs of the samples."""
     settings: TuningSettings
-    """Of the tests."""
+    """Levels and numbers of the tests."""
     folds: Folds
-    """Of the decoders."""
+    """Folds of the decoders, and the labels that they are fitted to."""
     halves: Bool[ndarray, "samples splits"]
-    """Which samples are in the first half, a column per split."""
+    """Whether a sample is in the first half, a column per split."""
     shuffled: ndarray
     """Shuffled labels, a column each; for pairs the signs of their differences, a row per pair."""
     outside: ndarray
-    """The same with only the second half shuffled, several columns for each split in turn."""
+    """The same with only the second half shuffled: `draws` columns for each split, one split after the other."""
 
     @property
     def draws(self) -> int:
-        """Columns of `outside` for each split."""
+        """Number of columns of `outside` for each split."""
         return self.outside.shape[1] // self.halves.shape[1]
 
     @property
@@ -93,7 +93,7 @@ class Plan:
 
 
 def make_plan(words: Words, settings: TuningSettings) -> Plan:
-    """Draws halves, folds and shuffles."""
+    """Draws halves, folds and shuffles of the words."""
     rng = np.random.default_rng(settings.seed)
     folds = make_folds(
         words.labels,
@@ -111,7 +111,7 @@ def make_plan(words: Words, settings: TuningSettings) -> Plan:
 
 
 def _fewest(words: Words) -> int:
-    """Groups of words in the smaller category: no fold may lack one."""
+    """Number of groups of words in the smaller category, the largest number of folds: none may lack a category."""
     return min(len({g for g, y in zip(words.groups, words.labels, strict=True) if y == side}) for side in (False, True))
 
 
@@ -120,6 +120,7 @@ def _half(words: Words, rng: np.random.Generator) -> Bool[ndarray, " samples"]:
     kinds: dict[str, set[bool]] = {}
     for group, label in zip(words.groups, words.labels.tolist(), strict=True):
         kinds.setdefault(group, set()).add(label)
+    # Names that stand in one category, in the other, or in both are halved by themselves; an odd one goes either way.
     first: set[str] = set()
     for kind in ({False}, {True}, {False, True}):
         names = sorted(group for group, labels in kinds.items() if labels == kind)
@@ -136,6 +137,7 @@ def _shuffles(words: Words, rng: np.random.Generator, count: int) -> ndarray:
 
 
 def _shuffled_outside(words: Words, half: ndarray, draws: int, rng: np.random.Generator) -> ndarray:
+    """Shuffled labels of the second half, a column per draw."""
     if words.pairs is not None:
         return _shuffles(words, rng, draws)
     columns = np.repeat(words.labels[:, None], draws, axis=1)

@@ -1,4 +1,4 @@
-"""Do the units that one half of the words selects tell the other half apart too, and by how much less?"""
+"""Whether units that are selected on one half of the words tell the other half apart too, and how effects shrink."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Pla
     half's labels shuffled, which passes half of alpha where the test keeps its level.
 
     Args:
-        halves: per place the test of every unit on the first and on the second half, a column per split.
-        store: the activations.
-        plan: the words and their halves.
+        halves: per site and layer the test of every unit on the first and on the second half, a column per split.
+        store: the activations of all words.
+        plan: the words, their halves, and the shuffles.
+
+    Returns:
+        A row per split: `split selected replicated rate null_rate_mean null_rate_high effect_selected effect_held_out
+        shrinkage`.
     """
     alpha = plan.settings.alpha
     (p_1, d_1), (p_2, d_2) = (
@@ -41,6 +45,9 @@ def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Pla
 
 
 def _row(selected: ndarray, replicated: ndarray, d_1: ndarray, d_2: ndarray, null: ndarray) -> dict[str, Any]:
+    """The row of one split; NaN where it selects no unit."""
+    # Effects are taken in the direction of the first half, so that one that turns round counts against. A unit whose
+    # effect does not exist on the second half counts as none.
     count = int(selected.sum())
     sign, size = np.sign(d_1[selected]), np.abs(d_1[selected])
     seen = np.where(np.isnan(d_2[selected]), 0.0, d_2[selected])
@@ -64,6 +71,7 @@ def _null(
 ) -> Int[ndarray, "draws splits"]:
     """How many selected units replicate on the other half when its labels are shuffled."""
     splits, draws = plan.halves.shape[1], plan.draws
+    # Only selected units are tested again; `start` is the number of a site and layer's first unit among all.
     outside, start = np.repeat(~plan.halves, draws, axis=1), 0
     counts = np.zeros((splits, draws), dtype=np.int64)
     for place in track(store.places, "replication null", unit="layer"):

@@ -22,13 +22,13 @@ class Store:
     time. It is a context manager: the files are deleted at its end, unless they are to be kept.
 
     Args:
-        geometry: of the subject.
+        geometry: sizes of the subject.
         places: pairs of site and layer.
-        samples: rows.
+        samples: number of rows of each array.
         memory: bytes above which the arrays go to disk.
-        folder: where to.
-        keep: leave them there, whether or not they would have fitted.
-        dtype: of the arrays.
+        folder: folder of the files.
+        keep: whether the arrays go to disk in any case, and stay there.
+        dtype: number format of the arrays.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Store:
         self._arrays: dict[Place, ndarray] = {}
         for place, shape in shapes.items():
             if self.on_disk:
-                # a new file reads as zeros, and its pages are written out again as others are needed
+                # A new file reads as zeros, and its pages are written out again as others are needed.
                 np.lib.format.open_memmap(self._file(place), mode="w+", dtype=dtype, shape=shape).flush()
             else:
                 self._arrays[place] = np.zeros(shape, dtype=dtype)
@@ -75,6 +75,6 @@ class Store:
         return self._arrays[place] if not self.on_disk else np.load(self._file(place), mmap_mode="r")
 
     def add(self, place: Place, samples: Sequence[int], values: Float[ndarray, "texts width"]) -> None:
-        """Adds to some samples' rows; a sample may be named more than once."""
+        """Adds vectors to the rows of some samples; a sample may be named more than once."""
         array = np.load(self._file(place), mmap_mode="r+") if self.on_disk else self._arrays[place]
         np.add.at(array, list(samples), values)

@@ -175,7 +175,6 @@ def unit_table(units: pd.DataFrame, file: str) -> Table:
         unit=[str(Unit.of_row(row)) for row in units.to_dict("records")],
         convergence=[label(Verdict(verdict)) for verdict in units["convergence"]],
     )
-    moves = "displacement_cosine_assigned"
     several_priors = "prior" in units and len(set(units["prior"])) > 1
     shown = [
         Shown("unit", form="s"),
@@ -183,19 +182,51 @@ def unit_table(units: pd.DataFrame, file: str) -> Table:
         Shown("restarts", form=".0f", extra=True),
         Shown("convergence", "verdict", form="s", extra=True),
         Shown("activation_final_mean", "activation", text=_rise),
-        Shown("activation_snapped_mean", "snapped", ".3g", beside="random_activation_mean", extra=True),
-        Shown("jaccard", "shared", ".2%", beside="null_jaccard_mean", shade=True, extra=True),
-        Shown(moves, "moves", ".3f", beside=f"null_{moves}_mean", shade=True, extra=True),
-        Shown("tokens_unique", "unique tokens", text=_unique, note=_inside("unique", ".0f"), detail=_unique_detail),
-        Shown("init_retention", "kept from the start", ".2f", note=_inside("retention", ".2f"), detail=_kept_detail),
-        Shown("cosine_mean", "cosine", ".4f", note=_inside("cosine", ".4f")),
+        Shown(
+            "activation_snapped_mean",
+            "snapped",
+            ".3g",
+            beside="random_activation_mean",
+            extra=True,
+            about="activation of the tokens (of random tokens)",
+        ),
+        Shown(
+            "jaccard",
+            "shared",
+            ".2%",
+            beside="null_jaccard_mean",
+            shade=True,
+            extra=True,
+            about="tokens of two restarts (Jaccard)",
+        ),
+        Shown(
+            "displacement_cosine_assigned",
+            "moves",
+            ".3f",
+            beside="null_displacement_cosine_assigned_mean",
+            shade=True,
+            extra=True,
+            about="cosine of two restarts' moves, positions matched",
+        ),
+        Shown(
+            "tokens_unique",
+            "unique tokens",
+            text=_unique,
+            note=_inside("unique", ".0f"),
+            detail=_unique_detail,
+            about="different tokens (decoded random vectors)",
+        ),
+        Shown(
+            "init_retention",
+            "kept",
+            ".2f",
+            note=_inside("retention", ".2f"),
+            detail=_kept_detail,
+            about="positions that still decode to the token of their start",
+        ),
+        Shown("cosine_mean", "cosine", ".4f", note=_inside("cosine", ".4f"), about="to the nearest token"),
     ]
-    caption = (
-        "In brackets what chance gives: an interval is 95 % of a null, a single number its mean. unique tokens: beside "
-        "decoded random vectors. kept: positions that still decode to the token of their start. cosine: to the nearest "
-        "token. snapped: activation of the tokens. shared: tokens of two restarts (Jaccard). moves: cosine of moves, "
-        "positions matched."
-    )
+    caption = "In brackets what chance gives: an interval is 95 % of a null, a single number its mean."
     return table(named, shown, title=f"{len(units)} units", source=file, caption=caption)
 
 

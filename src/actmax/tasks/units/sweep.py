@@ -20,6 +20,10 @@ MAPS = 6
 ROWS_SHOWN = 60
 """Most rows of a table on a terminal, and of a figure of verdicts."""
 MOVES = "displacement_cosine_assigned"
+"""The measure of agreement in embedding space."""
+MEANS = "Means over units; in brackets the null's mean."
+SHARED = "tokens that two restarts have in common (Jaccard)"
+MOVED = "cosine of two restarts' moves, positions matched"
 
 
 def units_page(source: Source, found: Collected) -> Page:
@@ -99,18 +103,26 @@ def _prior_table(found: Collected) -> Block | None:
         Shown("prior", form="s", marks=lambda row: "*" if row["pareto_tokens"] else ""),
         Shown("seconds", form=".0f"),
         Shown("units", form="d", extra=True),
-        Shown("z_final", "z optimum", ".3g"),
-        Shown("z_snapped", "z snapped", ".2f", note=_standard_error, shade=True),
-        Shown("cross_entropy_mean", "nats", ".1f", beside="cross_entropy_initial_mean"),
-        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean", shade=True),
-        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True),
+        Shown("z_final", "z optimum", ".3g", about="activation in standard deviations of random tokens"),
+        Shown(
+            "z_snapped",
+            "z snapped",
+            ".2f",
+            note=_standard_error,
+            shade=True,
+            about="the same once snapped to tokens (± standard error over units)",
+        ),
+        Shown(
+            "cross_entropy_mean",
+            "nats",
+            ".1f",
+            beside="cross_entropy_initial_mean",
+            about="cross-entropy per snapped token (of what the initial noise decodes to)",
+        ),
+        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean", shade=True, about=SHARED),
+        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True, about=MOVED),
     ]
-    caption = (
-        "Means over units; in brackets the null's mean. z: activation against random tokens, of the optimum and once "
-        "snapped to its tokens (± standard error over units). nats: cross-entropy per snapped token, in brackets what "
-        "the initial noise decodes to. shared, moves: agreement of restarts in tokens and in embedding space. * on the "
-        "Pareto front of z snapped and shared tokens."
-    )
+    caption = f"{MEANS} * on the Pareto front of z snapped and shared tokens."
     title = "Priors side by side"
     return table(found.ladder, shown, title=title, source="ladder.parquet", caption=caption, brief=ROWS_SHOWN)
 
@@ -136,23 +148,24 @@ def _method_table(found: Collected) -> Block | None:
     shown = [
         Shown("site", form="s"),
         Shown("method", form="s"),
-        Shown("forward_passes", "passes", ".0f"),
-        Shown("whole_passes", "whole model", ".0f", extra=True),
-        Shown("activation_mean", "mean"),
+        Shown("forward_passes", "passes", ".0f", about="forward passes of a restart, a backward pass counted as one"),
+        Shown("whole_passes", "whole model", ".0f", extra=True, about="passes through all blocks"),
+        Shown("activation_mean", "mean", about="activation over restarts"),
         Shown("activation_max", "best"),
-        Shown("random_activation_mean", "random"),
-        Shown("z", "z", ".2f", shade=True),
+        Shown("random_activation_mean", "random", about="activation of random tokens"),
+        Shown("z", "z", ".2f", shade=True, about="the mean, in standard deviations of one random sequence"),
         Shown("z_max", "best z", ".2f", shade=True),
-        Shown("cross_entropy", "nats", ".1f", beside="null_cross_entropy_mean"),
-        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean"),
+        Shown(
+            "cross_entropy",
+            "nats",
+            ".1f",
+            beside="null_cross_entropy_mean",
+            about="cross-entropy per token (of random tokens)",
+        ),
+        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean", about=SHARED),
         Shown("seconds", form=".0f", extra=True),
     ]
-    caption = (
-        "Activation of tokens, means over units. snapped: the optimum of a free embedding, decoded. passes: forward "
-        "passes of a restart, a backward pass counted as one. mean, best: over restarts; random: of random tokens. z: "
-        "of both, in standard deviations of one random sequence. nats: cross-entropy per token (of random tokens). "
-        "shared: tokens that two restarts have in common (in their null)."
-    )
+    caption = f"{MEANS} The method snapped is the optimum of a free embedding, decoded."
     title = "What each method finds in tokens"
     return table(found.methods, shown, title=title, source="methods.parquet", caption=caption, brief=ROWS_SHOWN)
 
@@ -210,20 +223,22 @@ def _layer_table(found: Collected) -> Table | None:
         Shown("units", form="d"),
         Shown("restarts", form=".0f"),
         Shown("activation_final_mean", "activation", text=_rise),
-        Shown("z_final", "z optimum", ".3g", extra=True),
-        Shown("z_snapped", "z snapped", ".2f", shade=True, extra=True),
-        Shown("unique_share", "unique", ".0%", beside="null_unique_share"),
-        Shown("init_retention", "kept", ".0%", beside="null_retention_mean", shade=True),
-        Shown("jaccard", "shared", ".2%", beside="null_jaccard_mean", shade=True),
-        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True),
+        Shown("z_final", "z optimum", ".3g", extra=True, about="activation in standard deviations of random tokens"),
+        Shown("z_snapped", "z snapped", ".2f", shade=True, extra=True, about="the same once snapped to tokens"),
+        Shown("unique_share", "unique", ".0%", beside="null_unique_share", about="different tokens"),
+        Shown(
+            "init_retention",
+            "kept",
+            ".0%",
+            beside="null_retention_mean",
+            shade=True,
+            about="positions that decode as their initial noise",
+        ),
+        Shown("jaccard", "shared", ".2%", beside="null_jaccard_mean", shade=True, about=SHARED),
+        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True, about=MOVED),
     ]
-    caption = (
-        "Means over units; in brackets the null's mean. unique: different tokens. kept: positions that decode as their "
-        "initial noise. shared: tokens that two restarts have in common. moves: cosine of two restarts' displacements, "
-        "positions matched. z: in standard deviations of random tokens."
-    )
     title = "Means over units, by layer"
-    return table(found.layers, shown, title=title, source="layers.parquet", caption=caption, brief=ROWS_SHOWN)
+    return table(found.layers, shown, title=title, source="layers.parquet", caption=MEANS, brief=ROWS_SHOWN)
 
 
 def _rise(row: Row) -> str:
