@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from actmax.app.report import ladder_table
-from actmax.tasks.ladder import MEANS, RUNGS, ladder
+from actmax.tasks.units.ladder import MEANS, RUNGS, ladder
 from cli import QUICK, Actmax
 
 TINY = ("subject=tiny", "steps=3", "tokens=3", "seeds='0:2'", "unit.index='0:2'", "sweep=s", *QUICK)

@@ -23,7 +23,7 @@ from actmax.records.store import Record
 from actmax.report import figures
 from actmax.report.blocks import Cell, Column, Number, Page, Section, Shown, Table, table, visible_text
 from actmax.report.html import render
-from actmax.tasks.collection import collect
+from actmax.tasks.collect import collect
 from actmax.tasks.pages import write_job
 from actmax.tasks.sweep_page import write_sweep
 from cli import QUICK, Actmax

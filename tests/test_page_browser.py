@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from actmax.records.store import Record
-from actmax.tasks.collection import collect
+from actmax.tasks.collect import collect
 from actmax.tasks.pages import write_job
 from actmax.tasks.sweep_page import write_sweep
 from cli import QUICK, Actmax

@@ -1,4 +1,4 @@
-"""A task of one's own in one file: how often a fair coin falls heads. Run it: python toy_task.py task=toy coin.flips=9."""
+"""A task of one's own in one file: how often a coin falls heads. Run it: python toy_task.py task=toy coin.flips=9."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 from .api import LanguageModel as LanguageModel
 from .api import load as load
-from .api import open as open
+from .api import open as open  # noqa: A004
 from .api import wrap as wrap
 from .errors import InputError as InputError
 from .evidence.readings import Verdict as Verdict

@@ -16,7 +16,7 @@ from actmax.report import terminal, words
 from actmax.report.blocks import Missing, Page
 from actmax.report.pages import NAME
 from actmax.report.source import Source
-from actmax.tasks.collection import Collected, collect
+from actmax.tasks.collect import Collected, collect
 from actmax.tasks.pages import draw_figures as figures
 from actmax.tasks.pages import first_screen
 from actmax.tasks.pages import write_job as draw

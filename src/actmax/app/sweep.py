@@ -231,11 +231,11 @@ class Sweeper(HydraSweeper):
     def _close(self, folder: Path, failed: list[Failed], count: int) -> None:
         """Collects, shows, and says what failed."""
         from actmax.app import report  # pandas and torch; a wrong config is answered without them
-        from actmax.tasks import collection  # pandas and torch; a wrong config is answered without them
+        from actmax.tasks.collect import collect  # pandas; a wrong config is answered without it
 
         trouble = ""
         try:
-            collected = collection.collect(folder)
+            collected = collect(folder)
             if self.config.report:
                 if self.config.page:
                     report.draw_sweep(collected)

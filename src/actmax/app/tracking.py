@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from actmax.records.store import Record
+from actmax.report.words import job_statement
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,8 @@ class WandbTracker(Tracker):
     def _publish(self, record: Record, summary: Mapping[str, Any]) -> None:
         import wandb
 
-        self.run.summary.update({key: value for key, value in summary.items() if key != "versions"})
+        shown = {key: value for key, value in summary.items() if key not in ("versions", "findings")}
+        self.run.summary.update({**shown, "statement": job_statement(summary)})
         if record.path("tokens.parquet").exists():
             tokens = record.table("tokens").astype({"layer": "object"})
             self.run.log({"tokens": wandb.Table(dataframe=tokens)})

@@ -30,9 +30,9 @@ class Rarefaction:
     null_mean: Float[ndarray, " restarts"]
     """Mean of the null's curves."""
     null_low: Float[ndarray, " restarts"]
-    """2.5 % quantile of the null at each h."""
+    """2.5 % quantile of the null's curves at each h."""
     null_high: Float[ndarray, " restarts"]
-    """97.5 % quantile."""
+    """97.5 % quantile of the null's curves at each h."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Agreement:
     """The agreement of one unit's restarts."""
 
     estimates: dict[str, Estimate]
-    """By name: those of `TOKENS`, those of `EMBEDDINGS`, and `activation_sd`, `activation_cv`, `activation_range`,
-    `activation_near_best`."""
+    """Statistics by name: those of `TOKENS`, those of `EMBEDDINGS`, and `activation_sd`, `activation_cv`,
+    `activation_range`, `activation_near_best`."""
     nulls: dict[str, Null]
     """Each statistic of `TOKENS` and `EMBEDDINGS` against random displacements, one-sided on the side of agreement. The
     activation has none: a displaced embedding's activation takes the model."""
     rarefaction: Rarefaction
-    """Unique tokens against restarts."""
+    """Expected unique tokens against the number of restarts."""
 
     def flat(self) -> dict[str, float | str]:
-        """One level of names.
+        """The numbers by column name.
 
         `jaccard`, `jaccard_low`, `jaccard_high`, `jaccard_status`, `null_jaccard_mean`, `_low`, `_high`, `_p`, and so
         on.
@@ -63,7 +63,7 @@ class Agreement:
 
 
 def agree(restarts: Restarts, ids: Int[Tensor, "restarts tokens"], displaced: Displaced) -> Agreement:
-    """Sets every statistic of agreement beside its null: above chance?
+    """Sets every statistic of agreement beside its null, which answers whether restarts agree more than chance.
 
     Null hypothesis: each position's move from its initial noise has its length and a random direction (`displace`). p
     is one-sided, the share of draws that agree at least as much: the question is whether restarts agree *more* than
@@ -72,9 +72,9 @@ def agree(restarts: Restarts, ids: Int[Tensor, "restarts tokens"], displaced: Di
     restarts or tokens (of entropy, coverage, Chao2, of an assigned cosine) is in it too.
 
     Args:
-        restarts: of one unit, from different seeds.
-        ids: the tokens of where they ended.
-        displaced: the null's draws, of the same restarts.
+        restarts: the restarts of one unit, from different seeds.
+        ids: the tokens that the restarts ended at.
+        displaced: the null's draws for the same restarts.
 
     Example:
         >>> import torch

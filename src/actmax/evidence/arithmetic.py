@@ -18,9 +18,9 @@ class Ends:
     """Where some restarts of one unit ended."""
 
     ids: Int[Tensor, "restarts tokens"]
-    """What they decode to."""
+    """The tokens that the restarts decode to."""
     restarts: Restarts
-    """The restarts."""
+    """The restarts that ended there."""
 
     @property
     def moves(self) -> Float[Tensor, "restarts tokens d_model"]:
@@ -33,15 +33,15 @@ class Apart:
     """How alike two restarts ended, position by position."""
 
     tokens_equal: float
-    """Share of positions that decode to the same token."""
+    """Share of positions that decode to the same token in both restarts."""
     displacement_cosine: float
-    """Mean cosine of their displacements over positions; NaN where one did not move."""
+    """Mean cosine of the two displacements over positions; NaN where a position did not move."""
     activation_difference: float
-    """|a - b| over the mean of |a| and |b|, of their activations."""
+    """|a - b| over the mean of |a| and |b|, for the activations a and b of the two restarts."""
 
 
 def apart(one: Ends, i: int, two: Ends, j: int) -> Apart:
-    """Restart i of one run beside restart j of another, by order of positions."""
+    """Compares restart i of one run with restart j of another, position by position."""
     a, b = float(one.restarts.activation_final[i]), float(two.restarts.activation_final[j])
     size = (abs(a) + abs(b)) / 2
     moves = one.moves[i].double(), two.moves[j].double()
@@ -76,7 +76,7 @@ def rounding(first: Ends, again: Ends) -> Rounding:
 
     Args:
         first: all restarts of the run.
-        again: the first of them once more, in the same order.
+        again: the first restarts of the run once more, in the same order.
 
     Example:
         >>> import torch

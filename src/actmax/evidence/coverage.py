@@ -20,12 +20,12 @@ from torch import Tensor
 from actmax.evidence.estimates import LEVEL, OK, Estimate, not_estimable
 
 ALL_UNIQUE = "every token occurs in one restart only"
-"""Why coverage and richness have no interval then: the sample holds no sign of repetition at all."""
+"""Reason why coverage and richness have no interval: a sample without repetition says nothing of their spread."""
 
 
 @dataclass(frozen=True)
 class Incidence:
-    """In how many restarts the tokens occur."""
+    """Counts of how many tokens occur in how many restarts."""
 
     counts: Int[ndarray, " restarts"]
     """Q_1 ... Q_m: entry k - 1 is the number of tokens that occur in exactly k restarts."""
@@ -43,7 +43,7 @@ class Incidence:
 
     @classmethod
     def from_frequencies(cls, frequencies: Int[ndarray, " tokens"], restarts: int) -> Incidence:
-        """From the number of restarts in which each token occurs."""
+        """Counts from the number of restarts in which each token occurs."""
         return cls(np.bincount(frequencies, minlength=restarts + 1)[1:])
 
     @property
@@ -156,12 +156,15 @@ def rarefaction(incidence: Incidence) -> Float[ndarray, " restarts"]:
 @lru_cache(maxsize=16)
 def _missed(m: int) -> Float[ndarray, "m m"]:
     """C(m - k, h)/C(m, h) for k (rows) and h (columns) from 1 to m, as a product: no factorial overflows."""
+    # C(m - k, h)/C(m, h) is the chance that a token of k restarts is in none of h drawn ones: drawing one by one, the
+    # factor of draw s is (m - k - s)/(m - s), the restarts left that miss it over those left
     k, step = np.arange(1, m + 1)[:, None], np.arange(m)
     return np.cumprod(np.maximum(m - k - step, 0) / (m - step), axis=1)
 
 
 def incidence_counts(ids: Int[Tensor, "draws restarts tokens"]) -> Int[ndarray, "draws restarts"]:
     """Q_1 ... Q_m of many draws of restarts at once."""
+    # a token counts once per restart: in the sorted row only the first of equal neighbours is counted
     ordered = np.sort(ids.numpy(), axis=2)
     first = np.ones(ordered.shape, dtype=bool)
     first[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
@@ -175,6 +178,7 @@ def frequencies(
     ids: Int[ndarray, "draws restarts tokens"], counted: Bool[ndarray, "draws restarts tokens"]
 ) -> tuple[Int[ndarray, " distinct"], Int[ndarray, " distinct"]]:
     """How often each token of each draw occurs among the entries that count: the draw, and the frequency."""
+    # one number names a (draw, token) pair, so that one call of `unique` counts all draws
     values, width = ids - ids.min(), int(ids.max() - ids.min()) + 1
     keys = np.arange(len(ids))[:, None, None] * width + values
     distinct, frequency = np.unique(keys[counted], return_counts=True)
@@ -187,6 +191,8 @@ def coverages(counts: Int[ndarray, "draws restarts"]) -> Float[ndarray, " draws"
     if m < 2:
         return np.full(len(counts), nan)
     once, twice, total = counts[:, 0], counts[:, 1], counts @ np.arange(1, m + 1)
+    # `unseen` is m times Chao2's number of unseen tokens over Q_1: with it the last factor of the formula,
+    # (m - 1) Q_1/((m - 1) Q_1 + 2 Q_2), is unseen/(unseen + 1), in both cases of Q_2
     unseen = np.where(twice > 0, (m - 1) * once / (2 * np.maximum(twice, 1)), (m - 1) * np.maximum(once - 1, 0) / 2)
     return np.where(once > 0, 1 - once / total * unseen / (unseen + 1), 1.0)
 

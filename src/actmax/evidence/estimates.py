@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Coverage of every interval."""
 OK = "ok"
 """The status of an estimate whose interval exists."""
 ROUNDING = 1e-12
@@ -24,9 +24,9 @@ class Estimate:
     value: float
     """The statistic; NaN where it does not exist."""
     low: float
-    """Lower limit of the interval; NaN where it is not estimable."""
+    """Lower limit of the interval; NaN where the interval is not estimable."""
     high: float
-    """Upper limit."""
+    """Upper limit of the interval; NaN where the interval is not estimable."""
     status: str
     """`ok`, or `not estimable: ` and the reason."""
 
@@ -50,10 +50,10 @@ def jackknife(
     Reference: Tukey 1958, Ann. Math. Statist. 29:614; Efron & Tibshirani 1993, chapter 11.
 
     Args:
-        value: of all restarts.
-        left_out: one value per restart, computed without it.
+        value: the statistic of all restarts.
+        left_out: the statistic without each restart in turn.
         bounds: the least and largest value the statistic can have.
-        reason: why it is not estimable, where the caller knows already.
+        reason: why the interval is not estimable, where the caller knows already.
 
     Example:
         >>> jackknife(2.0, np.array([2.5, 2.0, 1.5])).status
@@ -69,6 +69,7 @@ def jackknife(
 
 
 def _error(left_out: NDArray[np.float64]) -> float:
+    """The jackknife's standard error: √((R - 1)/R Σ (θ₍ᵢ₎ - mean)²) = √((R - 1) mean (θ₍ᵢ₎ - mean)²)."""
     return sqrt((len(left_out) - 1) * float(np.mean((left_out - left_out.mean()) ** 2)))
 
 

@@ -59,7 +59,7 @@ class Finding:
     """One measured claim."""
 
     measure: Measure
-    """What was measured."""
+    """The number that was measured."""
     site: str | None
     """Site of the unit; None where the finding is not about one unit."""
     layer: int | None

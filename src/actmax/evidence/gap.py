@@ -23,9 +23,9 @@ from actmax.model.subject import Subject
 from actmax.model.target import Unit
 
 PREDICTIONS = 1_000
-"""Draws of a mean over as many random sequences as there are restarts."""
+"""Draws from the null of a mean over as many random sequences as there are restarts."""
 STAGES = ("initial", "final", "snapped", "retokenised")
-"""An optimum's way to text."""
+"""Stages of an optimum's way to text."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class RandomText:
     """What one unit does on token sequences in which nothing was sought."""
 
     activation: Float[ndarray, " draws"]
-    """Of each sequence, reduced over positions like the target."""
+    """Activation of each sequence, reduced over positions like the target."""
     cross_entropy: Float[ndarray, " draws"]
-    """The subject's, nats per token; NaN for one token, which has nothing before it."""
+    """The subject's cross-entropy of each sequence, nats per token; NaN for one token, which has nothing before it."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,23 @@ class Gap:
     initial: Float[ndarray, " restarts"]
     """Activation of the initial noise."""
     final: Float[ndarray, " restarts"]
-    """Of the optimum."""
+    """Activation of the optimum."""
     snapped: Float[ndarray, " restarts"]
-    """Of its decoded tokens."""
+    """Activation of the optimum's decoded tokens."""
     retokenised: Float[ndarray, " restarts"]
-    """Of the text that those tokens spell, tokenised again; NaN where that is no token at all."""
+    """Activation of the text that these tokens spell, tokenised again; NaN where that gives no token at all."""
     texts: tuple[str, ...]
-    """That text."""
+    """The text that the decoded tokens spell."""
     same: tuple[bool, ...]
-    """Whether it gives the same tokens again."""
+    """Whether the text gives the same tokens when it is tokenised again."""
     lengths: tuple[int, ...]
-    """How many tokens it gives."""
+    """Number of tokens that the text gives when it is tokenised again."""
     cross_entropy: Float[ndarray, " restarts"]
     """The subject's cross-entropy of the snapped tokens, nats per token."""
     cross_entropy_initial: Float[ndarray, " restarts"]
-    """The same of the tokens that the initial noise decodes to: noise does not decode to all tokens alike."""
+    """Cross-entropy of the tokens that the initial noise decodes to: noise does not decode to all tokens alike."""
     random: RandomText
-    """The same of random token sequences."""
+    """Activation and cross-entropy of random token sequences."""
 
     def z(self, stage: str) -> float:
         """Mean over restarts at a stage of `STAGES`, in standard deviations of one random sequence."""
@@ -86,7 +86,7 @@ class Gap:
         Ann. Statist. 9:130), so that it also knows how few they were. Two-sided.
 
         Args:
-            name: of a stage, or `cross_entropy`.
+            name: a stage of `STAGES`, or `cross_entropy`.
         """
         values = getattr(self, name)
         drawn = self.random.cross_entropy if name == "cross_entropy" else self.random.activation
@@ -109,7 +109,7 @@ class Gap:
         return float(self.random.activation.mean())
 
     def flat(self) -> dict[str, Any]:
-        """One level of names: `activation_snapped_mean`, `null_snapped_mean`, `_low`, `_high`, `_p`, and so on."""
+        """The numbers by column name; the null of `snapped` gives `null_snapped_mean`, `_low`, `_high`, `_p`."""
         optimum = self.null("final")
         numbers: dict[str, Any] = {
             "random_activation_mean": self._base,
@@ -130,7 +130,7 @@ class Gap:
 
 
 def _mean(values: Float[ndarray, " restarts"]) -> float:
-    """Over what there is: a text of no tokens has no activation."""
+    """The mean over restarts that have a value: a text of no tokens has no activation."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else nan
 
@@ -142,6 +142,8 @@ def _parts(name: str, null: Null) -> dict[str, float]:
 @lru_cache(maxsize=8)
 def predictive(draws: int, count: int) -> Float[ndarray, "predictions draws"]:
     """Weights that make means of `count` new values from `draws` old ones, by the Bayesian bootstrap."""
+    # Each prediction first draws a distribution that the old values may come from (weights uniform on the simplex),
+    # then `count` new values from it: their mean varies because they are few, and because the old values are few.
     generator = np.random.default_rng([draws, count])
     chances = generator.dirichlet(np.ones(draws), size=PREDICTIONS)
     return generator.multinomial(count, chances) / count
@@ -159,11 +161,11 @@ def measure(
     """The decode gap of each unit.
 
     Args:
-        subject: which the restarts were optimized against.
-        objective: that they were optimized for; its reduction counts.
+        subject: the model that the restarts were optimized against.
+        objective: what the restarts were optimized for; its reduction counts.
         found: the restarts of each unit.
         nearest: the nearest tokens of the subject.
-        settings: of the null.
+        settings: size and seed of the null of random text.
     """
     units = [unit for unit, restarts in found.items() for _ in restarts.final]
     begun, ids = (
@@ -205,5 +207,5 @@ def _random_text(
 
 @lru_cache(maxsize=2)
 def _random_entropies(subject: Subject, tokens: int, settings: GapSettings) -> Float[ndarray, " draws"]:
-    """No unit's business either."""
+    """Cross-entropies of random sequences, which are the same for all units of a subject."""
     return cross_entropies(subject, random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed))

@@ -38,21 +38,21 @@ class Measures:
     """
 
     restarts: int
-    """How many restarts."""
+    """Number of restarts of the unit."""
     restarts_frozen: int
-    """How many of them went non-finite and were held at their best finite embedding."""
+    """Number of restarts that went non-finite and were held at their best finite embedding."""
     tokens_total: int
-    """Restarts x tokens."""
+    """Number of decoded tokens, restarts x positions."""
     tokens_unique: int
-    """Different tokens among them."""
+    """Number of different tokens among all decoded tokens."""
     tokens_repeated: list[tuple[str, int]]
     """Tokens that occur more than once, with their counts, most frequent first."""
     init_retention: float
     """Share of positions that still decode to the token of their initial noise."""
     cosine_mean: float
-    """Mean cosine to the nearest token."""
+    """Mean cosine of a position to its nearest token."""
     init_cosine_mean: float
-    """The same for the initial noise."""
+    """Mean cosine of a position of the initial noise to its nearest token."""
     displacement_mean: float
     """Mean over positions of |final - initial| / |initial|."""
     activation_initial_mean: float
@@ -60,7 +60,7 @@ class Measures:
     activation_final_mean: float
     """Mean activation over restarts after the last."""
     activation_final_sd: float
-    """Its standard deviation over restarts (NaN for one)."""
+    """Standard deviation over restarts of the final activation (NaN for one restart)."""
     unique: Null
     """Unique tokens against decoded random vectors."""
     cosine: Null
@@ -74,12 +74,12 @@ class Measures:
     uniform: Null
     """Unique tokens against tokens drawn uniformly from the vocabulary (exact)."""
     agreement: Agreement
-    """Of pairs of restarts, in three spaces, against random displacements."""
+    """Agreement of pairs of restarts, in three spaces, against random displacements."""
     null_of_ends: str
     """What retention and agreement stand beside: `random moves`, or `random tokens` where restarts end at tokens."""
 
     def flat(self) -> dict[str, float | int | str | list[tuple[str, int]]]:
-        """One level of names: the null of `unique` becomes `null_unique_mean`, `_low`, `_high` and `_p`, and so on."""
+        """The numbers by column name; the null of `unique` gives `null_unique_mean`, `_low`, `_high`, `_p`."""
         numbers: dict[str, Any] = {}
         nulls: dict[str, Any] = {}
         for name in (field.name for field in fields(self)):
@@ -104,11 +104,11 @@ def measure(
     """The headline numbers of one unit, each beside its null.
 
     Args:
-        restarts: of the unit.
+        restarts: the restarts of the unit.
         nearest: the nearest tokens of the subject.
         pool: decoded random vectors of the subject.
         settings: sizes and seed of the nulls.
-        name: a token id in, its text out.
+        name: gives the text of a token id.
         ends: where such restarts would end by chance; None for random displacements of their own lengths.
     """
     before, after = nearest(restarts.initial), nearest(restarts.final)
@@ -224,5 +224,5 @@ class InitRetention(Metric):
         self.total += ids.numel()
 
     def compute(self) -> Tensor:
-        """The share."""
+        """Share of positions so far that still decode to the token of their initial noise."""
         return self.kept / self.total

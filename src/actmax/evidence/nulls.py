@@ -31,9 +31,9 @@ from actmax.model.nearest import BLOCK, NearestTokens
 from actmax.seeds import stream
 
 RANDOM_MOVES, RANDOM_TOKENS, RANDOM_TEXT = "random moves", "random tokens", "random text"
-"""The nulls of where restarts end."""
+"""Names of the nulls of where restarts end."""
 POOL_VERSION = 1
-"""Of how a pool's vectors are drawn and decoded: a cached pool of another version is not read."""
+"""Version of how a pool's vectors are drawn and decoded: a cached pool of another version is not read."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Null:
     """A statistic beside what it would be if nothing had been found."""
 
     observed: float
-    """The statistic itself."""
+    """The statistic as it was found."""
     mean: float
     """Mean of the null."""
     low: float
@@ -51,7 +51,7 @@ class Null:
     p: float
     """p of the observed value, on the side of `alternative`; NaN where the statistic does not exist."""
     draws: int
-    """How many draws the null has; 0 where it is exact."""
+    """Number of draws of the null; 0 where it is exact."""
     alternative: Alternative = "two-sided"
     """`two-sided`, `greater` or `less`: on which side the observed value was looked for."""
 
@@ -67,7 +67,7 @@ def against(observed: float | int, draws: NDArray[np.float64], *, alternative: A
     Draws that differ from the observed value by rounding count as equal to it, and so as at least as extreme.
 
     Args:
-        observed: the statistic.
+        observed: the statistic as it was found.
         draws: the same statistic where nothing was found, one per draw.
         alternative: the side that p counts; the interval has both sides always.
     """
@@ -75,6 +75,7 @@ def against(observed: float | int, draws: NDArray[np.float64], *, alternative: A
     if not np.isfinite(observed):
         return Null(float(observed), nan, nan, nan, nan, size, alternative)
     slack = ROUNDING * max(1.0, abs(observed))
+    # the +1 counts the observed value itself: under the null it is one more draw, so that p is valid and never 0
     as_low, as_high = (np.sum(draws <= observed + slack) + 1), (np.sum(draws >= observed - slack) + 1)
     counted = {"less": as_low, "greater": as_high, "two-sided": 2 * min(as_low, as_high)}[alternative]
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
@@ -87,6 +88,7 @@ def uniform_unique(observed: int, drawn: int, vocabulary: int) -> Null:
 
     After m draws with u unique, the next is new with probability (V - u) / V (Feller 1968, volume 1, section IV.2).
     """
+    # mass[u] is the probability of u unique tokens after the draws so far
     mass = np.zeros(drawn + 1)
     mass[0] = 1.0
     new = 1 - np.arange(drawn + 1) / vocabulary
@@ -96,6 +98,7 @@ def uniform_unique(observed: int, drawn: int, vocabulary: int) -> Null:
     below = np.cumsum(mass)
     low, high = (int(np.searchsorted(below, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     tails = below[observed], mass[observed:].sum()
+    # a token is missed by all m draws with probability (1 - 1/V)^m, so the mean is V (1 - (1 - 1/V)^m)
     mean = vocabulary * -np.expm1(drawn * np.log1p(-1 / vocabulary))
     return Null(float(observed), float(mean), float(low), float(high), min(1.0, 2 * float(min(tails))), 0)
 
@@ -105,9 +108,9 @@ class Pool:
     """The nearest tokens of random directions: of vectors in which nothing was found."""
 
     ids: Int[Tensor, " size"]
-    """The nearest token of each."""
+    """The nearest token of each vector."""
     cosines: Float[Tensor, " size"]
-    """Its cosine."""
+    """Cosine of each vector to its nearest token."""
 
     def samples(self, size: int, *, draws: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Unique tokens and mean cosine of samples of `size` vectors, each drawn without replacement.
@@ -122,7 +125,7 @@ class Pool:
 
 @lru_cache(maxsize=8)
 def _samples(pool: Pool, size: int, draws: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Kept, for units and jobs of one size draw the same."""
+    """The samples of `Pool.samples`, kept because units and jobs of one size draw the same."""
     generator = np.random.default_rng(seed)
     ids, cosines = pool.ids.numpy(), pool.cosines.double().numpy()
     picks = (generator.choice(len(ids), size, replace=False, shuffle=False) for _ in range(draws))
@@ -143,9 +146,9 @@ def random_pool(
 
     Args:
         nearest: the nearest tokens of the subject.
-        size: how many vectors.
-        seed: of the vectors.
-        cache: a file to keep them in; its name must name the weights, the size and the seed.
+        size: number of vectors.
+        seed: seed of the vectors.
+        cache: a file to keep the pool in; its name must name the weights, the size and the seed.
         progress: called with (done, size).
     """
     if cache is None:
@@ -205,15 +208,15 @@ class Restarts:
     final: Float[Tensor, "restarts tokens d_model"]
     """Embeddings after the last."""
     activation_initial: Float[Tensor, " restarts"]
-    """Activations before."""
+    """Activation of each restart before the first step."""
     activation_final: Float[Tensor, " restarts"]
-    """Activations after."""
+    """Activation of each restart after the last step."""
     frozen: Bool[Tensor, " restarts"]
-    """Which went non-finite on the way."""
+    """Whether each restart went non-finite on the way."""
 
 
 _Group: TypeAlias = tuple[Tensor, Tensor, dict[str, NDArray[np.float64]]]
-"""Of some draws: token ids, mean best cosine, and the agreement in embeddings."""
+"""What some draws come to: token ids, mean best cosine, and the agreement in embeddings."""
 
 
 @dataclass(frozen=True)
@@ -249,10 +252,10 @@ def displace(
 
     Args:
         nearest: the nearest tokens of the subject.
-        initial: where the restarts of one unit started.
-        final: where they ended.
-        draws: how many.
-        seed: of the directions.
+        initial: embeddings from which the restarts of one unit started.
+        final: embeddings at which they ended.
+        draws: number of draws.
+        seed: seed of the directions.
     """
     (found,) = displace_together(nearest, initial, [final], draws=draws, seed=seed)
     return found
@@ -270,10 +273,10 @@ def displace_together(
 
     Args:
         nearest: the nearest tokens of the subject.
-        initial: where the restarts of every one of them started.
-        finals: where those of each ended.
-        draws: how many.
-        seed: of the directions.
+        initial: embeddings from which the restarts of every unit started.
+        finals: embeddings at which the restarts of each unit ended.
+        draws: number of draws.
+        seed: seed of the directions.
     """
     start = initial.detach().float().cpu()
     lengths = torch.stack([(final.detach().float().cpu() - start).norm(dim=-1) for final in finals])
@@ -309,12 +312,12 @@ def redraw(
 
     Args:
         nearest: the nearest tokens of the subject.
-        initial: where the restarts of one unit started.
+        initial: embeddings from which the restarts of one unit started.
         choices: the tokens that the search may use (length 1), or sequences as long as the restarts'.
         embed: gives tokens' embeddings.
-        draws: how many.
-        seed: of the tokens.
-        kind: what the null is called.
+        draws: number of draws.
+        seed: seed of the tokens.
+        kind: name of the null.
     """
     start = initial.detach().float().cpu()
     generator, shape = stream(seed, "random ends"), start.shape[:2]
@@ -331,7 +334,7 @@ def redraw(
 
 
 def _displaced(nearest: NearestTokens, start: Tensor, steps: Iterator[Tensor], kind: str) -> Displaced:
-    """What some groups of displacements come to; each tensor of steps is (draws, restarts, tokens, d_model)."""
+    """The statistics of some groups of displacements; each tensor of steps is (draws, restarts, tokens, d_model)."""
     groups = []
     for step in steps:
         moved = start + step

@@ -16,7 +16,7 @@ from actmax.evidence.pairs import assigned_cosines, jaccards
 from actmax.evidence.readings import OwnStatus
 
 LEAST_PER_UNIT = 20
-"""Draws of the null per unit, at least: with fewer no p could survive a correction over units."""
+"""Least number of draws per unit: with fewer no p could survive a correction over units."""
 DRAWS_PER_UNIT = 100
 """Draws per unit by default: Holm's correction over two spaces and BH's over units leave a single unit only at p ≤ α/(2
 units), which needs 40 draws per unit at α = 0.05 if none of them is as extreme, and more to be told apart from luck."""
@@ -30,7 +30,7 @@ MOST_UNITS = 256
 
 @dataclass(frozen=True)
 class OwnTest:
-    """One space: the agreement within units against that between them, over pairs of different seeds."""
+    """The test in one space: the agreement within units against that between them, over pairs of different seeds."""
 
     within: Float[ndarray, " units"]
     """Mean similarity of a unit's restarts with each other."""
@@ -56,11 +56,11 @@ class Own:
     embeddings: OwnTest | None = None
     """The test by assigned cosine of displacements; None where not available."""
     units: int = 1
-    """Number of units."""
+    """Number of units that were set against each other."""
     seeds: int = 0
     """Number of seeds that the units share."""
     draws: int = 0
-    """Number of relabellings."""
+    """Number of relabellings behind the null."""
 
     @property
     def smallest_p(self) -> float:
@@ -100,9 +100,9 @@ def own_agreement(
 
     Args:
         ids: the tokens of each unit's restart from each shared seed.
-        displacement: its final minus initial embedding.
-        draws: relabellings, at least 20 per unit; by default max(1000, 100 units).
-        seed: of the relabellings; their stream is their own.
+        displacement: the final minus the initial embedding of each of these restarts.
+        draws: number of relabellings, at least 20 per unit; by default max(1000, 100 units).
+        seed: seed of the relabellings, which have a random stream of their own.
 
     Raises:
         ValueError: fewer than 20 draws per unit.
@@ -123,7 +123,7 @@ def own_agreement(
 
 
 def _enough(draws: int | None, units: int) -> int:
-    """How many relabellings: as many as asked for, or the default."""
+    """The number of relabellings that was asked for, or the default."""
     draws = max(LEAST, DRAWS_PER_UNIT * units) if draws is None else draws
     if draws < LEAST_PER_UNIT * units:
         raise ValueError(f"{draws} relabellings of {units} units are too few: at least {LEAST_PER_UNIT} per unit")
@@ -136,7 +136,7 @@ def _relabelled(
     draws: int,
     seed: int,
 ) -> Own:
-    """Both spaces under the same relabellings."""
+    """The test in both spaces, under the same relabellings."""
     units, seeds = ids.shape[:2]
     shape = (units, seeds, units, seeds)
     similarities = jaccards(ids.flatten(0, 1)), assigned_cosines(displacement.flatten(0, 1))
@@ -154,6 +154,11 @@ class _Space:
     """
 
     def __init__(self, similarity: Float[ndarray, "units seeds units seeds"]) -> None:
+        # Write s(u, i; v, j) for the similarity and m(u, i) for its mean over all rows of other seeds. Subtracting both
+        # rows' means leaves c = s - (m(u, i) + m(v, j))/2. For unit u, `between` follows from `within` and the mean of
+        # its rows' means: a mean over all units is within/U + between (U - 1)/U. So within - between = U/(U - 1)
+        # (within - mean of m), which is U/(U - 1) times the mean of c over the unit's own pairs of seeds. Relabelling
+        # then only picks other entries of c, and nothing is averaged again.
         self.units, seeds = similarity.shape[:2]
         self.pairs = list(combinations(range(seeds), 2))
         others = ~np.eye(seeds, dtype=bool)
@@ -173,6 +178,7 @@ class _Space:
         return found * self.units / ((self.units - 1) * len(self.pairs))
 
     def test(self, drawn: Float[ndarray, "draws units"]) -> OwnTest:
+        """Sets the contrast of each unit under its true labels beside its draws."""
         seeds = max(j for _, j in self.pairs) + 1
         observed = self.contrast(np.broadcast_to(np.arange(self.units), (1, seeds, self.units)))[0]
         between = (self.units * self.row_means - self.within) / (self.units - 1)
@@ -182,6 +188,7 @@ class _Space:
 
 def _draw(spaces: list[_Space], units: int, seeds: int, draws: int, seed: int) -> Iterator[list[ndarray]]:
     """The contrast in each space under relabellings, some draws at a time."""
+    # each seed permutes the units by itself: what two units share because of their seed is in every draw alike
     generator = np.random.default_rng(np.random.SeedSequence([seed, *b"units"]))
     together = max(1, ENTRIES // (units * seeds))
     for start in range(0, draws, together):

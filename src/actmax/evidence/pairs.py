@@ -43,9 +43,9 @@ class Statistic(NamedTuple):
     alternative: Alternative
     """The side on which restarts agree more: the question is one-sided."""
     bounds: tuple[float, float]
-    """The least and largest value it can have."""
+    """The least and largest value that the statistic can have."""
     text: str
-    """In words."""
+    """Name of the statistic in words."""
 
 
 TOKENS = {
@@ -56,14 +56,14 @@ TOKENS = {
     "coverage": Statistic("greater", (0.0, 1.0), "coverage of the sample of restarts"),
     "richness": Statistic("less", (0.0, np.inf), "Chao2 richness"),
 }
-"""In token space."""
+"""The statistics of agreement in token space."""
 EMBEDDINGS = {
     "displacement_cosine": Statistic("greater", (-1.0, 1.0), "cosine of displacements, by order"),
     "displacement_cosine_assigned": Statistic("greater", (-1.0, 1.0), "cosine of displacements, assigned"),
     "final_cosine": Statistic("greater", (-1.0, 1.0), "cosine of final embeddings, by order"),
     "final_cosine_assigned": Statistic("greater", (-1.0, 1.0), "cosine of final embeddings, assigned"),
 }
-"""In embedding space."""
+"""The statistics of agreement in embedding space."""
 
 
 def jaccards(ids: Int[Tensor, "*batch restarts tokens"]) -> Float[Tensor, "*batch restarts restarts"]:
@@ -165,7 +165,8 @@ def pair_mean(similarity: Float[Tensor, "*batch restarts restarts"]) -> Float[Te
 
 
 def pair_means_left_out(similarity: Float[Tensor, "restarts restarts"]) -> NDArray[np.float64]:
-    """The same with each restart left out once."""
+    """The mean over pairs with each restart left out once."""
+    # leaving out restart i takes its row and its column from the sum: 2 rows[i], the diagonal is out already
     own = similarity.diagonal()
     total, rows = similarity.sum() - own.sum(), similarity.sum(1) - own
     count = len(similarity) - 1
@@ -197,7 +198,7 @@ PAIRED: dict[str, Callable[[Tensor], Tensor]] = {"jaccard": jaccards, "position_
 
 
 def pooled(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.float64]]:
-    """The statistics of `TOKENS` that are of all tokens together and not of pairs, one value per draw."""
+    """The statistics of `TOKENS` over all tokens together, not over pairs, one value per draw."""
     counts = incidence_counts(ids)
     return {
         "unique_share": counts.sum(axis=1) / ids[0].numel(),

@@ -34,13 +34,13 @@ class Decision:
     alpha: float
     """Level of both questions."""
     p_tokens: float
-    """Above chance in token space: p of the primary statistic, by Holm over the two spaces."""
+    """p of the first question in token space (above chance?), by Holm over the two spaces."""
     p_embeddings: float
-    """Above chance in embedding space, likewise."""
+    """p of the first question in embedding space, by Holm over the two spaces."""
     own_p_tokens: float = nan
-    """This unit's own in token space: p by Holm over the two spaces, then BH over units; NaN where not available."""
+    """p of the second question in token space (its own?), by Holm, then BH over units; NaN where not available."""
     own_p_embeddings: float = nan
-    """This unit's own in embedding space, likewise."""
+    """p of the second question in embedding space, by Holm, then BH over units; NaN where not available."""
     own: OwnStatus = OwnStatus.ONE_UNIT
     """Whether the second question could be asked, or why not."""
     own_units: int = 1

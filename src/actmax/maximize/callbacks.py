@@ -76,7 +76,7 @@ class Trajectory(JobCallback):
         self.activations: list[Tensor] = []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Keeps the activations that the step has just computed, which are those before its update."""
         done = trainer.global_step - 1
@@ -130,7 +130,7 @@ class Measures(JobCallback):
             self.initial_ids = self.nearest(module.initial).best
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Measures and logs at every `every`-th step and the last."""
         if not self.every or not trainer.loggers or not _due(trainer.global_step, self.every, trainer.max_steps):
@@ -216,7 +216,7 @@ class Checkpoint(JobCallback):
         self.every = every
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Saves at every `every`-th step but the last."""
         if self.every and trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
@@ -240,7 +240,7 @@ class Stopper(Callback):
         self.stop = stop
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Looks at the flag."""
         if self.stop.requested:
@@ -269,7 +269,7 @@ class Progress(Callback):
         self.bar = Bar(title, trainer.max_steps, unit="step", start=start, seconds=self.seconds)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Moves the bar on; reads the device only when something is shown."""
         if self.bar is not None:

@@ -112,8 +112,8 @@ class RankSync(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
+        outputs: object,  # noqa: ARG002
+        batch: object,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Stops all ranks after this step where one of them is to stop."""
@@ -137,7 +137,7 @@ class RankSync(Callback):
             trainer: this rank's trainer.
             module: on rank 0, a module of all restarts; it and the callbacks take over the state of the whole job.
         """
-        share: Any = trainer.lightning_module
+        share = trainer.lightning_module
         states = {one.state_key: one.state_dict() for one in _row_callbacks(trainer)}
         whole = self._joined(trainer, {"state_dict": share.state_dict(), "callbacks": states})
         if module is not None:
@@ -214,7 +214,7 @@ def _concatenated(*parts: Tensor) -> Tensor:
 
 
 @contextmanager
-def started(count: int, serve: Callable[..., None], *args: Any) -> Iterator[Rank]:
+def started(count: int, serve: Callable[..., None], *args: object) -> Iterator[Rank]:
     """Starts the other ranks, and yields rank 0, which is this process, in an open group.
 
     At the end, and after any error, all processes and the group are gone.
@@ -310,7 +310,7 @@ def _raise_rank_failure(first: Rank, others: Sequence[BaseProcess], cause: Runti
     raise error from cause
 
 
-def _run_rank(rank: Rank, serve: Callable[..., None], args: Sequence[Any]) -> None:
+def _run_rank(rank: Rank, serve: Callable[..., None], args: Sequence[object]) -> None:
     """What the process of a rank other than 0 runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(rank,), daemon=True).start()

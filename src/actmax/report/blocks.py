@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pandas as pd
 
 ROWS = 1_000
 """Most rows of a table on a page."""
+LONG = 24
+"""Characters from which on a text may be wrapped."""
 Row = Mapping[Any, Any]
 """A row of a data frame, values by column."""
 
@@ -297,7 +299,9 @@ def _cells(rows: Sequence[Row], shown: Shown) -> list[Cell]:
     keys = [_key(row[shown.name]) for row in rows]
     known = [key for key in keys if key is not None and not math.isnan(key)] if shown.shade else []
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
-    return [_cell(row, key, shown, low, high) for row, key in zip(rows, keys, strict=True)]
+    cells = [_cell(row, key, shown, low, high) for row, key in zip(rows, keys, strict=True)]
+    wide = not shown.column.numeric and any(len(cell.text) > LONG for cell in cells)
+    return [replace(cell, wide=True) for cell in cells] if wide else cells
 
 
 def _key(value: Any) -> float | None:
@@ -309,7 +313,7 @@ def _cell(row: Row, key: float | None, shown: Shown, low: float, high: float) ->
     value = row[shown.name]
     words = not shown.column.numeric
     if is_missing(value):
-        return Cell("" if words else "–", wide=words)
+        return Cell("" if words else "–")
     if shown.text is not None:
         text = shown.text(row)
     elif shown.form == "s":
@@ -320,7 +324,7 @@ def _cell(row: Row, key: float | None, shown: Shown, low: float, high: float) ->
     if shown.beside and isinstance(shown.form, str):
         note = in_brackets(row.get(shown.beside), shown.form)
     shade = (key - low) / (high - low) if key is not None and high > low else None
-    return Cell(text, None if words else key, note, detail, marks, shade, wide=words)
+    return Cell(text, None if words else key, note, detail, marks, shade)
 
 
 def in_brackets(value: float | None, form: str) -> str:

@@ -38,6 +38,8 @@ def _lines(block: Block, width: int) -> Iterator[Text | Table]:
     """What a block is for rich: a terminal has no figures, and folds nothing."""
     if isinstance(block, blocks.Table):
         yield _table(block, width)
+        if legend := block.legend(block.brief, brief=True):  # not rich's caption, which is no wider than the table
+            yield Text(visible_text(legend), style="dim italic")
     elif isinstance(block, ColouredText):
         yield Text(visible_text(block.title))
         yield _coloured(block)
@@ -56,8 +58,7 @@ def _titled(title: str, text: str) -> Text:
 
 def _table(block: blocks.Table, width: int) -> Table:
     """A table without its extra columns, cut after its `brief` rows."""
-    legend = _plain(block.legend(block.brief, brief=True))
-    table = Table(title=_plain(block.title), caption=legend, caption_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=_plain(block.title), box=box.SIMPLE_HEAD)
     shown = [place for place, column in enumerate(block.columns) if not column.extra]
     rows = block.rows[: block.brief]
     words = {place: max(map(len, block.columns[place].name.split()), default=0) for place in shown}
@@ -73,7 +74,7 @@ def _table(block: blocks.Table, width: int) -> Table:
 
 
 def _cell(cell: Cell) -> Text:
-    text = Text(_one_line(cell.text) + cell.marks)
+    text = Text(_one_line(cell.text + cell.marks))
     return text.append(f" {_one_line(cell.note)}", style="dim") if cell.note else text
 
 

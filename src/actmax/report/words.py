@@ -60,8 +60,6 @@ ENDINGS = {
     GapEnd.NO_GAIN: "The optimum itself does no better than random tokens.",
 }
 """Where the gain is lost, as an answer."""
-EXAMPLES_SAID = 5
-"""Units of which a job on real text says something in words."""
 
 
 def label(member: StrEnum) -> str:

@@ -135,16 +135,16 @@ def _exploded(table: pd.DataFrame) -> ndarray:
     return finite & (np.isnan(beta) | (beta > EXPLODED * firth) & (firth > 1))
 
 
-def _rate(part: pd.DataFrame, test: str, alpha: float) -> dict[str, Any]:
+def _rate(part: pd.DataFrame, test: str, alpha: float) -> dict[str, object]:
     """How often a test rejects at one effect, with its Monte Carlo error."""
     p = part[test].to_numpy(dtype=float)
     rate = float((p <= alpha).mean())
     error = float(np.sqrt(rate * (1 - rate) / len(p)))
-    row = {"effect": part["effect"].to_numpy()[0], "test": test.removesuffix("_p"), "n": len(p)}
-    return row | {"missing": float(np.isnan(p).mean()), "rate": rate, "error": error}
+    named = {"effect": part["effect"].to_numpy()[0], "test": test.removesuffix("_p"), "n": len(p)}
+    return {**named, "missing": float(np.isnan(p).mean()), "rate": rate, "error": error}
 
 
-def _effect(part: pd.DataFrame) -> dict[str, Any]:
+def _effect(part: pd.DataFrame) -> dict[str, object]:
     """What becomes of t, β and Firth's estimate at one effect."""
     separated = float(np.mean(part["status"].isin(SEPARATED).to_numpy()))
     beta, firth, t = (part[name].abs() for name in ("logit_coef_std", "firth_coef_std", "student_t"))

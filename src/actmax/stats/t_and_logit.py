@@ -105,10 +105,10 @@ def _measures() -> list[tuple[str, str]]:
     return pairs + [(f"{t}_log10", f"{p}_log10") for t in TESTS.values() for p in LOGISTIC.values()]
 
 
-def _correlation(table: pd.DataFrame, x: str, y: str, units: str) -> dict[str, Any]:
+def _correlation(table: pd.DataFrame, x: str, y: str, units: str) -> dict[str, object]:
     both = table[[x, y]].to_numpy(float)
     both = both[np.isfinite(both).all(axis=1)]
-    found: dict[str, Any] = {"x": x, "y": y, "units": units, "n": len(both), "pearson": np.nan, "spearman": np.nan}
+    found: dict[str, object] = {"x": x, "y": y, "units": units, "n": len(both), "pearson": np.nan, "spearman": np.nan}
     if len(both) < 3 or (np.ptp(both, axis=0) == 0).any():
         return found
     # Pearson on values divided by their largest: at scales like 1e150 the sums of squares would overflow.
@@ -117,7 +117,7 @@ def _correlation(table: pd.DataFrame, x: str, y: str, units: str) -> dict[str, A
     return found | {"pearson": float(pearson), "spearman": float(spearman)}
 
 
-def _agreement(table: pd.DataFrame, t_test: str, logistic: str, level: str, alpha: float) -> dict[str, Any]:
+def _agreement(table: pd.DataFrame, t_test: str, logistic: str, level: str, alpha: float) -> dict[str, object]:
     end = "" if level == "raw" else f"_{level}"
     p = table[[f"{TESTS[t_test]}{end}", f"{LOGISTIC[logistic]}{end}"]].to_numpy(float)
     p = p[np.isfinite(p).all(axis=1)]
@@ -126,7 +126,7 @@ def _agreement(table: pd.DataFrame, t_test: str, logistic: str, level: str, alph
     counts |= {"neither": ~by_t & ~by_logistic}
     cells = {name: int(chosen.sum()) for name, chosen in counts.items()}
     summary = {"t_test": t_test, "logistic": logistic, "level": level, "n": len(p), **cells}
-    return summary | _summaries(by_t, by_logistic, cells)
+    return {**summary, **_summaries(by_t, by_logistic, cells)}
 
 
 def _summaries(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,10 @@ class Collected:
     """What the jobs of each task say together."""
     summary: Mapping[str, Any]
     """The content of `sweep.json`."""
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    """Tables that tasks made of their jobs, by name."""
 
     def table(self, name: str) -> pd.DataFrame:
         """A table that a task made of its jobs; empty where there is none."""
-        return self.tables.get(name, pd.DataFrame())
+        return next((one.table(name) for one in self.gathered.values() if name in one.tables), pd.DataFrame())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -57,14 +55,14 @@ def collect(folder: Path) -> Collected:
     gathered = {task: task.gather(some) for task, some in _by_task(complete).items()}
     _concatenate(target, complete, gathered)
     target.write_table("jobs", table)
-    tables = {name: made for one in gathered.values() for name, made in one.tables.items()}
-    for name, made in tables.items():
-        target.write_table(name, made)
+    for one in gathered.values():
+        for name, made in one.tables.items():
+            target.write_table(name, made)
     summary = _summary(folder, table, left_out, gathered)
     if "methods" in summary:
         target.write_json("summary.json", {key: summary[key] for key in ("sweep", "collected", "methods")})
     target.write_json("sweep.json", summary)
-    return Collected(folder, table, tuple(left_out), gathered, summary, tables)
+    return Collected(folder, table, tuple(left_out), gathered, summary)
 
 
 def _task(job: Job) -> Task | None:

@@ -30,9 +30,8 @@ from actmax.report.blocks import (
     is_missing,
 )
 from actmax.report.source import Source, present
-from actmax.tasks.collection import Collected
+from actmax.tasks.collect import Collected
 from actmax.tasks.pages import write_job
-from actmax.tasks.units.sweep import units_page
 
 JOBS = 24
 """Most jobs of a sweep that get a page each when it is collected: a page takes a second or two."""
@@ -93,23 +92,27 @@ def sweep_page(source: Source, found: Collected) -> Page:
         found: what was collected there.
     """
     counts, name = found.summary["jobs"], str(found.summary["sweep"])
-    units = units_page(source, found)
+    parts = [one.page(source) for one in found.gathered.values() if one.page is not None]
     left_out = source.blocks("Records that could not be read", lambda: _left_out(found))
     states = ", ".join(f"{number} {state}" for state, number in counts.items() if number and state != "total")
     complete = Number(
         "Jobs complete", f"{counts.get('complete', 0)} of {counts['total']}", states or "none could be read"
     )
     sections = [
-        *units.sections,
+        *(section for part in parts for section in part.sections),
         source.section("Jobs", lambda: _not_complete(found), lambda: left_out, lambda: _jobs(source, found)),
         source.section("How this was made", lambda: _command(source)),
     ]
     whole = counts["total"] and counts["complete"] == counts["total"] and not found.left_out
     return Page(
         question=f"What do the {counts['total']} jobs of {name} say together?",
-        verdict=units.verdict or _answer(found),
-        numbers=(complete, *units.numbers),
-        first=(*units.first, Prose(f"{counts['total']}: {states}", "Jobs"), *left_out),
+        verdict=" ".join(part.verdict for part in parts if part.verdict) or _answer(found),
+        numbers=(complete, *(number for part in parts for number in part.numbers)),
+        first=(
+            *(block for part in parts for block in part.first),
+            Prose(f"{counts['total']}: {states}", "Jobs"),
+            *left_out,
+        ),
         sections=present(sections),
         title=f"{name} · actmax",
         state="complete" if whole else "incomplete",

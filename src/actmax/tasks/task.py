@@ -21,12 +21,13 @@ from actmax.records.store import job_hash
 from actmax.tasks.settings import PRECISIONS
 
 if TYPE_CHECKING:
+    import pandas as pd
     from lightning.pytorch.loggers import Logger
 
     from actmax.model.architecture import Geometry
     from actmax.model.subject import Subject
     from actmax.records.collect import Job
-    from actmax.report.blocks import Page, Section
+    from actmax.report.blocks import Page
     from actmax.report.source import Source
 
 FILES_OF_SUBJECT = ("subject.path", "subject.wheel")
@@ -129,16 +130,22 @@ class Task(ABC):
 class Gathered:
     """What several jobs of a sweep say together."""
 
-    tables: Mapping[str, Any] = field(default_factory=dict)
-    """DataFrames by the name of their file in the sweep's folder."""
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Tables by the name of their file in the sweep's folder."""
     summary: Mapping[str, Any] = field(default_factory=dict)
     """Entries of `sweep.json`."""
     notes: Sequence[str] = ()
     """What could not be worked out, and why."""
     replaces: Sequence[str] = ()
     """Tables of the jobs that are not put one after the other, because one of `tables` takes their place."""
-    sections: Callable[[Source], Sequence[Section | None]] | None = None
-    """Makes the sections of the sweep's page."""
+    page: Callable[[Source], Page] | None = None
+    """Makes what the sweep's page shows of these jobs; None for nothing beyond the table of jobs."""
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of `tables`; empty where there is none."""
+        import pandas as pd
+
+        return self.tables.get(name, pd.DataFrame())
 
 
 @dataclass

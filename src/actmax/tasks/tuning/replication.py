@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +43,7 @@ def replication(halves: Sequence[tuple[Regrouped, ...]], store: Store, plan: Pla
     return pd.DataFrame([_row(*each) for each in columns]).rename_axis("split").reset_index()
 
 
-def _row(selected: ndarray, replicated: ndarray, d_1: ndarray, d_2: ndarray, null: ndarray) -> dict[str, Any]:
+def _row(selected: ndarray, replicated: ndarray, d_1: ndarray, d_2: ndarray, null: ndarray) -> dict[str, object]:
     """The row of one split; NaN where it selects no unit."""
     # Effects are taken in the direction of the first half, so that one that turns round counts against. A unit whose
     # effect does not exist on the second half counts as none.

@@ -69,9 +69,9 @@ class TuningTask(Task):
 
     def line(self, summary: Mapping[str, Any]) -> str:
         """How many units are tuned, and whether others would be."""
-        from actmax.report.words import tuning_line
+        from actmax.report.words import one_line
 
-        return tuning_line(summary)
+        return one_line(summary)
 
     def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
         """The comparison of the words' activations."""

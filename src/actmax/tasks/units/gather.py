@@ -6,7 +6,7 @@ Restarts of one unit that several jobs ran are set beside their nulls again; for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pandas as pd
@@ -30,10 +30,11 @@ from actmax.model.settings import GapSettings
 from actmax.model.subject import shared
 from actmax.model.target import UNIT, Unit, with_layers
 from actmax.records.collect import Job, common_schema, fitted, rows_of
-from actmax.tasks.ladder import SEARCHES, by_method, ladder, methods
 from actmax.tasks.registry import task_of
 from actmax.tasks.task import Gathered
 from actmax.tasks.units import measure as measuring
+from actmax.tasks.units.ladder import SEARCHES, by_method, ladder, methods
+from actmax.tasks.units.sweep import units_page
 from actmax.tasks.units.task import UnitsTask
 from actmax.weights import cache_folder
 
@@ -79,13 +80,14 @@ def gather(jobs: Sequence[Job]) -> Gathered:
     rungs = _ladder(units, jobs)
     searched = _methods(rungs, units, jobs)
     tables = {"findings": _findings(units), "units": units, "layers": layers, "ladder": rungs, "methods": searched}
-    return Gathered(
+    found = Gathered(
         {name: table for name, table in tables.items() if len(table)},
         {**_summary(units, layers), "ladder": rows_of(rungs, list(rungs.columns))}
         | ({"methods": by_method(searched)} if len(searched) else {}),
         tuple(notes),
         ("units", "findings", "layers", "ladder", "methods"),
     )
+    return replace(found, page=lambda source: units_page(source, found))
 
 
 def verify(job: Job) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,10 @@ def _question(source: Source, how: str) -> str:
 def unit_of(unit: Mapping[str, Any]) -> str:
     """The address of the unit or units that a config asks for."""
     site, layer = unit.get("site", "the unit"), unit.get("layer")
-    return address(site, layer, unit["index"]) if "index" in unit else place_name(site, layer)
+    if "index" not in unit:
+        return place_name(site, layer)
+    index = unit["index"]
+    return address(site, layer, ", ".join(map(str, index)) if isinstance(index, list) else index)
 
 
 def _readable_units(source: Source) -> pd.DataFrame | None:
@@ -211,17 +214,17 @@ def unit_table(units: pd.DataFrame, file: str) -> Table:
         Shown(
             "tokens_unique",
             "unique tokens",
-            text=_unique,
+            text=lambda row: f"{row['tokens_unique']:.0f} of {row['tokens_total']:.0f}",
             note=_inside("unique", ".0f"),
-            detail=_unique_detail,
             about="different tokens (decoded random vectors)",
         ),
+        Shown("unique_share", "unique", ".0%", beside="null_unique_share_mean", extra=True),
         Shown(
             "init_retention",
             "kept",
             ".2f",
             note=_inside("retention", ".2f"),
-            detail=_kept_detail,
+            detail=_inside("retention", ".2f", mean=True),
             about="positions that still decode to the token of their start",
         ),
         Shown("cosine_mean", "cosine", ".4f", note=_inside("cosine", ".4f"), about="to the nearest token"),
@@ -234,23 +237,14 @@ def _rise(row: Row) -> str:
     return f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}"
 
 
-def _inside(name: str, form: str) -> Any:
-    return lambda row: f"({row[f'null_{name}_low']:{form}} to {row[f'null_{name}_high']:{form}})"
+def _inside(name: str, form: str, *, mean: bool = False) -> Callable[[Row], str]:
+    """Makes the small print that gives a null's 95 % interval, and its mean before it."""
 
+    def text(row: Row) -> str:
+        middle, low, high = (f"{row[f'null_{name}_{part}']:{form}}" for part in ("mean", "low", "high"))
+        return f"({f'{middle}; ' if mean else ''}{low} to {high})"
 
-def _unique(row: Row) -> str:
-    return f"{row['tokens_unique']:.0f} of {row['tokens_total']:.0f}"
-
-
-def _unique_detail(row: Row) -> str:
-    by_chance = f"{row['null_of_ends']}: {row['null_unique_share_mean']:.0%}"
-    vectors = f"random vectors: {row['null_unique_low']:.0f} to {row['null_unique_high']:.0f}"
-    return f"{row['unique_share']:.0%} ({by_chance}); {vectors}"
-
-
-def _kept_detail(row: Row) -> str:
-    ends = f"{row['null_retention_low']:.2f} to {row['null_retention_high']:.2f}"
-    return f"({row['null_of_ends']}: {row['null_retention_mean']:.2f}, {ends})"
+    return text
 
 
 def _token_tables(source: Source) -> list[Block]:
@@ -279,8 +273,8 @@ def _token_table(tokens: pd.DataFrame) -> Table:
         change = f"{ends['activation_initial']:.3g} → {ends['activation_final']:.3g}"
         rows.append((Cell(str(seed), float(str(seed))), *cells, Cell(change, float(ends["activation_final"]))))
     caption = (
-        "The token nearest to each optimum, with its cosine. = is still the token of its initial noise; * occurs more "
-        "than once. Spaces are shown as dots."
+        "The token nearest to each optimum, with its cosine; a page shades by the cosine, and adds the token of the "
+        "initial noise. = is still the token of its initial noise; * occurs more than once. Spaces are shown as dots."
     )
     title = f"Decoded tokens of {Unit.of_row(tokens.iloc[0])}, by seed and position"
     return Table(title, tuple(heads), tuple(rows), caption, len(seeds), "tokens.parquet", brief=60)

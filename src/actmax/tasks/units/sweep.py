@@ -13,7 +13,7 @@ from actmax.report.words import label, overall_statement, priors_answer, units_a
 from actmax.tasks.units.page import headline, histogram, unit_table
 
 if TYPE_CHECKING:
-    from actmax.tasks.collection import Collected
+    from actmax.tasks.task import Gathered
 
 MAPS = 6
 """Most heat maps of layers: one per condition and site."""
@@ -26,12 +26,12 @@ SHARED = "tokens that two restarts have in common (Jaccard)"
 MOVED = "cosine of two restarts' moves, positions matched"
 
 
-def units_page(source: Source, found: Collected) -> Page:
+def units_page(source: Source, found: Gathered) -> Page:
     """What is shown of the units of all jobs; the verdict is empty where there are none.
 
     Args:
         source: the sweep's folder.
-        found: what was collected there.
+        found: what the units of its jobs say together.
     """
     verdict, numbers = _answer(found)
     priors = source.blocks("Priors side by side", lambda: _prior_table(found))
@@ -51,21 +51,21 @@ def units_page(source: Source, found: Collected) -> Page:
     return Page("", verdict, numbers, first, present(sections))
 
 
-def _units(source: Source, found: Collected) -> list[Block]:
-    if not len(found.units):
+def _units(source: Source, found: Gathered) -> list[Block]:
+    if not len(found.table("units")):
         return [Missing("The table of units", "No complete job has units that could be put side by side.")]
-    drawn = histogram(source, found.units)
-    return [*([] if drawn is None else [drawn]), unit_table(found.units, "units.parquet")]
+    drawn = histogram(source, found.table("units"))
+    return [*([] if drawn is None else [drawn]), unit_table(found.table("units"), "units.parquet")]
 
 
-def _answer(found: Collected) -> Headline:
-    if len(found.ladder):
-        return _priors_side_by_side(found.ladder)
-    if not len(found.units):
+def _answer(found: Gathered) -> Headline:
+    if len(found.table("ladder")):
+        return _priors_side_by_side(found.table("ladder"))
+    if not len(found.table("units")):
         return "", ()
-    several = len(set(found.units["condition"]))
+    several = len(set(found.table("units")["condition"]))
     over = f" Over {several} conditions together; the tables keep them apart." if several > 1 else ""
-    return units_answer(found.units) + over, headline(found.units)[:2]
+    return units_answer(found.table("units")) + over, headline(found.table("units"))[:2]
 
 
 def _priors_side_by_side(priors: pd.DataFrame) -> Headline:
@@ -86,7 +86,7 @@ def _priors_side_by_side(priors: pd.DataFrame) -> Headline:
     return priors_answer(priors), (tokens, shared)
 
 
-def _verdicts(found: Collected) -> list[Block]:
+def _verdicts(found: Gathered) -> list[Block]:
     """How many units have which verdict, by condition."""
     rows = found.summary["overall"]
     several = len(rows) > 1
@@ -94,9 +94,9 @@ def _verdicts(found: Collected) -> list[Block]:
     return [Prose(overall_statement(row), title) for title, row in zip(titles, rows, strict=True)]
 
 
-def _prior_table(found: Collected) -> Block | None:
+def _prior_table(found: Gathered) -> Block | None:
     """A row per site and prior: what it bought, and what it cost."""
-    if not len(found.ladder):
+    if not len(found.table("ladder")):
         return None
     shown = [
         Shown("site", form="s"),
@@ -124,26 +124,26 @@ def _prior_table(found: Collected) -> Block | None:
     ]
     caption = f"{MEANS} * on the Pareto front of z snapped and shared tokens."
     title = "Priors side by side"
-    return table(found.ladder, shown, title=title, source="ladder.parquet", caption=caption, brief=ROWS_SHOWN)
+    return table(found.table("ladder"), shown, title=title, source="ladder.parquet", caption=caption, brief=ROWS_SHOWN)
 
 
 def _standard_error(row: Row) -> str:
     return "" if is_missing(row["z_snapped_se"]) else f"±{row['z_snapped_se']:.2f}"
 
 
-def _prior_figure(source: Source, found: Collected) -> Block | None:
+def _prior_figure(source: Source, found: Gathered) -> Block | None:
     from actmax.report import figures
 
-    if not len(found.ladder):
+    if not len(found.table("ladder")):
         return None
     caption = "Agreement of restarts above its null against the activation once snapped to tokens, a point per prior."
     alt = "Scatter plots: agreement above null against activation once snapped, a point per prior."
-    return source.figure("pareto", lambda: figures.prior_comparison(found.ladder), alt=alt, caption=caption)
+    return source.figure("pareto", lambda: figures.prior_comparison(found.table("ladder")), alt=alt, caption=caption)
 
 
-def _method_table(found: Collected) -> Block | None:
+def _method_table(found: Gathered) -> Block | None:
     """A row per site and method: what it finds in tokens."""
-    if not len(found.methods):
+    if not len(found.table("methods")):
         return None
     shown = [
         Shown("site", form="s"),
@@ -167,16 +167,18 @@ def _method_table(found: Collected) -> Block | None:
     ]
     caption = f"{MEANS} The method snapped is the optimum of a free embedding, decoded."
     title = "What each method finds in tokens"
-    return table(found.methods, shown, title=title, source="methods.parquet", caption=caption, brief=ROWS_SHOWN)
+    return table(
+        found.table("methods"), shown, title=title, source="methods.parquet", caption=caption, brief=ROWS_SHOWN
+    )
 
 
-def _layer_maps(source: Source, found: Collected) -> list[Block]:
+def _layer_maps(source: Source, found: Gathered) -> list[Block]:
     """A heat map of measures by layer for each condition and site that has several layers."""
     from actmax.report import figures
 
-    if not len(found.layers):
+    if not len(found.table("layers")):
         return []
-    groups = found.layers.groupby(["condition", "site"])
+    groups = found.table("layers").groupby(["condition", "site"])
     several = [(key, pd.DataFrame(rows)) for key, rows in groups if len(rows) > 1]
     blocks: list[Block] = []
     for number, (key, rows) in enumerate(several[:MAPS]):
@@ -196,10 +198,10 @@ def _named(key: Any) -> str:
     return " · ".join(str(part)[:12] for part in key)
 
 
-def _verdict_figure(source: Source, found: Collected) -> Block | None:
+def _verdict_figure(source: Source, found: Gathered) -> Block | None:
     from actmax.report import figures
 
-    layers = found.layers
+    layers = found.table("layers")
     if not len(layers) or not layers[list(VERDICTS)].to_numpy().sum():
         return None
     some, words = layers.head(ROWS_SHOWN), {verdict.value: label(verdict) for verdict in VERDICTS}
@@ -210,11 +212,11 @@ def _verdict_figure(source: Source, found: Collected) -> Block | None:
     return source.figure("verdicts", lambda: figures.verdict_shares(some, words), alt=alt, caption=caption)
 
 
-def _layer_table(found: Collected) -> Table | None:
+def _layer_table(found: Gathered) -> Table | None:
     """A row per condition, site and layer: means over units, each beside its null's."""
-    if not len(found.layers):
+    if not len(found.table("layers")):
         return None
-    one_condition = len(set(found.layers["condition"])) == 1
+    one_condition = len(set(found.table("layers")["condition"])) == 1
     shown = [
         Shown("prior", form="s", extra=True),
         Shown("condition", form=lambda name: str(name)[:8], words=True, extra=one_condition),
@@ -238,7 +240,7 @@ def _layer_table(found: Collected) -> Table | None:
         Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True, about=MOVED),
     ]
     title = "Means over units, by layer"
-    return table(found.layers, shown, title=title, source="layers.parquet", caption=MEANS, brief=ROWS_SHOWN)
+    return table(found.table("layers"), shown, title=title, source="layers.parquet", caption=MEANS, brief=ROWS_SHOWN)
 
 
 def _rise(row: Row) -> str:
