@@ -297,32 +297,38 @@ def job(overrides: Sequence[str], folder: Path) -> Any:
     from hydra import compose, initialize_config_dir
 
     from actmax.app import config
-    from actmax.app.run import MaximizationWork
+    from actmax.model.subject import shared
+    from actmax.records.contents import Contents
     from actmax.records.store import Record
+    from actmax.tasks.maximization.work import MaximizationWork
+    from actmax.tasks.task import Run, plain
 
     config.register()
     with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides))
     config.check(cfg)
-    work = MaximizationWork(cfg, Record(folder))
+    work = MaximizationWork(config.task_of(cfg), cfg, shared(**plain(cfg.subject)))
     work.prepare()
-    return work
+    return work, Run(Contents(Record(folder)), folder)
 
 
-def fit(work: Any, after_each: Callable[[], None]) -> None:
+def fit(work: Any, run: Any, after_each: Callable[[], None]) -> None:
     """Its fit alone, without what comes behind it; calls a function behind every step's callbacks."""
     from lightning import Callback
 
-    from actmax.app.run import products
+    from actmax.app.run import tracker_of
+    from actmax.tasks.execution import products
 
     class Steps(Callback):
         def on_train_batch_end(self, *_: Any) -> None:
             after_each()
 
     work.callbacks.append(Steps())
-    tracker = work.tracker()
-    with products(work.cfg):
-        work._fit(tracker, None)
+    tracker = tracker_of(work.cfg, run.contents.record, work)
+    run.loggers = tracker.loggers
+    work._bind(work.callbacks, run.contents)
+    with products(work.cfg.trainer.matmul_precision):
+        work._fit(run)
     tracker.finish(0)
 
 
@@ -334,8 +340,8 @@ def framework(setting: Setting, restarts: int, pace: Pace, *options: str) -> Any
     overrides += [f"unit.layer={layer}", f"unit.index={index}", f"seeds='0:{restarts}'", f"optimizer.lr={LR}"]
     overrides += ["sweep=benchmark", f"trainer={'cpu' if setting.device == 'cpu' else 'gpu'}", *options]
     with tempfile.TemporaryDirectory() as folder, quiet():
-        work = job(overrides, Path(folder))
-        fit(work, pace)
+        work, run = job(overrides, Path(folder))
+        fit(work, run, pace)
         return work.module.embedding
 
 
@@ -352,9 +358,9 @@ def framework_medium(setting: Setting, restarts: int, pace: Pace) -> Any:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's announcements."""
-    from actmax.app.run import _bounded_noise
+    from actmax.tasks.execution import bounded
 
-    with _bounded_noise():
+    with bounded():
         yield
 
 
@@ -745,9 +751,9 @@ def fast_path(subject_name: str, folder: Path, *, layer: int, index: int, restar
 
     overrides = [f"subject={subject_name}", f"unit.layer={layer}", f"unit.index={index}", f"seeds='0:{restarts}'"]
     with quiet():
-        work = job([*overrides, f"steps={steps}", "trainer=cpu", "sweep=benchmark"], folder)
+        work, run = job([*overrides, f"steps={steps}", "trainer=cpu", "sweep=benchmark"], folder)
         path: list[Any] = []
-        fit(work, lambda: path.append(work.module.activation.clone()))
+        fit(work, run, lambda: path.append(work.module.activation.clone()))
     initial, final, _, activation = work.module.outcome()
     return work, initial, final, torch.stack([*path, activation]).double()
 

@@ -147,3 +147,15 @@ def test_the_command(swept: Path, capfd: pytest.CaptureFixture[str], tmp_path: P
 def test_of_no_record_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must hold records"):
         collect(tmp_path / "nowhere")
+
+
+def test_findings_of_tasks_in_one_folder_stand_together(actmax: Actmax, tmp_path: Path) -> None:
+    both = ("sweep=s", "logger=none", "page=false", "report=false")
+    assert actmax("subject=tiny", "steps=4", "seeds='0:2'", *both, *QUICK[:4]).code == 0
+    assert actmax("task=simulation", "simulation.effects=[0,1]", "simulation.repetitions=5", *both).code == 0
+    found = collect(tmp_path / "outputs" / "s")
+    assert len(found.jobs) == 2
+    findings = pd.read_parquet(tmp_path / "outputs" / "s" / "findings.parquet")
+    alone = {file.parent.name: pd.read_parquet(file) for file in (tmp_path / "outputs" / "s").glob("*/findings.parquet")}
+    assert len(alone) == 2
+    assert len(findings) == sum(map(len, alone.values()))

@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from actmax.app.report import ladder_table
+from actmax.report.blocks import Table
+from actmax.report.source import Source
+from actmax.tasks.task import Gathered
 from actmax.tasks.units.ladder import MEANS, RUNGS, ladder
+from actmax.tasks.units.sweep import units_page
 from cli import QUICK, Actmax
 
 TINY = ("subject=tiny", "steps=3", "tokens=3", "seeds='0:2'", "unit.index='0:2'", "sweep=s", *QUICK)
@@ -70,6 +73,9 @@ class TestCommand:
 def test_the_table_shows_numbers_beside_nulls() -> None:
     from test_report import printed
 
-    text = printed(ladder_table(ladder(units(("none", "l2")), {})))
+    gathered = Gathered({"ladder": ladder(units(("none", "l2")), {})}, {"overall": []})
+    (table,) = units_page(Source.of({}, {}, brief=True, draw=False), gathered).first
+    assert isinstance(table, Table)
+    text = printed(table)
     assert text.count("(10.0%)") == 2
     assert "±0.58" in text

@@ -334,7 +334,8 @@ class TestSweep:
         said = read(write_sweep(collect(tmp_path / "outputs/s")).read_text()).text
         asked = [read(page.read_text()).text for page in (tmp_path / "outputs/s").glob("*/report.html")]
         assert [text.count("respond to (prior: simplex), and") for text in sorted(asked, key=len)].count(1) == 1
-        best = max(collect(tmp_path / "outputs/s").ladder.to_dict("records"), key=lambda row: row["z_snapped"])
+        priors = pd.read_parquet(tmp_path / "outputs/s/ladder.parquet").to_dict("records")
+        best = max(priors, key=lambda row: row["z_snapped"])
         assert f"{best['prior']} has the most activation left in tokens" in said
         assert f"z = {best['z_snapped']:.2f}" in said
         assert "Over 2 conditions together" not in said

@@ -11,8 +11,11 @@ import pandas as pd
 import pytest
 
 from actmax.records.store import Record
+from actmax.report import notebook
+from actmax.report.pages import page_of
+from actmax.report.source import Source
 from actmax.tasks.collect import collect
-from actmax.tasks.pages import write_job
+from actmax.tasks.pages import describe, write_job
 from actmax.tasks.sweep_page import write_sweep
 from cli import QUICK, Actmax
 
@@ -108,14 +111,14 @@ def made(name: str, actmax: Actmax) -> Path:
     return write_sweep(collect(ran.folder / "outputs/s")) if name == "sweep" else write_job(Record(ran.job))
 
 
-def sort(browser: Browser, table: int, column: int) -> list[str]:
-    """Presses a column's head, and gives the column from top to bottom."""
+def sort(browser: Browser, head: str) -> list[str]:
+    """Presses the first column head of that name, and gives the column from top to bottom."""
     return browser.run(  # pyright: ignore[reportReturnType]
-        """const table = document.querySelectorAll("table.sortable")[arguments[0]];
-        table.tHead.rows[0].cells[arguments[1]].querySelector("button").click();
-        return [...table.tBodies[0].rows].map((row) => row.cells[arguments[1]].dataset.key);""",
-        table,
-        column,
+        """const heads = [...document.querySelectorAll("table.sortable th")];
+        const head = heads.find((one) => one.innerText.startsWith(arguments[0]));
+        head.querySelector("button").click();
+        return [...head.closest("table").tBodies[0].rows].map((row) => row.cells[head.cellIndex].dataset.key);""",
+        head,
     )
 
 
@@ -136,13 +139,51 @@ def test_a_table_sorts_by_number(browser: Browser, actmax: Actmax) -> None:
     file = made("maximization", actmax)
     activations = pd.read_parquet(file.parent / "restarts.parquet")["activation_final"].tolist()
     browser.open(file, 1280)
-    heads = browser.run(
-        "return [...document.querySelectorAll('table.sortable')[0].tHead.rows[0].cells].map((one) => one.innerText)"
-    )
-    column = [str(head).strip() for head in heads].index("optimum")  # pyright: ignore[reportGeneralTypeIssues]
-    for expected in (sorted(activations), sorted(activations, reverse=True)):
-        found = [float(key) for key in sort(browser, 0, column)]
-        assert found == pytest.approx(expected)
+    for head in ("optimum", "activation"):  # the second is shown as "start → end", and sorted by its end
+        for expected in (sorted(activations), sorted(activations, reverse=True)):
+            found = [float(key) for key in sort(browser, head)]
+            assert found == pytest.approx(expected)
+
+
+NOTEBOOK = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 20px; background: {paper}; color: {ink}; font: 14px sans-serif; }}
+.output td {{ text-align: right; }}  /* what notebooks do to tables */
+</style><table id="outside"><tr><th>n</th><td>1</td></tr></table><p id="other">text</p>
+<div class="output">{output}</div>"""
+STYLES = """
+const kept = ["color", "backgroundColor", "font", "textAlign", "padding", "margin", "border", "boxSizing"];
+return [...document.querySelectorAll("#outside, #outside *, #other, body")].map(
+  (one) => kept.map((name) => getComputedStyle(one)[name]));
+"""
+THEMES = {"light": ("rgb(255, 255, 255)", "rgb(0, 0, 0)"), "dark": ("rgb(17, 17, 17)", "rgb(238, 238, 238)")}
+
+
+@pytest.mark.parametrize(("paper", "ink"), THEMES.values(), ids=THEMES)
+def test_a_notebook_takes_its_colours_and_leaves_the_rest_alone(
+    paper: str, ink: str, browser: Browser, actmax: Actmax, tmp_path: Path
+) -> None:
+    source = Source(Record(made("units", actmax).parent), brief=True)
+    output = notebook.html(page_of(source, describe))
+    file = tmp_path / "notebook.html"
+    for words, width in WIDTHS.items():
+        file.write_text(NOTEBOOK.format(paper=paper, ink=ink, output=""))
+        browser.open(file, width)
+        before = browser.run(STYLES)
+        file.write_text(NOTEBOOK.format(paper=paper, ink=ink, output=output))
+        browser.open(file, width)
+        assert browser.run(STYLES) == before, words
+        assert browser.says() == [], words
+        assert browser.asks() == [], words
+        assert browser.run(OVERFLOW) == [], words
+        assert browser.run("return getComputedStyle(document.querySelector('.actmax .verdict')).color") == ink
+        assert (
+            browser.run("return getComputedStyle(document.querySelector('.actmax td bdi').parentNode).textAlign")
+            == "left"
+        )
+    leaking = output.replace(".actmax .scroll td {", "td {")  # a style that is not its own would be seen
+    file.write_text(NOTEBOOK.format(paper=paper, ink=ink, output=leaking))
+    browser.open(file, 1280)
+    assert browser.run(STYLES) != before
 
 
 def test_what_a_vocabulary_holds_does_not_run(browser: Browser, actmax: Actmax) -> None:

@@ -220,11 +220,12 @@ def test_a_share_of_a_checkpoint_holds_its_own_rows_and_no_others(subject: Subje
     checkpoint, trajectory = Checkpoint(every=4), Trajectory(every=2)
     checkpoint.bind(Contents(Record(tmp_path)))
     fit(module_of(subject), checkpoint, trajectory)
-    whole = torch.load(checkpoint.contents.record.checkpoint, weights_only=True)
+    file = Record(tmp_path).checkpoint
+    whole = torch.load(file, weights_only=True)
     (tmp_path / "ranks").mkdir()
     rank = Rank(1, 4, tmp_path / "ranks", 1)
     rows = rank.share(len(ROWS))
-    part = torch.load(shared_checkpoint(checkpoint.contents.record.checkpoint, rank, rows, [trajectory]), weights_only=True)
+    part = torch.load(shared_checkpoint(file, rank, rows, [trajectory]), weights_only=True)
     assert rows == slice(1, 3)
     for name, value in whole["state_dict"].items():
         assert torch.equal(part["state_dict"][name], value[1:3])

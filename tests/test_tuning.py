@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from actmax.app import config
 from actmax.errors import InputError
@@ -25,6 +27,8 @@ from actmax.evidence.readings import Reading
 from actmax.model.architecture import Geometry
 from actmax.model.subject import Subject, load
 from actmax.model.target import Place, Unit
+from actmax.report.blocks import Page
+from actmax.report.terminal import show
 from actmax.report.words import tuning_statement
 from actmax.stats.corrections import correct
 from actmax.stats.groups import compare
@@ -33,7 +37,8 @@ from actmax.tasks.tuning import analysis
 from actmax.tasks.tuning.activations import Reader, Texts, trainer
 from actmax.tasks.tuning.analysis import Tuning, analyse
 from actmax.tasks.tuning.headlines import findings, summarize
-from actmax.tasks.tuning.heatmap import Scale, encoded, heat_map, terminal, text_of
+from actmax.tasks.tuning.heatmap import Scale, encoded, heat_map, text_of
+from actmax.tasks.tuning.page import heat_map_html, heat_map_text
 from actmax.tasks.tuning.plan import Words, make_plan, words_of
 from actmax.tasks.tuning.settings import TuningSettings
 from actmax.tasks.tuning.store import Store
@@ -465,13 +470,18 @@ def test_heat_map_reads_every_token_behind_begin_of_text(subject: Subject, tmp_p
     assert drawn.tokens["activation"].tolist() == pytest.approx(own.tolist(), rel=1e-12)
     assert drawn.tokens["score"].tolist() == pytest.approx((-own / 0.01).tolist(), rel=1e-12)
     assert drawn.tokens["token"].tolist() == list("a <b>\n&")
-    page = drawn.html()
+    page = heat_map_html(drawn)
     assert page.count("<span") == 7
     assert "&lt;" in page
     assert "&amp;" in page
     assert "<script" not in page
-    assert "http" not in page
-    assert terminal(drawn.tokens).plain == "a <b>\n&"
+    assert "://" not in page
+    text = heat_map_text(drawn.tokens, drawn.title)
+    stream = io.StringIO()
+    show(Page("q", first=(text,)), Console(file=stream, width=120))
+    assert stream.getvalue() == f"{drawn.title}\na <b>\n&\n"
+    scores = np.clip(-own.numpy() / 0.01 / 2, -1, 1)  # full colour two standard deviations from the middle
+    assert [token.score for token in text.tokens] == pytest.approx(scores.tolist(), rel=1e-12)
 
 
 def test_text_of_a_heat_map(subject: Subject, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """A user's input is wrong; the command line prints the message without a traceback and exits with 2.
 
     Args:
-        key: the config key (or file) that is wrong, as the user would type it.
+        key: the argument that is wrong, or the place in a file (`FILE:LINE`); for users of the command line the
+            application makes a config key of it (`renamed`).
         value: what it was.
         allowed: what would have been right, as a clause ("a number from 0 to 29").
         way_out: what to do about it, as a sentence.
@@ -31,3 +35,28 @@ class JobError(RuntimeError):
 
 class BusyError(InputError):
     """Another process is running the job."""
+
+
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Calls the argument that an error names what the caller calls it; places in files and other names stay.
+
+    Args:
+        names: the caller's name by the argument's; what an error has behind a dot is kept.
+
+    Raises:
+        InputError: what was raised inside, of the same class.
+
+    Example:
+        >>> with renamed({"site": "unit.site"}):
+        ...     raise InputError("site", "resid", "must be one of resid_pre, resid_post")
+        Traceback (most recent call last):
+        actmax.errors.InputError: unit.site=resid: must be one of resid_pre, resid_post.
+    """
+    try:
+        yield
+    except InputError as error:
+        argument, dot, rest = error.key.partition(".")
+        if argument not in names or ":" in error.key:  # a file may be called as an argument is: `data.csv:3`
+            raise
+        raise type(error)(f"{names[argument]}{dot}{rest}", error.value, error.allowed, error.way_out) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -126,7 +127,9 @@ def track(items: Collection[Item], title: str, *, unit: str) -> Iterator[Item]:
 
 def _bar_class() -> type[tqdm] | None:
     """Tqdm's form for a terminal or, where it can show its widget, for a notebook; None where there is neither."""
-    from tqdm import auto
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets a notebook gets plain bars, and no warning about them
+        from tqdm import auto
 
     in_notebook = any(base.__module__ == "tqdm.notebook" for base in auto.tqdm.__mro__)
     return auto.tqdm if in_notebook or sys.stderr.isatty() else None

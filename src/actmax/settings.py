@@ -85,13 +85,12 @@ def limits(schema: type, prefix: str = "") -> dict[str, Limits]:
     return found
 
 
-def check(values: Any, schema: type, prefix: str = "") -> None:
+def check(values: Any, schema: type) -> None:
     """Refuses settings outside their limits.
 
     Args:
         values: an instance of the schema, a mapping, or a node of a config.
         schema: the dataclass.
-        prefix: what stands before a key in errors, such as `search.`.
 
     Raises:
         InputError: names the key, the value and what is allowed.
@@ -101,4 +100,4 @@ def check(values: Any, schema: type, prefix: str = "") -> None:
         for part in key.split("."):
             value = value[part] if isinstance(value, Mapping) else getattr(value, part)
         if (allowed := limit.broken(value)) is not None:
-            raise InputError(f"{prefix}{key}", value, allowed)
+            raise InputError(key, value, allowed)

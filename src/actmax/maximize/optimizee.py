@@ -70,14 +70,14 @@ def from_record(folder: Path, which: str, tokens: int, d_model: int) -> Start:
             saved, seeds = stream.get_tensor(which), stream.get_tensor("seeds").tolist()
     except (OSError, SafetensorError) as error:
         allowed = f"must be a record's folder with a whole embeddings.safetensors that holds '{which}' ({error})"
-        raise InputError("init.path", folder, allowed) from error
+        raise InputError("folder", folder, allowed) from error
     if saved.shape[1:] != (tokens, d_model):
         allowed = f"must hold embeddings of {tokens} tokens x {d_model} dims; it holds {tuple(saved.shape[1:])}"
-        raise InputError("init.path", folder, allowed, "Set tokens and subject to the record's.")
+        raise InputError("folder", folder, allowed, "Set tokens and subject to the record's.")
     if len(set(seeds)) != len(seeds):
-        raise InputError("init.path", folder, "must hold one unit, so that a seed names one embedding")
+        raise InputError("folder", folder, "must hold one unit, so that a seed names one embedding")
     if len(seeds) != len(saved):
-        raise InputError("init.path", folder, f"must name a seed for each of its {len(saved)} embeddings")
+        raise InputError("folder", folder, f"must name a seed for each of its {len(saved)} embeddings")
     # Restarts are found by their seeds, so that a job may take some of a record's in any order.
     by_seed = dict(zip(seeds, saved.float(), strict=True))
 
@@ -97,7 +97,7 @@ def initial(start: Start, seeds: Sequence[int]) -> Float[Tensor, "restarts token
     """
     rows = torch.stack([start(seed) for seed in seeds])
     if not torch.isfinite(rows).all():
-        raise InputError("init", "not finite", "the initial embeddings must be finite numbers")
+        raise InputError("start", "not finite", "the initial embeddings must be finite numbers")
     return rows
 
 

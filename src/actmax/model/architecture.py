@@ -75,30 +75,30 @@ class Geometry:
         """Refuses a unit that this subject does not have.
 
         Raises:
-            InputError: names the key and the allowed range.
+            InputError: names `site`, `layer` or `index`, and what is allowed.
         """
         self.check_place(unit.site, unit.layer)
         width = self.width(unit.site)
         if not 0 <= unit.index < width:
-            raise InputError("unit.index", unit.index, f"must be a number from 0 to {width - 1} at {unit.site}")
+            raise InputError("index", unit.index, f"must be a number from 0 to {width - 1} at {unit.site}")
 
     def check_place(self, site: str, layer: int | None) -> None:
         """Refuses a site, or a layer of it, that this subject does not have."""
         self.check_site(site)
         if site == "final_norm":
             if layer is not None:
-                raise InputError("unit.layer", layer, "final_norm takes no layer", "Say unit.layer=null.")
+                raise InputError("layer", layer, "final_norm takes no layer", "Say unit.layer=null.")
         elif layer is None or not 0 <= layer < self.layers:
             allowed = f"must be a number from 0 to {self.layers - 1} (this {self.model_type} has {self.layers} blocks)"
-            raise InputError("unit.layer", layer, allowed)
+            raise InputError("layer", layer, allowed)
 
     def check_site(self, site: str) -> None:
         """Refuses a site that this subject does not have."""
         if site == "resid_mid" and self.parallel:
             reason = "this model adds attention and MLP in parallel, so there is no residual stream between them"
-            raise InputError("unit.site", site, reason, f"It has {', '.join(self.sites)}.")
+            raise InputError("site", site, reason, f"It has {', '.join(self.sites)}.")
         if site not in self.sites:
-            raise InputError("unit.site", site, f"must be one of {', '.join(self.sites)}")
+            raise InputError("site", site, f"must be one of {', '.join(self.sites)}")
 
 
 def geometry(config: Mapping[str, Any]) -> Geometry:
@@ -110,7 +110,7 @@ def geometry(config: Mapping[str, Any]) -> Geometry:
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
         raise InputError(
-            "subject",
+            "config",
             model_type,
             f"the model's family (model_type in its config.json) must be one of {', '.join(MODEL_TYPES)}",
             "To add one, give it an entry in FAMILIES of actmax/model/subject.py (its module paths) and in "
@@ -142,9 +142,9 @@ def read_geometry(folder: Path) -> Geometry:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError("subject.path", file, f"must be whole JSON ({error})") from error
+        raise InputError("folder", file, f"must be whole JSON ({error})") from error
     if not isinstance(content, dict):
-        raise InputError("subject.path", file, "must hold a JSON object")
+        raise InputError("folder", file, "must hold a JSON object")
     return geometry(content)
 
 
@@ -153,5 +153,5 @@ def _first(config: Mapping[str, Any], *keys: str, default: int | None = None) ->
     found = {key: config[key] for key in keys if config.get(key) is not None}
     key, value = next(iter(found.items()), (keys[0], default))
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError("subject", f"config.json's {key}: {value}", "must be a whole number from 1")
+        raise InputError("config", f"config.json's {key}: {value}", "must be a whole number from 1")
     return value

@@ -407,7 +407,7 @@ def load(
         InputError: the weights cannot be had or read, or the family, dtype or kernel is unknown.
     """
     if dtype not in DTYPES:
-        raise InputError("subject.dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+        raise InputError("dtype", dtype, f"must be one of {', '.join(DTYPES)}")
     if source == "random" and path is None:
         model, tokenizer = _random(dict(architecture or {}), dtype, attention, seed)
         found_id, found_revision = "random", f"seed {seed}"
@@ -454,16 +454,16 @@ def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tu
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(
-                "subject.path",
+                "path",
                 folder,
                 f"the weights and the tokenizer in it must be whole, and they cannot be read ({_first_line(error)})",
                 "Delete the folder, so that it is made anew, or give another one.",
             ) from error
         except (ValueError, ImportError) as error:
-            raise _refused(attention, sizes.model_type, "subject.path", folder, error) from error
+            raise _refused(attention, sizes.model_type, "path", folder, error) from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise InputError("subject.path", folder, f"the weights must be complete, and these are missing: {missing}")
+        raise InputError("path", folder, f"the weights must be complete, and these are missing: {missing}")
     return model, tokenizer
 
 
@@ -476,7 +476,7 @@ def _refused(attention: str, model_type: str, key: str, value: object, error: Ex
     if attention == "auto":
         return InputError(key, value, f"no model can be made from it ({_first_line(error)})")
     return InputError(
-        "subject.attention",
+        "attention",
         attention,
         f"must be a kernel that {model_type} has ({_first_line(error)})",
         "subject.attention=auto takes the model's own choice; subject.attention=eager always works.",
@@ -497,7 +497,7 @@ def _random(architecture: dict[str, Any], dtype: str, attention: str, seed: int)
             # drawn in float32 whatever the dtype, so that the weights are the same but for rounding
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kernel)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise _refused(attention, config.model_type, "subject.architecture", architecture, error) from error
+            raise _refused(attention, config.model_type, "architecture", architecture, error) from error
     return model.to(DTYPES[dtype]), tokenizer
 
 
@@ -508,17 +508,17 @@ def _random_config(architecture: Mapping[str, Any], vocabulary: int) -> Any:
     sizes = dict(architecture)
     model_type = sizes.pop("model_type", None)
     if model_type not in FAMILIES:
-        raise InputError("subject.architecture.model_type", model_type, f"must be one of {', '.join(FAMILIES)}")
+        raise InputError("architecture.model_type", model_type, f"must be one of {', '.join(FAMILIES)}")
     kind = CONFIG_MAPPING[model_type]
     plain = kind()
     unknown = [key for key in sizes if not hasattr(plain, key)]
     if unknown:
-        raise InputError(f"subject.architecture.{unknown[0]}", sizes[unknown[0]], f"{kind.__name__} has no such key")
+        raise InputError(f"architecture.{unknown[0]}", sizes[unknown[0]], f"{kind.__name__} has no such key")
     try:
         return kind(**{"vocab_size": vocabulary, "bos_token_id": 256, "eos_token_id": 256, **sizes})
     except Exception as error:  # each config class raises its own kind
         allowed = f"no {model_type} can be made from it ({_first_line(error)})"
-        raise InputError("subject.architecture", sizes, allowed) from error
+        raise InputError("architecture", sizes, allowed) from error
 
 
 def byte_tokenizer() -> Any:

@@ -11,6 +11,8 @@ import pandas as pd
 
 ROWS = 1_000
 """Most rows of a table on a page."""
+FEW, MANY = 20, 60
+"""Most rows of a table on a terminal and in a notebook, and of one with a row per restart, layer or effect."""
 LONG = 24
 """Characters from which on a text may be wrapped."""
 Row = Mapping[Any, Any]
@@ -117,7 +119,7 @@ class Table:
     """Number of rows that there are in all, where it is more than the rows here."""
     file: str = ""
     """Name of the record's file that holds all rows."""
-    brief: int = 20
+    brief: int = FEW
     """Most rows on a terminal and in a notebook."""
 
     def legend(self, shown: int = ROWS, *, brief: bool = False) -> str:
@@ -272,7 +274,7 @@ def table(
     source: str,
     caption: str = "",
     rows: int = ROWS,
-    brief: int = 20,
+    brief: int = FEW,
     total: int = 0,
 ) -> Table:
     """A data frame as a table, cut after some rows.

@@ -27,9 +27,9 @@ def real_text(alphabet: Alphabet, place: Path, *, tokens: int) -> Int[Tensor, "s
     Raises:
         InputError: there is no text, or none so long.
     """
-    drawn = pieces(alphabet.subject, text_files(place, key="search.text"), size=tokens, count=PIECES, seed=0)
+    drawn = pieces(alphabet.subject, text_files(place), size=tokens, count=PIECES, seed=0)
     sequences = list(dict.fromkeys(map(tuple, drawn.tolist())))
     kept = [ids for ids, keep in zip(sequences, alphabet.accepts(sequences), strict=True) if keep]
     if not kept:
-        raise InputError("search.text", place, f"must hold text of at least {tokens} tokens")
+        raise InputError("place", place, f"must hold text of at least {tokens} tokens")
     return torch.tensor(kept)

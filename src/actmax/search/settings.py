@@ -50,13 +50,13 @@ class SearchSettings:
         """Refuses what no search can use.
 
         Raises:
-            InputError: names the key under `search`.
+            InputError: names the setting.
         """
-        check(self, SearchSettings, "search.")
+        check(self, SearchSettings)
         if not self.weights or not all(weight >= 0 and math.isfinite(weight) for weight in self.weights):
-            raise InputError("search.weights", self.weights, "must be numbers from 0, at least one")
+            raise InputError("weights", self.weights, "must be numbers from 0, at least one")
         if self.method == "text" and self.text is None:
-            raise InputError("search.text", None, "must be a text file or a folder of .txt files with search=text")
+            raise InputError("text", None, "must be a text file or a folder of .txt files with search=text")
 
     def check_length(self, tokens: int) -> None:
         """Refuses sequences that are too short for the method.

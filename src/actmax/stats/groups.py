@@ -45,6 +45,15 @@ class Comparison:
     samples: Samples = field(repr=False)
     """Activations and labels that were compared, from which `probabilities` fits again."""
 
+    def __repr__(self) -> str:
+        n_1 = np.count_nonzero(self.samples.is_1)
+        n_0 = len(self.samples.is_1) - n_1
+        return f"{len(self.table)} units, {n_0} against {n_1} samples, alpha {self.alpha:g}: table has a row per unit"
+
+    def _repr_html_(self) -> str:
+        """The table, as a notebook shows it."""
+        return str(self.table.to_html(max_rows=20, max_cols=24, notebook=True))
+
     def probabilities(self, unit: int, *, method: str = "ml") -> Float[ndarray, " samples"]:
         """The fitted probability of group 1 at each sample.
 

@@ -57,7 +57,8 @@ def collect(folder: Path) -> Collected:
     target.write_table("jobs", table)
     for one in gathered.values():
         for name, made in one.tables.items():
-            target.write_table(name, made)
+            rest = _rest(name, complete, gathered)
+            target.write_table(name, pd.concat([made, *rest], ignore_index=True) if rest else made)
     summary = _summary(folder, table, left_out, gathered)
     if "methods" in summary:
         target.write_json("summary.json", {key: summary[key] for key in ("sweep", "collected", "methods")})
@@ -95,8 +96,15 @@ def _concatenate(target: Record, jobs: Sequence[Job], gathered: Mapping[Task, Ga
     names = dict.fromkeys(name for job in jobs for name in job.tables)
     for name in names:
         rest = [job for job in jobs if name in job.tables and not _replaced(job, name, replaced)]
-        if rest:
+        if rest and not any(name in one.tables for one in gathered.values()):
             concatenate(target, name, rest)
+
+
+def _rest(name: str, jobs: Sequence[Job], gathered: Mapping[Task, Gathered]) -> list[pd.DataFrame]:
+    """A table of jobs whose task makes none of that name of them, beside one that another task makes of its jobs."""
+    replaced = {task.gathered_with: one.replaces for task, one in gathered.items()}
+    rest = [job for job in jobs if name in job.tables and not _replaced(job, name, replaced)]
+    return [job.read(name).to_pandas().assign(job=job.name) for job in rest]
 
 
 def _replaced(job: Job, name: str, replaced: Mapping[str, Sequence[str]]) -> bool:

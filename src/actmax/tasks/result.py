@@ -109,17 +109,22 @@ class Result:
         """Figures of the result: `result.plot.trajectory()` gives a matplotlib Axes."""
         return Plots(self)
 
-    def page(self) -> Page:
-        """What is shown of the result, as blocks."""
+    def page(self, *, brief: bool = False, draw: bool = True) -> Page:
+        """What is shown of the result, as blocks.
+
+        Args:
+            brief: whether only the first screen is made.
+            draw: whether figures are drawn.
+        """
         from actmax.report.pages import page_of
         from actmax.report.source import Source
 
-        return page_of(Source.of_contents(self.contents), self.task.page)
+        return page_of(Source.of_contents(self.contents, brief=brief, draw=draw), self.task.page)
 
     def _repr_html_(self) -> str:
         from actmax.report.notebook import html
 
-        return html(self.page())
+        return html(self.page(brief=True))
 
     def __repr__(self) -> str:
         from rich.console import Console
@@ -127,7 +132,7 @@ class Result:
         from actmax.report.terminal import show
 
         text = io.StringIO()
-        show(self.page(), Console(file=text, width=WIDTH, color_system=None))
+        show(self.page(brief=True, draw=False), Console(file=text, width=WIDTH, color_system=None, force_jupyter=False))
         return text.getvalue().rstrip()
 
     def save(self, folder: Path | str, *, page: bool = True) -> Path:
@@ -195,7 +200,12 @@ class Plots:
             raise AttributeError(f"there is no figure {name}; figures: {', '.join(sorted(drawings))}")
 
         def draw() -> Axes:
-            figure = drawings[name]()
+            import matplotlib as mpl
+
+            from actmax.report.figures import STYLE
+
+            with mpl.rc_context(STYLE):
+                figure = drawings[name]()
             _show_in_notebook(figure)
             return figure.axes[0]
 

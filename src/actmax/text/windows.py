@@ -30,21 +30,20 @@ class Window:
     """Number of the piece's first token in the file, begin-of-text not counted."""
 
 
-def text_files(place: Path, *, key: str = "examples.text") -> list[Path]:
+def text_files(place: Path) -> list[Path]:
     """A text file, or the `.txt` files of a folder, each checked to be text.
 
     Args:
         place: a file or a folder.
-        key: name of the argument in an error message.
 
     Raises:
         InputError: there is none, or one is not UTF-8 (file and line are named).
     """
     if not place.exists():
-        raise InputError(key, place, "must be a text file or a folder of .txt files")
+        raise InputError("place", place, "must be a text file or a folder of .txt files")
     files = sorted(place.rglob("*.txt")) if place.is_dir() else [place]
     if not any(file.stat().st_size for file in files):
-        raise InputError(key, place, "must hold text: a file, or a folder with .txt files")
+        raise InputError("place", place, "must hold text: a file, or a folder with .txt files")
     for file in files:
         check_utf8(file)
     return files

@@ -63,7 +63,7 @@ def files_of(place: Path) -> list[Path]:
     """
     files = sorted(place.rglob("*.conllu")) if place.is_dir() else [place]
     if not files:
-        raise InputError("tuning.data", place, "must be a folder with .conllu files")
+        raise InputError("place", place, "must be a folder with .conllu files")
     return files
 
 

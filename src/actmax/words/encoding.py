@@ -54,7 +54,7 @@ DOCUMENTS = "<|endoftext|>"
 """The token before every document in the training of GPT-2, GPT-Neo, GPT-NeoX and SmolLM2."""
 
 
-def begin_token(subject: Subject, name: str | None = None, *, key: str = "tuning.bos") -> int:
+def begin_token(subject: Subject, bos: str | None = None) -> int:
     """The id of the token that stands before every text.
 
     It must be the one that a subject's training documents began with, which need not be what its tokenizer calls
@@ -62,8 +62,7 @@ def begin_token(subject: Subject, name: str | None = None, *, key: str = "tuning
 
     Args:
         subject: the model whose vocabulary it is taken from.
-        name: a token by name; None for `<|endoftext|>` where the vocabulary has it, else the tokenizer's own.
-        key: name of the argument in an error message.
+        bos: a token by name; None for `<|endoftext|>` where the vocabulary has it, else the tokenizer's own.
 
     Raises:
         InputError: there is no such token.
@@ -71,12 +70,12 @@ def begin_token(subject: Subject, name: str | None = None, *, key: str = "tuning
     tokenizer = subject.tokenizer
     known = tokenizer.get_vocab()
     own = DOCUMENTS if DOCUMENTS in known else tokenizer.bos_token or tokenizer.eos_token
-    chosen = name if name is not None else own
+    chosen = bos if bos is not None else own
     if chosen is None:
         allowed = f"must name a token of {subject.name}, whose tokenizer has no begin-of-text token"
-        raise InputError(key, None, allowed)
+        raise InputError("bos", None, allowed)
     if chosen not in known:
-        raise InputError(key, chosen, f"must be a token of {subject.name}")
+        raise InputError("bos", chosen, f"must be a token of {subject.name}")
     return known[chosen]
 
 

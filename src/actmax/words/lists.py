@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.settings import setting
 from actmax.text.files import utf8_lines
 from actmax.words.conllu import COLUMNS, Sentence, Word, files_of, sentences
@@ -162,20 +162,21 @@ def check_reading(reading: Reading) -> None:
         InputError: names the setting.
     """
     if reading.template.count("{word}") != 1:
-        raise InputError("tuning.template", repr(reading.template), "must hold {word} once", "Say ' {word}'.")
+        raise InputError("template", repr(reading.template), "must hold {word} once", "Say ' {word}'.")
     place = Path(reading.data)
     if reading.data == BUILT_IN or place.suffix == ".csv":
         if reading.pair is not None:
-            raise InputError("tuning.pair", reading.pair, "is for CoNLL-U", "A CSV has a column for it: pair.")
+            raise InputError("pair", reading.pair, "is for CoNLL-U", "A CSV has a column for it: pair.")
         if reading.data == BUILT_IN or place.is_file():
             return
     if not place.exists():
         allowed = f"must be {BUILT_IN}, a .csv, a .conllu file, or a folder of .conllu files"
-        raise InputError("tuning.data", reading.data, allowed)
-    files_of(place)
-    selectors = [_selector(f"tuning.group_{number}", text) for number, text in enumerate(reading.groups)]
+        raise InputError("data", reading.data, allowed)
+    with renamed({"place": "data"}):
+        files_of(place)
+    selectors = [_selector(f"group_{number}", text) for number, text in enumerate(reading.groups)]
     if len({selector.whole for selector in selectors}) == 2:
-        raise InputError("tuning.group_1", reading.groups[1], "must be of sentences if group_0 is, and of words if not")
+        raise InputError("group_1", reading.groups[1], "must be of sentences if group_0 is, and of words if not")
     _check_pair(reading.pair)
 
 
@@ -186,7 +187,7 @@ def _check_pair(pair: str | None) -> None:
         InputError: names the setting.
     """
     if pair is not None and pair != "lemma" and not pair.startswith("meta."):
-        raise InputError("tuning.pair", pair, "must be lemma or meta.KEY")
+        raise InputError("pair", pair, "must be lemma or meta.KEY")
 
 
 def checked(data: Data) -> Data:
@@ -202,7 +203,7 @@ def checked(data: Data) -> Data:
             allowed = f"must have at least {FEWEST} words, and has {counts[label]}"
             left_out = ", ".join(f"{number} {reason}" for reason, number in data.skips.counts.items())
             way_out = f"Left out: {left_out}." if left_out else "Give more words."
-            raise InputError(f"tuning.group_{label}", name, allowed, way_out)
+            raise InputError(f"group_{label}", name, allowed, way_out)
     return data
 
 
@@ -256,12 +257,13 @@ def _from_csv(file: Path, reading: Reading) -> Data:
 
 def _csv_lines(file: Path) -> Iterator[_Line]:
     rows = csv.reader((line for _, line in utf8_lines(file)), strict=True)
+    place = BUILT_IN if file == BUILT_IN_FILE else file  # a record names no folder of the machine that made it
     try:
         header = [name.strip() for name in next(rows, [])]
         _check_header(file, header)
         for row in rows:
             if row:
-                yield _csv_line(f"{file}:{rows.line_num}", header, row)
+                yield _csv_line(f"{place}:{rows.line_num}", header, row)
     except csv.Error as error:
         raise InputError(f"{file}:{rows.line_num}", "malformed", f"must be CSV ({error})") from error
 
@@ -287,15 +289,15 @@ def _categories(file: Path, lines: Sequence[_Line], groups: tuple[str | None, st
     known = sorted({line.category for line in lines})
     for number, name in enumerate(groups):
         if name is not None and name not in known:
-            raise InputError(f"tuning.group_{number}", name, f"must be a category of {file}: {', '.join(known)}")
+            raise InputError(f"group_{number}", name, f"must be a category of {file}: {', '.join(known)}")
     first, second = groups
     rest = [name for name in known if name not in groups]
     missing = groups.count(None)
     if len(rest) < missing or first is second is not None:
         allowed = "a comparison needs two categories, and it has " + (", ".join(known) or "no word")
-        raise InputError("tuning.data", file, allowed)
+        raise InputError("data", file, allowed)
     if len(rest) > missing > 0:
-        raise InputError("tuning.data", file, f"has the categories {', '.join(known)}", "Name tuning.group_0 and _1.")
+        raise InputError("data", file, f"has the categories {', '.join(known)}", "Name tuning.group_0 and _1.")
     return first or rest.pop(0), second or rest.pop(0)
 
 
@@ -420,7 +422,7 @@ class _Choice:
 
 def _from_conllu(place: Path, reading: Reading) -> Data:
     """A choice of the words (or sentences) of CoNLL-U files that meet the conditions of the two groups."""
-    selectors = [_selector(f"tuning.group_{number}", text) for number, text in enumerate(reading.groups)]
+    selectors = [_selector(f"group_{number}", text) for number, text in enumerate(reading.groups)]
     skips, choice = Skips(), _Choice(reading.words, reading.contexts, reading.seed)
     for sentence in sentences(place):
         found = _whole(sentence, selectors) if selectors[0].whole else _words(sentence, selectors, skips)

@@ -164,7 +164,7 @@ def _text(subject: Subject, ids: Sequence[int]) -> str:
 
 def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
     if kept.values is None or kept.total is None or kept.squares is None:
-        raise InputError("examples.text", "nothing", "must hold at least one token")
+        raise InputError("text", "nothing", "must hold at least one token")
     mean = kept.total / kept.seen
     spread = np.sqrt(np.maximum(kept.squares / kept.seen - mean**2, 0))
     found = np.quantile(kept.values, QUANTILES, axis=0)

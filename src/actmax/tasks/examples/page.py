@@ -64,7 +64,7 @@ def _contexts(source: Source) -> Block:
     )
     rows = tuple(_context(row) for row in contexts.head(ROWS).to_dict("records"))
     caption = "The activation is that of the token. Spaces are shown as dots in it."
-    return Table("The highest contexts", heads, rows, caption, len(contexts), "contexts.parquet")
+    return Table("Where the units are highest", heads, rows, caption, len(contexts), "contexts.parquet")
 
 
 def _context(row: Row) -> tuple[Cell, ...]:

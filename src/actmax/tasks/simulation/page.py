@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from actmax.report import concordance
-from actmax.report.blocks import Block, Number, Page, Row, Shown, Table, is_missing, table
+from actmax.report.blocks import MANY, Block, Number, Page, Row, Shown, Table, is_missing, table
 from actmax.report.source import Headline, Source, present
 from actmax.report.words import simulation_answer
 
@@ -86,7 +86,7 @@ def _rate_table(source: Source) -> Table:
     ]
     caption = "Share of units rejected, ± Monte Carlo standard error in percent."
     title = "Rejections by effect"
-    return table(pd.DataFrame(wide), shown, title=title, source="rates.parquet", caption=caption, brief=60)
+    return table(pd.DataFrame(wide), shown, title=title, source="rates.parquet", caption=caption, brief=MANY)
 
 
 def _test_column(test: str, head: str) -> Shown:

@@ -65,7 +65,7 @@ def text_of(name_or_text: str) -> str:
         check_utf8(Path(name_or_text))
         text = Path(name_or_text).read_text(encoding="utf-8")
     if not text.strip():
-        raise InputError("tuning.text", repr(name_or_text), "must hold text")
+        raise InputError("text", repr(name_or_text), "must hold text")
     return text
 
 
@@ -78,7 +78,7 @@ def encoded(subject: Subject, text: str, *, bos: str | None = None) -> list[int]
     ids = [begin_token(subject, bos), *subject.tokenizer(text, add_special_tokens=False)["input_ids"]]
     if not 1 < len(ids) <= subject.geometry.context:
         allowed = f"must have 1 to {subject.geometry.context - 1} tokens, and has {len(ids) - 1}"
-        raise InputError("tuning.text", repr(text[:40]), allowed, "Give a part of it.")
+        raise InputError("text", repr(text[:40]), allowed, "Give a part of it.")
     return ids
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isnan
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 from actmax.model.target import UNIT, Unit, rows_of
 from actmax.report import concordance
 from actmax.report.blocks import (
+    MANY,
     ROWS,
     Block,
     Cell,
@@ -97,12 +97,18 @@ def _answer(summary: Row, first: str, second: str) -> Headline:
 
 def heat_map_html(drawn: HeatMap) -> str:
     """One unit over a text as an HTML file; a token's numbers show under the pointer."""
-    text = _coloured(drawn.tokens.to_dict("records"), drawn.title)
+    text = heat_map_text(drawn.tokens, drawn.title)
     return encodable(render(Page(f"{drawn.unit} over a text", first=(text,), title=str(drawn.unit))))
 
 
-def _coloured(rows: Sequence[Row], title: str) -> ColouredText:
-    return ColouredText(title, tuple(_token(row) for row in rows[:TOKENS_SHOWN]))
+def heat_map_text(tokens: pd.DataFrame, title: str) -> ColouredText:
+    """One unit over a text, a colour for each token.
+
+    Args:
+        tokens: `heatmap.parquet`.
+        title: what the colours mean.
+    """
+    return ColouredText(title, tuple(_token(row) for row in tokens.head(TOKENS_SHOWN).to_dict("records")))
 
 
 def _token(row: Row) -> Token:
@@ -115,7 +121,7 @@ def _heat_map(source: Source) -> Block | None:
     if not source.has("heatmap"):
         return None
     title = source.summary.get("heatmap", {}).get("title", "One unit over a text")
-    return _coloured(source.table("heatmap").to_dict("records"), str(title))
+    return heat_map_text(source.table("heatmap"), str(title))
 
 
 def _of_layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +164,7 @@ def _layer_table(source: Source) -> Block:
         ),
         Shown("accuracy_p", "p", ".2g", extra=True),
     ]
-    return table(rows, shown, title="Tuned units and decoders by layer", source="shares.parquet", brief=60)
+    return table(rows, shown, title="Tuned units and decoders by layer", source="shares.parquet", brief=MANY)
 
 
 def _shuffled_share(row: Row) -> str:

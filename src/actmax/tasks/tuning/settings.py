@@ -52,11 +52,11 @@ class TuningSettings(Reading):
         """Refuses what no comparison can use.
 
         Raises:
-            InputError: names the key under `tuning`.
+            InputError: names the setting.
         """
-        check(self, TuningSettings, "tuning.")
+        check(self, TuningSettings)
         if not self.sites or len(set(self.sites)) < len(self.sites):
-            raise InputError("tuning.sites", list(self.sites), "must name at least one site, and each once")
+            raise InputError("sites", list(self.sites), "must name at least one site, and each once")
         for site in self.sites:
             if site not in SITES:
-                raise InputError("tuning.sites", site, f"must be of {', '.join(SITES)}")
+                raise InputError("sites", site, f"must be of {', '.join(SITES)}")

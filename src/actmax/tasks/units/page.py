@@ -11,6 +11,7 @@ import pandas as pd
 from actmax.evidence.readings import Verdict
 from actmax.model.target import UNIT, Unit, address, place_name, rows_of
 from actmax.report.blocks import (
+    MANY,
     Block,
     Cell,
     Column,
@@ -49,7 +50,7 @@ SAME = 1e-3
 """Cosines that differ by less are not shaded: what a search finds are tokens, up to rounding."""
 NEIGHBOURS_SHOWN = 100
 """Most coordinates in the table of neighbours."""
-MANY = 16
+ENOUGH = 16
 """Number of units from which on a histogram is drawn."""
 MEASURES = {
     "jaccard": ("shared tokens (Jaccard)", ".2%"),
@@ -277,7 +278,7 @@ def _token_table(tokens: pd.DataFrame) -> Table:
         "initial noise. = is still the token of its initial noise; * occurs more than once. Spaces are shown as dots."
     )
     title = f"Decoded tokens of {Unit.of_row(tokens.iloc[0])}, by seed and position"
-    return Table(title, tuple(heads), tuple(rows), caption, len(seeds), "tokens.parquet", brief=60)
+    return Table(title, tuple(heads), tuple(rows), caption, len(seeds), "tokens.parquet", brief=MANY)
 
 
 def _token(row: Row, low: float, high: float) -> Cell:
@@ -390,7 +391,7 @@ def histogram(source: Source, units: pd.DataFrame) -> Block | None:
     """How far the restarts of many units agree above their nulls; None where there are few."""
     from actmax.report import figures
 
-    if len(units) < MANY or not bool(units["convergence_p_tokens"].notna().any()):
+    if len(units) < ENOUGH or not bool(units["convergence_p_tokens"].notna().any()):
         return None
     caption = "Agreement of restarts above its null, a histogram over units; those above chance (Holm, 5 %) in colour."
     alt = "Two histograms over units: agreement above its null in tokens and in embeddings."

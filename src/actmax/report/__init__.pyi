@@ -1,0 +1,12 @@
+from .blocks import ColouredText as ColouredText
+from .blocks import Figure as Figure
+from .blocks import Number as Number
+from .blocks import Page as Page
+from .blocks import Prose as Prose
+from .blocks import Section as Section
+from .blocks import Shown as Shown
+from .blocks import Table as Table
+from .html import render as render
+from .pages import page_of as page_of
+from .pages import write_page as write_page
+from .source import Source as Source
