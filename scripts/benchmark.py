@@ -307,7 +307,7 @@ def job(overrides: Sequence[str], folder: Path) -> Any:
     with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides))
     config.check(cfg)
-    work = MaximizationWork(config.task_of(cfg), cfg, shared(**plain(cfg.subject)))
+    work = MaximizationWork(config.task_in(cfg), cfg, shared(**plain(cfg.subject)))
     work.prepare()
     return work, Run(Contents(Record(folder)), folder)
 

@@ -140,14 +140,14 @@ def test_depth_is_the_number_of_blocks_that_must_run(site: str, layer: int | Non
 GOOD = [Unit("resid_pre", 0, 0), Unit("resid_post", 2, 23), Unit("mlp_post", 2, 39), Unit("final_norm", None, 23)]
 GOOD += [Unit("q", 1, 23), Unit("k", 1, 7), Unit("mlp_pre_linear", 1, 39)]
 BAD = {
-    "layer_too_large": (Unit("resid_pre", 3, 0), "unit.layer=3", "0 to 2"),
-    "layer_negative": (Unit("resid_pre", -1, 0), "unit.layer=-1", "0 to 2"),
-    "layer_missing": (Unit("resid_pre", None, 0), "unit.layer=None", "0 to 2"),
-    "layer_at_final_norm": (Unit("final_norm", 2, 0), "unit.layer=2", "unit.layer=null"),
-    "index_too_large": (Unit("resid_pre", 0, 24), "unit.index=24", "0 to 23"),
-    "index_negative": (Unit("resid_pre", 0, -1), "unit.index=-1", "0 to 23"),
-    "index_beyond_the_kv_heads": (Unit("k", 0, 8), "unit.index=8", "0 to 7"),
-    "site_unknown": (Unit("resid", 0, 0), "unit.site=resid", "resid_pre, resid_mid"),
+    "layer_too_large": (Unit("resid_pre", 3, 0), "layer=3", "0 to 2"),
+    "layer_negative": (Unit("resid_pre", -1, 0), "layer=-1", "0 to 2"),
+    "layer_missing": (Unit("resid_pre", None, 0), "layer=None", "0 to 2"),
+    "layer_at_final_norm": (Unit("final_norm", 2, 0), "layer=2", "unit.layer=null"),
+    "index_too_large": (Unit("resid_pre", 0, 24), "index=24", "0 to 23"),
+    "index_negative": (Unit("resid_pre", 0, -1), "index=-1", "0 to 23"),
+    "index_beyond_the_kv_heads": (Unit("k", 0, 8), "index=8", "0 to 7"),
+    "site_unknown": (Unit("resid", 0, 0), "site=resid", "resid_pre, resid_mid"),
 }
 
 
@@ -167,7 +167,7 @@ def test_a_unit_that_is_not_there_is_refused_with_what_is_allowed(unit: Unit, na
 @pytest.mark.parametrize("site", ["resid_mid", "mlp_pre_linear"])
 def test_a_site_that_only_other_families_have_is_refused(site: str) -> None:
     sizes("llama").check_site(site)
-    with pytest.raises(InputError, match=f"unit.site={site}.*resid_pre"):
+    with pytest.raises(InputError, match=f"^site={site}.*resid_pre"):
         sizes("gpt_neox").check_site(site)
 
 
@@ -189,7 +189,7 @@ def test_an_unknown_family_is_refused_with_how_to_add_it(model_type: str | None)
     with pytest.raises(InputError) as caught:
         geometry({**CONFIGS["gpt2"], "model_type": model_type})
     message = str(caught.value)
-    assert message.startswith(f"subject={model_type}: ")
+    assert message.startswith(f"config={model_type}: ")
     assert all(word in message for word in ("gpt2, gpt_neo, gpt_neox, llama", "FAMILIES", "subject.py", "families.md"))
 
 

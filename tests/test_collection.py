@@ -156,6 +156,7 @@ def test_findings_of_tasks_in_one_folder_stand_together(actmax: Actmax, tmp_path
     found = collect(tmp_path / "outputs" / "s")
     assert len(found.jobs) == 2
     findings = pd.read_parquet(tmp_path / "outputs" / "s" / "findings.parquet")
-    alone = {file.parent.name: pd.read_parquet(file) for file in (tmp_path / "outputs" / "s").glob("*/findings.parquet")}
+    folder = tmp_path / "outputs" / "s"
+    alone = {file.parent.name: pd.read_parquet(file) for file in folder.glob("*/findings.parquet")}
     assert len(alone) == 2
     assert len(findings) == sum(map(len, alone.values()))

@@ -23,7 +23,7 @@ NEEDS |= {"method/text": ["search.text=somewhere"], "subject/hub": ["subject.id=
 
 
 def label(cfg: DictConfig) -> str:
-    return config.task_of(cfg).method(cfg)
+    return config.task_in(cfg).method(cfg)
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -252,4 +252,4 @@ def test_a_method_that_names_a_search_is_that_search(method: str, others: tuple[
     one = composed("subject=tiny", *others, "seeds=3", f"method={method}")
     two = composed("subject=tiny", "task=search", "seeds=3", f"search={method}")
     assert (one.task.name, label(one)) == ("search", method)
-    assert config.task_of(one).identity(one) == config.task_of(two).identity(two)
+    assert config.task_in(one).identity(one) == config.task_in(two).identity(two)

@@ -93,7 +93,7 @@ def test_quantiles_of_a_choice_are_near_those_of_all(subject: Subject, folder: P
 
 def test_text_that_is_not_there(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "none"):
-        with pytest.raises(InputError, match=r"^examples\.text="):
+        with pytest.raises(InputError, match=r"^place="):
             text_files(place)
     (tmp_path / "a.txt").write_bytes(b"fine\n\xff\n")
     with pytest.raises(InputError, match="UTF-8") as caught:

@@ -147,7 +147,7 @@ def test_a_record_of_another_shape_or_without_the_tensor_is_refused(
     record: Path, tokens: int, d_model: int, which: str
 ) -> None:
     from_record(record, "final", TOKENS, D_MODEL)
-    with pytest.raises(InputError, match=r"^init\.path="):
+    with pytest.raises(InputError, match=r"^folder="):
         from_record(record, which, tokens, d_model)
 
 
@@ -172,7 +172,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_record_is_refused(record: Path, damage: Callable[[Path], object]) -> None:
     damage(record / "embeddings.safetensors")
-    with pytest.raises(InputError, match=r"^init\.path="):
+    with pytest.raises(InputError, match=r"^folder="):
         from_record(record, "final", TOKENS, D_MODEL)
 
 

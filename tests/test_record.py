@@ -61,8 +61,8 @@ def test_job_hash_is_of_content_not_order() -> None:
 def test_require_space(tmp_path: Path) -> None:
     Record(tmp_path / "new").require_space(1000)
     assert (tmp_path / "new").is_dir()
-    with pytest.raises(InputError, match="MB are free"):
+    with pytest.raises(InputError, match=r"^folder=.*MB are free"):
         Record(tmp_path).require_space(10**18)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can be written"):
+    with pytest.raises(InputError, match=r"^folder=.*can be written"):
         Record(tmp_path / "file" / "below").require_space(1)

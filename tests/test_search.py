@@ -313,7 +313,7 @@ class TestText:
 
     def test_keeps_what_nobody_can_type_out(self, toy: Subject, place: Path) -> None:
         place.write_text("aab")  # b behind a is one token with it: the tokens a, ab, and no other
-        with pytest.raises(InputError, match=r"search\.text=.*at least 3 tokens"):
+        with pytest.raises(InputError, match=r"^text=.*at least 3 tokens"):
             real_text(Alphabet(toy), place, tokens=3)
         assert real_text(Alphabet(toy), place, tokens=2).tolist() == [toy.tokenizer("aab")["input_ids"]]
 
@@ -344,7 +344,7 @@ def test_spreads_are_of_random_tokens(toy: Subject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "key"), [({"method": "beam"}, "search.method"), ({"method": "text"}, "search.text")]
+    ("changed", "key"), [({"method": "beam"}, "method"), ({"method": "text"}, "text"), ({"weights": []}, "weights")]
 )
 def test_settings_refuse(changed: dict, key: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -344,7 +344,7 @@ def test_a_site_that_the_family_lacks_is_refused(subject: Subject, site: str) ->
         subject.geometry.check_site(site)
         assert (site, 0) in subject.run(noise(), [(site, 0)])
         return
-    with pytest.raises(InputError, match=f"unit.site={site}"):
+    with pytest.raises(InputError, match=f"^site={site}"):
         subject.geometry.check_site(site)
 
 
@@ -743,12 +743,12 @@ def test_a_kernel_that_is_not_there_is_refused(name: str, kernel: str) -> None:
 
 
 def test_an_unknown_dtype_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^subject\.dtype=float16: .*float32"):
+    with pytest.raises(InputError, match=r"^dtype=float16: .*float32"):
         tiny("gpt2", dtype="float16")
 
 
 def test_an_unknown_family_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model_type=mamba: must be one of gpt2, gpt_neo, gpt_neox, llama"):
+    with pytest.raises(InputError, match=r"^architecture\.model_type=mamba: .* gpt2, gpt_neo, gpt_neox, llama\."):
         load(name="new", source="random", architecture={"model_type": "mamba"})
 
 
@@ -756,12 +756,12 @@ def test_sizes_that_do_not_fit_together_are_not_blamed_on_the_kernel() -> None:
     architecture = {**FAMILY_CASES["gpt2"].architecture, "n_head": 5}
     with pytest.raises(InputError) as caught:
         load(name="odd", source="random", architecture=architecture)
-    assert caught.value.key.startswith("subject.architecture")
+    assert caught.value.key.startswith("architecture")
 
 
 def test_a_size_of_the_wrong_type_is_refused() -> None:
     architecture = {**FAMILY_CASES["gpt2"].architecture, "n_layer": "three"}
-    with pytest.raises(InputError, match=r"subject\.architecture"):
+    with pytest.raises(InputError, match=r"^architecture"):
         load(name="odd", source="random", architecture=architecture)
 
 

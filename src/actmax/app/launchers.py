@@ -16,9 +16,9 @@ from omegaconf import DictConfig, open_dict
 from actmax.errors import InputError
 
 RAY = find_spec("hydra_plugins.hydra_ray_launcher") is not None
-"""Whether the extra is installed."""
+"""Whether the extra `ray` is installed."""
 SUBMITIT = find_spec("hydra_plugins.hydra_submitit_launcher") is not None
-"""Whether the other is; its launcher is in `actmax.app.slurm`."""
+"""Whether the extra `slurm` is installed; its launcher is in `actmax.app.slurm`."""
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,10 @@ if RAY:
             except (ConnectionError, ValueError) as error:
                 key, way_out = "hydra.launcher.ray.init", "Start one with `ray start --head`, or use launch=gpus."
                 raise InputError(key, self.ray_cfg.init.get("address"), f"no Ray ({error})", way_out) from error
-            wanted, there = self.ray_cfg.remote.get("num_gpus") or 0, ray.cluster_resources().get("GPU", 0)
-            if wanted > there:
+            wanted, available = self.ray_cfg.remote.get("num_gpus") or 0, ray.cluster_resources().get("GPU", 0)
+            if wanted > available:
                 ray.shutdown()
-                allowed = f"a job asks for {wanted:g} GPU, and Ray finds {there:g}"
+                allowed = f"a job asks for {wanted:g} GPU, and Ray finds {available:g}"
                 raise InputError("launch", "gpus", allowed, "Use launch=serial, or run where there are GPUs.")
 
         def _submit(self, number: int, overrides: list[str]) -> Any:
@@ -78,7 +78,7 @@ if RAY:
 
 
 def _outcome(run: Any, overrides: Sequence[str]) -> JobReturn:
-    """What a job returned; one that died returns its death."""
+    """What a job returned, or a failed return that holds the error where its process died."""
     import ray
     from ray.exceptions import RayError
 

@@ -10,13 +10,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from actmax.app import config, report
-from actmax.app.job import run_job
+from actmax.app.job import FOLDER, run_job
 from actmax.app.tracking import CsvTracker, Tracker, WandbTracker
-from actmax.errors import JobError
-from actmax.model.subject import shared
+from actmax.errors import JobError, renamed
 from actmax.records.store import Record
 from actmax.tasks.execution import bounded, products
 from actmax.tasks.settings import seeds, units
+from actmax.tasks.subjects import subject_of
 from actmax.tasks.task import Work, plain
 
 log = logging.getLogger(__name__)
@@ -33,11 +33,12 @@ def run(cfg: DictConfig) -> None:
         JobError: the job failed; its record says how.
         KeyboardInterrupt: the user stopped it; its record holds the best so far.
     """
-    task, record = config.task_of(cfg), Record(HydraConfig.get().runtime.output_dir)
+    task, record = config.task_in(cfg), Record(HydraConfig.get().runtime.output_dir)
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
     with bounded(), products(cfg.trainer.matmul_precision):
-        work = task.work(cfg, shared(**plain(cfg.subject)) if task.on_subject else None)
-        record.require_space(work.space)
+        work = task.work(cfg, subject_of(cfg) if task.on_subject else None)
+        with renamed(FOLDER):
+            record.require_space(work.space)
         draws = cfg.report and cfg.page and HydraConfig.get().mode != RunMode.MULTIRUN
         request = config.request(cfg)
         try:
@@ -69,15 +70,15 @@ def tracker_of(cfg: DictConfig, record: Record, work: Work) -> Tracker:
         return CsvTracker(record)
     if logger.name == "none":
         return Tracker()
-    name, tags = work.title
+    kind, (name, tags) = config.task_in(cfg).name, work.title
     return WandbTracker(
         record,
         project=logger.project,
         entity=logger.entity,
         group=cfg.sweep,
         name=name,
-        tags=[cfg.task.name, *tags, *logger.tags],
-        job_type=cfg.task.name,
+        tags=[kind, *tags, *logger.tags],
+        job_type=kind,
         config={**work.identity, **plain(cfg), **_axes(cfg)},
         draw=report.figures if cfg.report and cfg.page else None,
     )
@@ -85,7 +86,7 @@ def tracker_of(cfg: DictConfig, record: Record, work: Work) -> Tracker:
 
 def _axes(cfg: DictConfig) -> dict[str, Any]:
     """The unit and the seeds at the top level and as numbers, as W&B's tables and parallel coordinates want them."""
-    if "init" not in config.task_of(cfg).keys:
+    if "init" not in config.task_in(cfg).keys:
         return {}
     found = units(cfg)
     layers, indices = list(dict.fromkeys(u.layer for u in found)), list(dict.fromkeys(u.index for u in found))

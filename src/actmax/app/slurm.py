@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "sinfo")
 LONGEST_PAUSE = 10.0
-"""Seconds between two looks at the queue; the first come sooner."""
+"""Most seconds between two queries of the queue; the first queries follow each other faster."""
 PATIENCE = 20.0
-"""Seconds in which all that is left waits for what never comes."""
+"""Seconds after which jobs that all wait for a reason in `HOPELESS` are cancelled."""
 SILENCE = 1800.0
 """Seconds that Slurm may leave the queue unanswered."""
 GRACE = 60.0
@@ -57,7 +57,7 @@ HOPELESS = {
     "JobHeldAdmin": "launch",
     "launch failed requeued held": "launch",
 }
-"""Slurm's reasons to let a job wait that no waiting cures, and the key to look at."""
+"""Slurm's reasons for a job to wait that never end by themselves, each with the key that causes it."""
 REFUSALS = {
     "partition name": "launch.partition",
     "memory specification": "launch.memory_gb",
@@ -67,7 +67,7 @@ REFUSALS = {
     "qos": "hydra.launcher.qos",
     "feature": "hydra.launcher.constraint",
 }
-"""What Slurm says when it refuses a job, and the key that it means."""
+"""Phrases of Slurm's messages when it refuses a job, each with the key that it means."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Node:
     """What a machine of the cluster has."""
 
     partition: str
-    """By which name it is asked for."""
+    """Name of the partition that the machine is in."""
     gpus: int
-    """How many."""
+    """Number of GPUs of the machine."""
     cpus: int
-    """How many."""
+    """Number of processors of the machine."""
     memory: int
-    """In MiB."""
+    """Main memory of the machine in MiB."""
 
     def __str__(self) -> str:
         return f"{self.partition} ({self.gpus} GPUs, {self.cpus} CPUs and {self.memory / 1024:.0f} GB a node)"
@@ -113,7 +113,7 @@ class SlurmLauncher(SubmititLauncher):
             stuck = queue.wait()
             _wait_for_files(jobs)
         if stuck is not None and not any(job.paths.stdout.exists() for job in jobs):
-            raise _refusal(HOPELESS[stuck], f"Slurm would let the jobs wait for ever ({stuck})", self._settings)
+            raise _refusal_error(HOPELESS[stuck], f"Slurm would let the jobs wait for ever ({stuck})", self._settings)
         return [_result(job, overrides, stuck) for job, overrides in zip(jobs, job_overrides, strict=True)]
 
     def __call__(self, sweep_overrides: list[str], *args: Any, **kwargs: Any) -> JobReturn:
@@ -146,7 +146,7 @@ class SlurmLauncher(SubmititLauncher):
         try:
             return executor.map_array(self, *zip(*calls, strict=True))
         except FailedJobError as error:
-            raise _refused(str(error), self._settings) from error
+            raise _submission_error(str(error), self._settings) from error
 
 
 class Queue:
@@ -158,15 +158,15 @@ class Queue:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.said = ""
+        self._logged = ""
 
-    def look(self) -> list[tuple[str, str]]:
+    def remaining(self) -> list[tuple[str, str]]:
         """State and reason of every job that is left.
 
         Raises:
             SlurmError: Slurm does not answer.
         """
-        lines = _slurm("squeue", "--noheader", "--array", "--format=%T|%r", *self._mine).splitlines()
+        lines = _slurm("squeue", "--noheader", "--array", "--format=%T|%r", *self._filters).splitlines()
         return [(line.split("|")[0], line.split("|")[1]) for line in lines]
 
     def wait(self) -> str | None:
@@ -174,14 +174,14 @@ class Queue:
         pause, answered, hopeful = 1.0, time.monotonic(), time.monotonic()
         while time.monotonic() - answered < SILENCE:
             try:
-                left = self.look()
+                left = self.remaining()
             except SlurmError as error:
-                self._say(f"Slurm does not answer; its jobs go on without it ({error})", logging.WARNING)
+                self._log_change(f"Slurm does not answer; its jobs go on without it ({error})", logging.WARNING)
             else:
                 answered = time.monotonic()
                 if not left:
                     return None
-                self._say("Slurm: " + ", ".join(f"{count} {what}" for what, count in _counted(left).items()))
+                self._log_change("Slurm: " + ", ".join(f"{count} {what}" for what, count in _counted(left).items()))
                 if not _hopeless(left):
                     hopeful = answered
                 elif answered - hopeful > PATIENCE:
@@ -199,28 +199,30 @@ class Queue:
             self.cancel("--state=PENDING")
             self.cancel("--signal=INT")
             deadline = time.monotonic() + GRACE
-            while time.monotonic() < deadline and self.look():
+            while time.monotonic() < deadline and self.remaining():
                 time.sleep(0.5)
         except SlurmError as error:
             log.warning("Slurm does not answer (%s)", error)
         finally:
             self.cancel()
 
-    def cancel(self, *which: str) -> None:
+    def cancel(self, *options: str) -> None:
         """Cancels the jobs, or signals them; says so where Slurm does not."""
         try:
-            _slurm("scancel", *which, *self._mine)
+            _slurm("scancel", *options, *self._filters)
         except SlurmError as error:
             log.warning("The jobs could not be cancelled (%s). By hand: scancel --name=%s", error, self.name)
 
     @property
-    def _mine(self) -> tuple[str, str]:
+    def _filters(self) -> tuple[str, str]:
+        """Options of Slurm's commands that choose these jobs."""
         return f"--user={os.getuid()}", f"--name={self.name}"
 
-    def _say(self, message: str, level: int = logging.INFO) -> None:
-        if message != self.said:
+    def _log_change(self, message: str, level: int = logging.INFO) -> None:
+        """Logs a message, unless it was the last one too."""
+        if message != self._logged:
             log.log(level, "%s", message)
-        self.said = message
+        self._logged = message
 
 
 @contextmanager
@@ -265,34 +267,34 @@ def _hopeless(left: Sequence[tuple[str, str]]) -> bool:
     return all(state == "PENDING" and reason in HOPELESS for state, reason in left)
 
 
-def _refused(said: str, settings: DictConfig) -> InputError:
-    """What sbatch's refusal means in the user's keys."""
-    key = next((key for phrase, key in REFUSALS.items() if phrase in said.lower()), None)
-    return _refusal(key, f"Slurm refuses it ({_one_line(said)})", settings)
+def _submission_error(message: str, settings: DictConfig) -> InputError:
+    """The error of jobs that sbatch refuses, by the key that its message means."""
+    key = next((key for phrase, key in REFUSALS.items() if phrase in message.lower()), None)
+    return _refusal_error(key, f"Slurm refuses it ({_one_line(message)})", settings)
 
 
-def _refusal(key: str | None, allowed: str, settings: DictConfig) -> InputError:
-    """An error that says what there is; where the key is not known, it is the one that asks for too much."""
+def _refusal_error(key: str | None, allowed: str, settings: DictConfig) -> InputError:
+    """An error that names what the cluster has; an unknown key becomes the one that asks for too much."""
     nodes = _nodes()
     if not nodes:
         return InputError("launch", settings.launch.name, allowed, "Ask Slurm how it is: sinfo.")
-    key = key or _too_much(settings.launch, nodes)
+    key = key or _excessive_key(settings.launch, nodes)
     value: Any = OmegaConf.select(settings, key)
     if key == "launch":
         value = " ".join(f"{name}={value[name]}" for name in ("partition", "gpus", "cpus", "memory_gb", "minutes"))
-    there = dict.fromkeys(str(node) for node in nodes)
-    return InputError(key, value, allowed, f"The partitions here: {', '.join(there)}.")
+    partitions = dict.fromkeys(map(str, nodes))
+    return InputError(key, value, allowed, f"The partitions here: {', '.join(partitions)}.")
 
 
-def _too_much(asked: DictConfig, nodes: Sequence[Node]) -> str:
-    """Which key asks for more than any node has; Slurm does not say."""
-    if asked.gpus is not None and asked.gpus > max(node.gpus for node in nodes):
+def _excessive_key(launch: DictConfig, nodes: Sequence[Node]) -> str:
+    """The key that asks for more than any node has; Slurm does not name it."""
+    if launch.gpus is not None and launch.gpus > max(node.gpus for node in nodes):
         return "launch.gpus"
-    return "launch.cpus" if asked.cpus > max(node.cpus for node in nodes) else "launch"
+    return "launch.cpus" if launch.cpus > max(node.cpus for node in nodes) else "launch"
 
 
 def _nodes() -> list[Node]:
-    """Every node; empty where Slurm does not say."""
+    """Every node of the cluster; empty where sinfo fails."""
     try:
         lines = _slurm("sinfo", "--noheader", "--Node", "--format=%P|%G|%c|%m").splitlines()
     except SlurmError:
@@ -324,19 +326,19 @@ def _result(job: Job[Any], overrides: Sequence[str], stuck: str | None) -> JobRe
     if outcome == "error":  # raised around the job, not by it; the text is a traceback
         reason = str(result).strip().splitlines()[-1]
     else:
-        reason = f"waits for ever ({stuck})" if stuck is not None else _last_words(job)
+        reason = f"waits for ever ({stuck})" if stuck is not None else _end_of_log(job)
     log.error("Slurm's job %s: %s", job.job_id, reason)
     failed = JobReturn(overrides=overrides, status=JobStatus.FAILED)
     failed.return_value = JobError(f"Slurm's job {job.job_id}: {reason}")
     return failed
 
 
-def _last_words(job: Job[Any]) -> str:
+def _end_of_log(job: Job[Any]) -> str:
     """The end of what Slurm kept of a dead job's output."""
     logs = [file for file in (job.paths.stderr, job.paths.stdout) if file.exists()]
     if not logs:
         return f"it left no log in {job.paths.folder}: do the nodes share that folder?"
     lines = logs[0].read_text(errors="replace").splitlines()
-    of_slurm = [line for line in lines if re.match(r"(srun|slurmstepd[\w-]*): error: ", line)]
-    said = _one_line("\n".join(of_slurm[-3:] or lines[-1:])) or "without a word"
-    return f"its process died ({said}; log: {logs[0]})"
+    errors = [line for line in lines if re.match(r"(srun|slurmstepd[\w-]*): error: ", line)]
+    reason = _one_line("\n".join(errors[-3:] or lines[-1:])) or "without a word"
+    return f"its process died ({reason}; log: {logs[0]})"

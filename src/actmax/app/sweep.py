@@ -1,4 +1,4 @@
-"""Hydra's multirun with a memory: it runs what is missing, waits for everybody, names what failed, and collects.
+"""Hydra's multirun that goes by records: it runs missing jobs, waits for all, names failed ones, and collects.
 
 A job's folder and its `status.json` are all that it goes by, so it does not matter which launcher ran the jobs.
 """
@@ -36,8 +36,7 @@ DIED = (
     "its process ended without a word: killed, out of memory or out of time. The same command goes on from its last "
     "checkpoint, where it has one."
 )
-
-
+"""Message of a job whose process ended without writing a status."""
 KEPT = 256
 """Composed configs that are kept from the plan to the launch."""
 
@@ -47,14 +46,13 @@ class Planned:
     """A job of the sweep, before anything runs."""
 
     overrides: tuple[str, ...]
-    """What it is called with."""
+    """Overrides of the command line that make this job."""
     record: Record
-    """Its folder."""
+    """The record in the job's folder, whether it is there yet or not."""
     standing: str
-    """How it stands: `new`, `complete`, `interrupted`, `failed`, `died` or `busy` (another process is at it)."""
-
+    """State of the record: `new`, `complete`, `interrupted`, `failed`, `died` or `busy` (another process runs it)."""
     config: DictConfig
-    """Composed, with Hydra's own part."""
+    """The composed config, with Hydra's own part."""
 
     @property
     def command(self) -> str:
@@ -67,11 +65,11 @@ class Failed:
     """A job that is not complete though the sweep is over."""
 
     job: Planned
-    """Which."""
+    """The job of the sweep."""
     state: str
-    """`failed`, `interrupted` or `not started`."""
+    """State of the job: `failed`, `interrupted` or `not started`."""
     message: str
-    """Its error in one line."""
+    """The job's error in one line."""
 
 
 class _Composed:
@@ -89,10 +87,11 @@ class _Composed:
         return getattr(self.loader, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self.loader,)
+        return _plain_loader, (self.loader,)
 
 
-def _itself(loader: Any) -> Any:
+def _plain_loader(loader: Any) -> Any:
+    """Makes a pickled `_Composed` the loader that it stands before."""
     return loader
 
 
@@ -102,7 +101,7 @@ class Composer:
     Hydra applies values after everything else is composed, so the result is the same, in less than a tenth of the time.
 
     Args:
-        loader: Hydra's.
+        loader: Hydra's config loader.
         master: the config of the multirun.
     """
 
@@ -138,11 +137,11 @@ class Composer:
 
 
 class Sweeper(HydraSweeper):
-    """Sweeps over the same overrides as Hydra's basic sweeper; but jobs have a past and a future.
+    """Sweeps over the same overrides as Hydra's basic sweeper, and goes by the record that each job has left.
 
     Args:
-        max_batch_size: as Hydra's; kept for its config, not used.
-        params: what to sweep, by key; what is given on the command line goes before.
+        max_batch_size: Hydra's setting of that name; it stands in the config, and is not used.
+        params: values to sweep over by key; the command line's take their place.
     """
 
     config: DictConfig
@@ -166,7 +165,7 @@ class Sweeper(HydraSweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Plans, runs what is to do, collects.
+        """Plans the jobs, runs those that are not complete, and collects.
 
         Raises:
             InputError: a job's config is wrong; nothing was started.
@@ -229,7 +228,11 @@ class Sweeper(HydraSweeper):
         self.launcher.setup(hydra_context=context, task_function=self.task_function, config=self.config)
 
     def _close(self, folder: Path, failed: list[Failed], count: int) -> None:
-        """Collects, shows, and says what failed."""
+        """Collects the records, shows them, and names the jobs that failed.
+
+        Raises:
+            JobError: a job failed, or the records could not be collected.
+        """
         from actmax.app import report  # pandas and torch; a wrong config is answered without them
         from actmax.tasks.collect import collect  # pandas; a wrong config is answered without it
 
@@ -247,8 +250,8 @@ class Sweeper(HydraSweeper):
             trouble = f"Collecting failed ({type(error).__name__}: {error}); actmax-report {folder} tries again."
         if failed:
             report.show_failures([(one.job.record.folder, one.state, one.message, one.job.command) for one in failed])
-            said = f"{len(failed)} of {count} jobs are not complete. The same command again runs these alone."
-            raise JobError(f"{said} {trouble or f'What is there was collected in {folder}.'}")
+            message = f"{len(failed)} of {count} jobs are not complete. The same command again runs these alone."
+            raise JobError(f"{message} {trouble or f'What is there was collected in {folder}.'}")
         if trouble:
             raise JobError(trouble)
 
@@ -278,12 +281,12 @@ def _announcement(jobs: Sequence[Planned], folder: Path) -> str:
         "died": "died before",
     }
     counts = {standing: sum(job.standing == standing for job in jobs) for standing in reasons}
-    said = ", ".join(f"{count} {reasons[standing]}" for standing, count in counts.items() if count)
-    return f"Sweep of {len(jobs)} jobs in {folder}: {said}"
+    parts = ", ".join(f"{count} {reasons[standing]}" for standing, count in counts.items() if count)
+    return f"Sweep of {len(jobs)} jobs in {folder}: {parts}"
 
 
 def _failures(jobs: Sequence[Planned], returns: Sequence[JobReturn]) -> list[Failed]:
-    """What is not complete now that nobody runs any more."""
+    """The jobs that are not complete after all have ended."""
     errors: list[Any] = [None] * len(jobs)
     for number, one in enumerate(returns):
         if one is not None and one.status == JobStatus.FAILED:
@@ -310,7 +313,7 @@ def _message(status: Status) -> str:
 
 @dataclass
 class SweeperConfig:
-    """What `hydra.sweeper` takes."""
+    """Hydra's schema of the group `hydra.sweeper`."""
 
     _target_: str
     max_batch_size: int | None = None

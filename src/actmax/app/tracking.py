@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """What a job tells the outside; this one tells nobody."""
+    """Takes the measures and the result of a job; this one keeps nothing."""
 
     @property
     def loggers(self) -> list[Logger]:
-        """For the Lightning trainer."""
+        """Loggers for the Lightning trainer."""
         return []
 
     def publish(self, record: Record, summary: Mapping[str, Any]) -> None:
-        """Hands over what the job found."""
+        """Takes the record and the summary of a complete job."""
 
     def finish(self, exit_code: int) -> None:
         """Ends the run; called once, also after a failure."""
@@ -39,7 +39,7 @@ class CsvTracker(Tracker):
 
     @property
     def loggers(self) -> list[Logger]:
-        """The CSV logger."""
+        """The CSV logger, for the Lightning trainer."""
         return [self._logger]
 
     def finish(self, exit_code: int) -> None:  # noqa: ARG002
@@ -51,13 +51,13 @@ class WandbTracker(Tracker):
     """One Weights & Biases run per job: curves, the token table, the summary, the record as an artifact.
 
     Args:
-        record: of the job; the run's files lie in its folder.
-        project: of W&B.
+        record: the job's record; the run's files lie in its folder.
+        project: project of the run.
         entity: user or team; None for the default one.
-        group: the sweep.
-        name: of the run.
-        tags: to filter by.
-        job_type: the task.
+        group: name of the sweep.
+        name: name of the run.
+        tags: tags of the run, to filter by.
+        job_type: name of the task.
         config: the resolved config, as plain containers.
         draw: gives a record's figures as PNG files, which are logged; None logs none.
     """
@@ -102,7 +102,7 @@ class WandbTracker(Tracker):
         if mode == "online":
             try:
                 self.run = wandb.init(**settings, mode=mode)
-            except (wandb.Error, OSError) as error:  # pyright: ignore[reportAttributeAccessIssue]
+            except (wandb.Error, OSError) as error:
                 mode, reason = "offline", f"W&B could not be reached ({error})"
         if self.run is None:
             (Path(settings["dir"]) / "wandb").mkdir(exist_ok=True)
@@ -166,7 +166,7 @@ class _GuardedWandbLogger(WandbLogger):
         self._guard = guard
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs, guarded."""
+        """Logs running measures; an error ends the tracking."""
         self._guard("log", lambda: super(_GuardedWandbLogger, self).log_metrics(metrics, step))
 
 

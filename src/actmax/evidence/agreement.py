@@ -58,7 +58,7 @@ class Agreement:
         for name, one in self.estimates.items():
             numbers |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_status": one.status}
         for name, null in self.nulls.items():
-            numbers |= {f"null_{name}_{part}": getattr(null, part) for part in ("mean", "low", "high", "p")}
+            numbers |= null.columns(name)
         return numbers
 
 

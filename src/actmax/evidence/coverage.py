@@ -53,22 +53,22 @@ class Incidence:
 
     @property
     def unique(self) -> int:
-        """Different tokens, S_obs."""
+        """Number of different tokens, S_obs."""
         return int(self.counts.sum())
 
     @property
     def total(self) -> int:
-        """Incidences, U = Σ k Q_k."""
+        """Number of incidences, U = Σ k Q_k."""
         return int(self.counts @ np.arange(1, self.restarts + 1))
 
     @property
     def once(self) -> int:
-        """Q_1, the tokens that occur in exactly one restart."""
+        """Q_1, the number of tokens that occur in exactly one restart."""
         return int(self.counts[0])
 
     @property
     def twice(self) -> int:
-        """Q_2, the tokens that occur in exactly two restarts."""
+        """Q_2, the number of tokens that occur in exactly two restarts."""
         return int(self.counts[1]) if self.restarts > 1 else 0
 
     @property

@@ -56,7 +56,7 @@ class Measure(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One measured claim."""
+    """One measured claim: a number beside its null, its p, and how it reads."""
 
     measure: Measure
     """The number that was measured."""
@@ -155,7 +155,7 @@ def finding(
         alpha: level that p is held against.
         alternative: the side on which p looks.
         draws: number of draws of the null.
-        effect: if not the observed number minus the null's mean.
+        effect: size of the effect; None for the observed number minus the null's mean.
         unit: the unit that it is about; None where it is not about one.
         claims: the readings at which it is claimed, or whether it is; None where it is claimed if p is at most alpha.
     """

@@ -118,14 +118,14 @@ class Gap:
         }
         for stage in ("snapped", "retokenised"):
             numbers |= {f"activation_{stage}_mean": _mean(getattr(self, stage)), f"kept_{stage}": self.kept(stage)}
-            numbers |= _parts(stage, self.null(stage))
+            numbers |= self.null(stage).columns(stage)
         numbers |= {f"z_{stage}": self.z(stage) for stage in STAGES}
         numbers |= {
             "retokenised_same": float(np.mean(self.same)),
             "cross_entropy_mean": _mean(self.cross_entropy),
             "cross_entropy_initial_mean": _mean(self.cross_entropy_initial),
         }
-        numbers |= _parts("final", optimum) | _parts("cross_entropy", self.null("cross_entropy"))
+        numbers |= optimum.columns("final") | self.null("cross_entropy").columns("cross_entropy")
         return numbers | {"gap": self.lost_at.value}
 
 
@@ -133,10 +133,6 @@ def _mean(values: Float[ndarray, " restarts"]) -> float:
     """The mean over restarts that have a value: a text of no tokens has no activation."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else nan
-
-
-def _parts(name: str, null: Null) -> dict[str, float]:
-    return {f"null_{name}_{part}": getattr(null, part) for part in ("mean", "low", "high", "p")}
 
 
 @lru_cache(maxsize=8)

@@ -24,6 +24,7 @@ from actmax.evidence.nulls import (
     uniform_unique,
 )
 from actmax.evidence.own import Own
+from actmax.evidence.pairs import deviation
 from actmax.evidence.settings import NullSettings
 from actmax.evidence.verdicts import PRIMARY, Decision, decide
 from actmax.model.nearest import NearestTokens
@@ -85,7 +86,7 @@ class Measures:
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, Null):
-                nulls |= {f"null_{name}_{part}": getattr(value, part) for part in ("mean", "low", "high", "p")}
+                nulls |= value.columns(name)
             elif not isinstance(value, Agreement):
                 numbers[name] = value
         nulls |= {"pool_draws": self.unique.draws, "end_draws": self.retention.draws}
@@ -131,7 +132,7 @@ def measure(
         displacement_mean=length.mean().item(),
         activation_initial_mean=restarts.activation_initial.double().mean().item(),
         activation_final_mean=restarts.activation_final.double().mean().item(),
-        activation_final_sd=_deviation(restarts.activation_final),
+        activation_final_sd=deviation(restarts.activation_final.double()),
         unique=against(unique, pool_unique),
         cosine=against(cosine, pool_cosine),
         retention=against(retention, moved.retention),
@@ -169,10 +170,6 @@ def judge(measured: Sequence[Measures], own: Own, *, alpha: float = 0.05) -> tup
     """
     tokens, embeddings = ([one.agreement.nulls[name] for one in measured] for name in PRIMARY.values())
     return decide(tokens, embeddings, own, alpha=alpha)
-
-
-def _deviation(values: Tensor) -> float:
-    return values.double().std().item() if len(values) > 1 else float("nan")
 
 
 def repeated(ids: Sequence[int], name: Callable[[int], str] = str) -> list[tuple[str, int]]:

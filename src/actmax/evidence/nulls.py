@@ -60,6 +60,10 @@ class Null:
         """Where the observed value lies to the null's 95 % interval."""
         return read(self.observed, self.low, self.high)
 
+    def columns(self, name: str) -> dict[str, float]:
+        """The null's numbers by the column names of a statistic: `null_NAME_mean`, `_low`, `_high` and `_p`."""
+        return {f"null_{name}_{part}": getattr(self, part) for part in ("mean", "low", "high", "p")}
+
 
 def against(observed: float | int, draws: NDArray[np.float64], *, alternative: Alternative = "two-sided") -> Null:
     """Sets an observed value beside draws of its null.

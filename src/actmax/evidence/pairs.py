@@ -31,8 +31,6 @@ from actmax.evidence.estimates import Estimate, jackknife, not_estimable
 
 Alternative = Literal["two-sided", "greater", "less"]
 """On which side of its null a statistic is looked for."""
-
-
 ENUMERATED = 5
 """Up to so many positions all assignments are tried in one product (5! = 120), several times faster than one by one."""
 
@@ -195,6 +193,7 @@ def entropies(ids: Int[Tensor, "draws restarts tokens"]) -> Float[NDArray[np.flo
 
 
 PAIRED: dict[str, Callable[[Tensor], Tensor]] = {"jaccard": jaccards, "position_agreement": position_agreements}
+"""The statistics of `TOKENS` that are means over pairs of restarts, with their similarities."""
 
 
 def pooled(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.float64]]:
@@ -273,7 +272,7 @@ def activation_estimates(activation: Float[Tensor, " restarts"]) -> dict[str, Es
     """
     values = activation.detach().cpu().double()
     extreme = "it hangs on the largest value"
-    smooth = {"activation_sd": _deviation, "activation_cv": _variation}
+    smooth = {"activation_sd": deviation, "activation_cv": _variation}
     found = {
         name: jackknife(one(values), np.array([one(rest) for rest in _left_out(values)]), bounds=(0.0, np.inf))
         for name, one in smooth.items()
@@ -286,10 +285,11 @@ def activation_estimates(activation: Float[Tensor, " restarts"]) -> dict[str, Es
     }
 
 
-def _deviation(values: Tensor) -> float:
+def deviation(values: Float[Tensor, " restarts"]) -> float:
+    """Standard deviation over restarts; NaN for one restart."""
     return values.std().item() if len(values) > 1 else float("nan")
 
 
 def _variation(values: Tensor) -> float:
     mean = values.mean().abs().item()
-    return _deviation(values) / mean if mean > 0 else float("nan")
+    return deviation(values) / mean if mean > 0 else float("nan")

@@ -121,28 +121,31 @@ def decide(
     # Holm over two spaces: twice the smaller p, and the larger as it is but no less than that
     above = holm(np.array([[t.p, e.p] for t, e in zip(tokens, embeddings, strict=True)]).reshape(-1, 2), axis=1)
     own_p = _own_p(own.tokens, own.embeddings) if available == OwnStatus.OK else np.full_like(above, nan)
-    decisions = []
-    for unit, (p, q) in enumerate(zip(above, own_p, strict=True)):
-        draws = min(_draws(tokens[unit]), _draws(embeddings[unit]))
-        verdict, status = _judge(p, q if available == OwnStatus.OK else None, draws, alpha)
-        decisions.append(
-            Decision(
-                verdict=verdict,
-                status=status,
-                alpha=alpha,
-                p_tokens=float(p[0]),
-                p_embeddings=float(p[1]),
-                own_p_tokens=float(q[0]),
-                own_p_embeddings=float(q[1]),
-                own=available,
-                own_units=own.units,
-                own_seeds=own.seeds,
-                own_draws=own.draws,
-                own_contrast_tokens=own.tokens and own.tokens.nulls[unit],
-                own_contrast_embeddings=own.embeddings and own.embeddings.nulls[unit],
-            )
-        )
-    return tuple(decisions)
+    draws = [min(_draws(t), _draws(e)) for t, e in zip(tokens, embeddings, strict=True)]
+    numbers = enumerate(zip(above, own_p, draws, strict=True))
+    return tuple(_decision(unit, *each, own=own, available=available, alpha=alpha) for unit, each in numbers)
+
+
+def _decision(
+    unit: int, p: ndarray, own_p: ndarray, draws: float, *, own: Own, available: OwnStatus, alpha: float
+) -> Decision:
+    """The decision on one unit, from its p in both spaces of question 1 and of question 2."""
+    verdict, status = _judge(p, own_p if available == OwnStatus.OK else None, draws, alpha)
+    return Decision(
+        verdict=verdict,
+        status=status,
+        alpha=alpha,
+        p_tokens=float(p[0]),
+        p_embeddings=float(p[1]),
+        own_p_tokens=float(own_p[0]),
+        own_p_embeddings=float(own_p[1]),
+        own=available,
+        own_units=own.units,
+        own_seeds=own.seeds,
+        own_draws=own.draws,
+        own_contrast_tokens=own.tokens and own.tokens.nulls[unit],
+        own_contrast_embeddings=own.embeddings and own.embeddings.nulls[unit],
+    )
 
 
 def _draws(null: Null) -> float:

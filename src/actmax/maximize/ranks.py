@@ -53,7 +53,7 @@ class RankError(RuntimeError):
 class Scratch(Record):
     """The record of a rank other than 0: it holds a share of a checkpoint at most, and is deleted with the job."""
 
-    def require_space(self, needed: int, key: str = "") -> None:  # noqa: ARG002
+    def require_space(self, needed: int) -> None:  # noqa: ARG002
         """Makes the folder; the space for the job's own record has been checked."""
         self.folder.mkdir(exist_ok=True)
 

@@ -132,19 +132,19 @@ def geometry(config: Mapping[str, Any]) -> Geometry:
     )
 
 
-def read_geometry(folder: Path) -> Geometry:
-    """The sizes of the model in a folder, from its config.json.
+def read_geometry(path: Path) -> Geometry:
+    """The sizes of the model in the folder at a path, from its config.json.
 
     Raises:
         InputError: the file is damaged, or the family is not one that is known.
     """
-    file = folder / "config.json"
+    file = path / "config.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError("folder", file, f"must be whole JSON ({error})") from error
+        raise InputError("path", file, f"must be whole JSON ({error})") from error
     if not isinstance(content, dict):
-        raise InputError("folder", file, "must hold a JSON object")
+        raise InputError("path", file, "must hold a JSON object")
     return geometry(content)
 
 

@@ -25,21 +25,21 @@ HELD = 2**28
 ROW_GROUP = 100_000
 """Rows that are written at a time."""
 STATES = ("complete", "failed", "interrupted", "running", "died")
-"""How a job can stand."""
+"""The states of a job; `died`: its status is `running`, and no process holds its lock."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A record as found."""
+    """A record under the folder that is collected."""
 
     name: str
-    """Its folder, as seen from the folder that is collected."""
+    """Path of the job's folder below the folder that is collected."""
     record: Record
     """The files that the job left."""
     status: Status
-    """How the job itself said that it stands."""
+    """The status that the job itself wrote."""
     state: str
-    """Its state; `died` where it says `running` and no process holds it."""
+    """State of the job; `died` where its status is `running` and no process holds its lock."""
     summary: Mapping[str, Any]
     """The summary of a complete job; else empty."""
     config: Mapping[str, Any]
@@ -55,11 +55,11 @@ class Job:
         return [*known, *sorted(files - set(known))]
 
     def read(self, name: str) -> pa.Table:
-        """A whole table."""
+        """Reads a whole table, or gives the one that is held."""
         return self.held[name] if name in self.held else self._read(name)
 
     def check(self, *, hold: bool) -> int:
-        """Reads all tables, and returns their bytes on disk; they are held for the next who asks, or not."""
+        """Reads all tables, and returns their bytes on disk; `hold` keeps them for `read`."""
         for name in self.tables:
             table = self._read(name)
             if hold:
@@ -136,16 +136,12 @@ def concatenate(target: Record, name: str, jobs: Sequence[Job]) -> None:
 
 def common_schema(name: str, jobs: Sequence[Job]) -> pa.Schema:
     """Every column that a table has in any of the jobs, behind the job's name."""
-    schemas = [_plain(_schema(job, name)) for job in jobs]
+    schemas = [_schema(job, name).remove_metadata() for job in jobs]
     return pa.unify_schemas(schemas, promote_options="permissive").insert(0, pa.field("job", pa.string()))
 
 
 def _schema(job: Job, name: str) -> pa.Schema:
     return job.held[name].schema if name in job.held else pq.read_schema(job.record.path(f"{name}.parquet"))
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    return schema.remove_metadata()
 
 
 def fitted(table: pa.Table, job: str, schema: pa.Schema) -> pa.Table:

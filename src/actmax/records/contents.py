@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from actmax.errors import InputError
-from actmax.records.store import Record, Status, Table
+from actmax.records.store import Record, Status, Summary, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ class Contents:
         self.record = record
         self.config_text = ""
         self.status: Status | None = None
-        self.summary: dict[str, Any] = {}
+        self.summary: Summary = {}
         self.texts: dict[str, str] = {}
         self._tables: dict[str, pa.Table] = {}
         self._tensors: dict[str, Mapping[str, Tensor]] = {}

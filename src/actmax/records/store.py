@@ -65,6 +65,8 @@ Table = Literal[
     "contexts",
     "quantiles",
 ]
+Summary = dict[str, Any]
+"""The headline numbers of a job by name, as `summary.json` holds them."""
 
 
 def job_hash(identity: Mapping[str, Any]) -> str:
@@ -134,7 +136,7 @@ class Record:
             lock.acquire(timeout=0)
         except Timeout:
             allowed = "another process is running this very job there"
-            raise BusyError("hydra.run.dir", self.folder, allowed, "Wait for it, or name another folder.") from None
+            raise BusyError("folder", self.folder, allowed, "Wait for it, or name another folder.") from None
         try:
             yield
         finally:
@@ -177,12 +179,11 @@ class Record:
         """The folder that loggers write to."""
         return self.folder / "logs"
 
-    def require_space(self, needed: int, key: str = "hydra.run.dir") -> None:
+    def require_space(self, needed: int) -> None:
         """Refuses a folder in which the record does not fit, or that may not be written.
 
         Args:
             needed: bytes of the record.
-            key: name of the folder in an error message.
 
         Raises:
             InputError: names the folder.
@@ -195,10 +196,10 @@ class Record:
                 pass
         except OSError as error:
             allowed = f"must be a folder that can be written ({error.strerror})"
-            raise InputError(key, self.folder, allowed, way_out) from error
+            raise InputError("folder", self.folder, allowed, way_out) from error
         if free < needed:
             allowed = f"needs {needed / 1e6:.0f} MB for this job, and {free / 1e6:.0f} MB are free"
-            raise InputError(key, self.folder, allowed, way_out)
+            raise InputError("folder", self.folder, allowed, way_out)
 
     def path(self, name: str) -> Path:
         """The path of a file of the record, by the file's name."""
@@ -212,7 +213,7 @@ class Record:
         os.close(handle)
         try:
             save(Path(scratch))
-            with open(scratch, "rb") as stream:  # noqa: PTH123
+            with Path(scratch).open("rb") as stream:
                 os.fsync(stream.fileno())
             Path(scratch).chmod(0o644)
             Path(scratch).replace(target)
@@ -255,7 +256,7 @@ class Record:
 
         return pd.read_parquet(self.folder / f"{name}.parquet")
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """Reads the headline numbers, `summary.json`."""
         return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
 

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from actmax.evidence.findings import is_missing
+
 ROWS = 1_000
 """Most rows of a table on a page."""
 FEW, MANY = 20, 60
@@ -24,7 +26,7 @@ class Number:
     """A headline number."""
 
     name: str
-    """What was measured."""
+    """What was measured, in a few words."""
     value: str
     """The number with its unit."""
     null: str
@@ -58,7 +60,7 @@ class Column:
     """One column of a table."""
 
     name: str
-    """The column's head."""
+    """The text at the head of the column."""
     numeric: bool = True
     """Whether the column holds numbers, and is aligned to the right."""
     extra: bool = False
@@ -73,7 +75,7 @@ class Prose:
 
     kind: ClassVar[str] = "prose"
     text: str
-    """The sentences."""
+    """The sentences of the paragraph."""
     title: str = ""
     """A few words in bold before the sentences."""
 
@@ -97,7 +99,7 @@ class Code:
     title: str
     """What the text is."""
     text: str
-    """The text itself."""
+    """The text, shown as it is."""
     folded: bool = True
     """Whether a page shows the text only at a click."""
 
@@ -166,7 +168,7 @@ class Token:
     """One token of a coloured text."""
 
     text: str
-    """The token's text."""
+    """The token as it is read."""
     score: float
     """The token's colour, from -1 (blue) over 0 (none) to 1 (red)."""
     numbers: str
@@ -192,7 +194,7 @@ class Section:
     """A part of a page under a heading."""
 
     title: str
-    """The heading."""
+    """The heading above the blocks."""
     blocks: tuple[Block, ...]
     """What stands under the heading."""
 
@@ -337,11 +339,6 @@ def in_brackets(value: float | None, form: str) -> str:
         ('(25.0%)', '')
     """
     return "" if is_missing(value) else f"({value:{form}})"
-
-
-def is_missing(value: Any) -> bool:
-    """Whether there is no value: None, NA or NaN."""
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def visible(token: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from actmax.errors import InputError
 from actmax.records.collect import STATES, Job, concatenate, job_table, read_jobs, rows_of
-from actmax.records.store import Record, now
+from actmax.records.store import Record, Summary, now
 from actmax.tasks import registry
 from actmax.tasks.task import Gathered, Task
 
@@ -69,7 +69,7 @@ def collect(folder: Path) -> Collected:
 def _task(job: Job) -> Task | None:
     """The task of a job; None where this process does not know it."""
     try:
-        return registry.task_of(str(job.config["task"]["name"]))
+        return registry.task_in(job.config)
     except InputError:
         return None
 
@@ -114,7 +114,7 @@ def _replaced(job: Job, name: str, replaced: Mapping[str, Sequence[str]]) -> boo
 
 def _summary(
     folder: Path, jobs: pd.DataFrame, left_out: Sequence[tuple[str, str]], gathered: Mapping[Task, Gathered]
-) -> dict[str, Any]:
+) -> Summary:
     states = jobs["state"].tolist() if len(jobs) else []
     unfinished = pd.DataFrame(jobs[jobs["state"] != "complete"]) if len(jobs) else jobs
     return {

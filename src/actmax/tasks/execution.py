@@ -8,7 +8,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
+from importlib.metadata import entry_points
 
 import torch
 from lightning.fabric.utilities import registry
@@ -37,13 +38,19 @@ def bounded() -> Iterator[None]:
             logger.setLevel(level)
 
 
-@lru_cache
-def _entry_points(**options: str) -> object:
-    """What installed packages declare, read once."""
-    return _read_entry_points(**options)
+@contextmanager
+def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Gives an attribute another value for the time of a `with` block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
-_read_entry_points = registry.entry_points  # pyright: ignore[reportPrivateImportUsage]
+_entry_points = cache(entry_points)
+"""What installed packages declare, read once."""
 
 
 @contextmanager
@@ -53,14 +60,9 @@ def _workarounds() -> Iterator[None]:
     Lightning 2.6 reads what every installed package declares at every Trainer: a twentieth of a small job's time. With
     `trainer.deterministic` PyTorch 2.13 fills every new tensor before it is written; nothing reads one before that.
     """
-    before = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
-    registry.entry_points = _entry_points  # pyright: ignore[reportPrivateImportUsage]
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    try:
+    filling = _replaced(torch.utils.deterministic, "fill_uninitialized_memory", value=False)
+    with _replaced(registry, "entry_points", _entry_points), filling:
         yield
-    finally:
-        registry.entry_points = _read_entry_points  # pyright: ignore[reportPrivateImportUsage]
-        torch.utils.deterministic.fill_uninitialized_memory = before  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextmanager
@@ -81,13 +83,13 @@ def graceful_interrupt(stop: Stop) -> Iterator[None]:
         yield
         return
 
-    def ask(signum: int, frame: object) -> None:  # noqa: ARG001
+    def request_stop(*_: object) -> None:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
         log.warning("Stopping after this step; Ctrl-C again stops at once.")
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, request_stop)
     try:
         yield
     except SystemExit:  # Lightning turns a KeyboardInterrupt into one

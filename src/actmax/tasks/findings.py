@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from actmax.evidence.findings import Finding, findings_table
 from actmax.records.contents import Contents
+from actmax.records.store import Summary
 
 
-def write_findings(contents: Contents, findings: Sequence[Finding]) -> dict[str, Any]:
+def write_findings(contents: Contents, findings: Sequence[Finding]) -> Summary:
     """Writes `findings.parquet`, where there are any, and returns what `summary.json` holds of them."""
     if findings:
         contents.write_table("findings", findings_table(findings))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from actmax.errors import InputError
 from actmax.tasks.settings import GROUPS
-from actmax.tasks.task import Task
+from actmax.tasks.task import Task, import_name
 
 BUILT_IN = {
     "maximization": "actmax.tasks.maximization.task:MaximizationTask",
@@ -21,15 +20,15 @@ BUILT_IN = {
 _ADDED: dict[str, Task] = {}
 
 
-def register(task: Task) -> None:
+def register(new: Task) -> None:
     """Adds a task: `task=NAME` and its groups of keys work on the command line of this process.
 
     Raises:
         ValueError: another task has the name.
     """
-    if task.name in BUILT_IN or task.name in _ADDED:
-        raise ValueError(f"a task named {task.name} is registered already")
-    _ADDED[task.name] = task
+    if new.name in names():
+        raise ValueError(f"a task named {new.name} is registered already")
+    _ADDED[new.name] = new
 
 
 def names() -> tuple[str, ...]:
@@ -50,10 +49,18 @@ def task_of(name: str) -> Task:
     return _built_in(name)
 
 
+def task_in(config: Any) -> Task:
+    """The task of a config, a node or a mapping.
+
+    Raises:
+        InputError: there is no such task.
+    """
+    return task_of(str(config["task"]["name"]))
+
+
 @cache
 def _built_in(name: str) -> Task:
-    module, _, kind = BUILT_IN[name].partition(":")
-    return getattr(import_module(module), kind)()
+    return import_name(BUILT_IN[name])()
 
 
 def added() -> tuple[Task, ...]:

@@ -14,7 +14,7 @@ import pandas as pd
 from actmax.errors import InputError
 from actmax.evidence.readings import Verdict
 from actmax.records.contents import Contents
-from actmax.records.store import Record, from_yaml
+from actmax.records.store import Record, Summary, from_yaml
 from actmax.tasks import registry
 from actmax.tasks.task import Task
 
@@ -42,7 +42,7 @@ class Result:
     """Tables, tensors and the summary."""
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """The headline numbers, as in `summary.json`."""
         return self.contents.summary
 
@@ -54,7 +54,7 @@ class Result:
     @property
     def task(self) -> Task:
         """The kind of job."""
-        return registry.task_of(self.config["task"]["name"])
+        return registry.task_in(self.config)
 
     @property
     def tables(self) -> list[str]:
@@ -154,7 +154,7 @@ class Result:
             raise InputError("folder", folder, "must be new, empty, or hold this job's record", "Name another.")
         if status is not None and status.job_hash != self.summary.get("job_hash"):
             raise InputError("folder", folder, "it holds the record of another job", "Name another.")
-        record.require_space(10_000_000, "folder")
+        record.require_space(10_000_000)
         self.contents.save(record)
         if page:
             from actmax.report.pages import write_page
@@ -219,7 +219,6 @@ def _show_in_notebook(figure: Figure) -> None:
         return
     import matplotlib.pyplot as plt
 
-    manager = plt.figure().canvas.manager
-    assert manager is not None  # noqa: S101
-    manager.canvas.figure = figure
-    figure.set_canvas(manager.canvas)
+    if (manager := plt.figure().canvas.manager) is not None:
+        manager.canvas.figure = figure
+        figure.set_canvas(manager.canvas)

@@ -11,7 +11,7 @@ from actmax.model.settings import SubjectSettings
 from actmax.settings import check as check_limits
 from actmax.tasks import registry
 from actmax.tasks.settings import RestartSettings, TaskSettings, TrainerSettings, seeds, units
-from actmax.tasks.task import hashed
+from actmax.tasks.task import hashed, subject_keys
 from actmax.weights import fingerprint
 
 
@@ -50,7 +50,7 @@ def check(cfg: Any, schema: type) -> None:
     Raises:
         InputError: names the key, the value and what is allowed.
     """
-    task = registry.task_of(cfg.task.name)
+    task = registry.task_in(cfg)
     check_limits(cfg, schema)
     strategy = cfg.trainer.strategy
     if strategy != "auto":
@@ -77,6 +77,7 @@ def request(cfg: Any) -> str:
 
     Equal requests are the same job; that one job may have several (the same weights in two folders).
     """
-    task = registry.task_of(cfg.task.name)
-    weights = fingerprint(**place_of(cfg)) if task.on_subject else None
+    task = registry.task_in(cfg)
+    with subject_keys(cfg):
+        weights = fingerprint(**place_of(cfg)) if task.on_subject else None
     return hashed(task.identity(cfg), weights, task.read(cfg))

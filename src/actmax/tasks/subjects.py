@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +14,22 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig
 
 from actmax.errors import InputError
-from actmax.model.subject import Subject
-from actmax.tasks.task import Task, Work, hashed
+from actmax.model.subject import Subject, shared
+from actmax.records.store import Summary
+from actmax.tasks.task import Task, Work, hashed, plain, subject_keys
 
 PACKAGES = ("actmax", "torch", "transformers", "lightning", "hydra-core", "torchmetrics", "numpy", "scipy", "pandas")
 """Packages whose versions a summary holds."""
+
+
+def subject_of(cfg: Mapping[Any, Any]) -> Subject:
+    """The language model that a config names; jobs of one process share it.
+
+    Raises:
+        InputError: names the key.
+    """
+    with subject_keys(cfg):
+        return shared(**plain(cfg["subject"]))
 
 
 class SubjectWork(Work):
@@ -47,7 +59,7 @@ class SubjectWork(Work):
         """Bytes that the record may take."""
         return 100_000_000
 
-    def signed(self, seconds: dict[str, float]) -> dict[str, Any]:
+    def signed(self, seconds: dict[str, float]) -> Summary:
         """What every summary says of its job: of which subject, where, and how long it took."""
         subject = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
         return {"subject": subject, **circumstances(self.identity["job_hash"], self.subject.device, seconds)}
@@ -88,7 +100,7 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
-def circumstances(job_hash: str | None, device: torch.device, seconds: dict[str, float]) -> dict[str, Any]:
+def circumstances(job_hash: str | None, device: torch.device, seconds: dict[str, float]) -> Summary:
     """Under which job, where, how long and with which versions a result came about."""
     name = platform.processor() or platform.machine()
     if device.type == "cuda":

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import yaml
 
+from actmax.evidence.findings import is_missing
 from actmax.progress import track
 from actmax.records.store import Record, from_yaml
 from actmax.report import pages
@@ -27,7 +28,6 @@ from actmax.report.blocks import (
     Prose,
     Row,
     Table,
-    is_missing,
 )
 from actmax.report.source import Source, present
 from actmax.tasks.collect import Collected

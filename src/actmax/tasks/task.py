@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from actmax.errors import renamed
 from actmax.progress import Stop
 from actmax.records.contents import Contents
-from actmax.records.store import job_hash
+from actmax.records.store import Summary, job_hash
 from actmax.tasks.settings import PRECISIONS
 
 if TYPE_CHECKING:
@@ -34,19 +37,23 @@ FILES_OF_SUBJECT = ("subject.path", "subject.wheel")
 """Keys that say where weights lie; the hash of the weights identifies them."""
 
 
-class Task(ABC):
+class Task:
     """A kind of job; one instance is registered (`actmax.tasks.registry.register`)."""
 
     name: ClassVar[str]
-    """Value of `task.name`, and of the command line's `task=`."""
+    """The name of the task, as the command line takes it: `task=NAME`."""
     groups: ClassVar[Mapping[str, Any]] = {}
     """Groups of config keys that the task reads: a settings dataclass by the group's name."""
     keys: ClassVar[Sequence[str]] = ()
     """Top-level keys of the config that can change the task's result, beside `task`."""
     idle: ClassVar[Sequence[str]] = ()
-    """Dotted keys among them that cannot."""
+    """Dotted keys below `keys` that cannot change the result."""
     on_subject: ClassVar[bool] = False
     """Whether the task runs a language model."""
+    work_import: ClassVar[str]
+    """Where the class of the task's work is, `module:class`; imported when a job runs."""
+    page_import: ClassVar[str] = "actmax.report.pages:plain_page"
+    """Where the function is that makes what is shown of a job, `module:function`; imported when it is shown."""
 
     def check_settings(self, cfg: DictConfig) -> None:
         """Refuses settings of the task's own groups that contradict each other, whichever task runs.
@@ -86,20 +93,19 @@ class Task(ABC):
         """The beginning of the job's folder name: what a person looks for."""
         return self.name
 
-    @abstractmethod
     def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
-        """What does one job.
+        """Makes the work of one job.
 
         Args:
             cfg: a config that has been checked.
             subject: the language model, where the task runs one.
         """
+        kind = import_name(self.work_import)
+        return kind(self, cfg, subject) if self.on_subject else kind(self, cfg)
 
     def page(self, source: Source) -> Page:
         """What is shown of a job: on the terminal, as an HTML page, in a notebook."""
-        from actmax.report.pages import plain_page
-
-        return plain_page(source)
+        return import_name(self.page_import)(source)
 
     def line(self, summary: Mapping[str, Any]) -> str:
         """A job's result in one line, for the log of a sweep."""
@@ -133,7 +139,7 @@ class Gathered:
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Tables by the name of their file in the sweep's folder."""
     summary: Mapping[str, Any] = field(default_factory=dict)
-    """Entries of `sweep.json`."""
+    """Entries that the jobs add to `sweep.json`."""
     notes: Sequence[str] = ()
     """What could not be worked out, and why."""
     replaces: Sequence[str] = ()
@@ -155,15 +161,15 @@ class Run:
     contents: Contents = field(default_factory=Contents)
     """Takes tables, tensors and texts as they come; with a record they are on disk at once."""
     folder: Path | None = None
-    """Where checkpoints and scratch files go; None: nowhere."""
+    """Folder of checkpoints and scratch files; None where there is none."""
     checkpoint: Path | None = None
-    """A checkpoint of this very job to go on from."""
+    """A checkpoint of this very job that the work goes on from; None for a fresh start."""
     loggers: Sequence[Logger] = ()
     """Lightning loggers that get running measures."""
     progress: bool = True
     """Whether progress is shown."""
     stop: Stop = field(default_factory=Stop)
-    """Set by Ctrl-C."""
+    """Whether a stop was asked for by Ctrl-C."""
 
 
 class Work(ABC):
@@ -190,7 +196,7 @@ class Work(ABC):
         """
 
     @abstractmethod
-    def perform(self, run: Run) -> dict[str, Any]:
+    def perform(self, run: Run) -> Summary:
         """Does the work, hands tables to `run.contents`, and returns the summary.
 
         Raises:
@@ -198,14 +204,41 @@ class Work(ABC):
         """
 
 
+def import_name(path: str) -> Any:
+    """What a module holds under a name, by a path `module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
 def plain(value: Any) -> Any:
     """A node of a config as plain containers, interpolations resolved."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def settings_of(node: Any) -> Any:
-    """A group of a config as an instance of its settings dataclass."""
-    return OmegaConf.to_object(node)
+def keys_of(cfg: Mapping[Any, Any], group: str, **others: str) -> AbstractContextManager[None]:
+    """Turns the arguments that errors of lower rooms name into the keys of a group.
+
+    Args:
+        cfg: the config.
+        group: name of the group, whose keys are called as the arguments are.
+        others: keys by the arguments that are not called so.
+    """
+    return renamed({str(name): f"{group}.{name}" for name in cfg[group]} | others)
+
+
+def subject_keys(cfg: Mapping[Any, Any]) -> AbstractContextManager[None]:
+    """Turns the arguments that errors about a subject's weights and sizes name into keys of the config."""
+    return keys_of(cfg, "subject", config="subject", name="subject")
+
+
+def settings_of(cfg: DictConfig, group: str) -> Any:
+    """A group of a config as an instance of its settings dataclass.
+
+    Raises:
+        InputError: names the key.
+    """
+    with keys_of(cfg, group):
+        return OmegaConf.to_object(cfg[group])
 
 
 def remove(content: dict[str, Any], key: str) -> None:

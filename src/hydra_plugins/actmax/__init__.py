@@ -6,7 +6,7 @@ from actmax.app import launchers, sweep
 
 
 class ActmaxSweeper(sweep.Sweeper):
-    """`hydra/sweeper=actmax`, the default."""
+    """The sweeper of `hydra/sweeper=actmax`, the default."""
 
 
 sweep.store(f"{__name__}.{ActmaxSweeper.__name__}")
@@ -14,11 +14,11 @@ sweep.store(f"{__name__}.{ActmaxSweeper.__name__}")
 if launchers.RAY:
 
     class RayLauncher(launchers.RayLauncher):
-        """`launch=gpus` and `launch=cluster`."""
+        """The launcher of `launch=gpus` and `launch=cluster`."""
 
 
 if launchers.SUBMITIT:
     from actmax.app import slurm
 
     class SlurmLauncher(slurm.SlurmLauncher):
-        """`launch=slurm`."""
+        """The launcher of `launch=slurm`."""

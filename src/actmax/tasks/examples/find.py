@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor
 
 from actmax.errors import InputError
 from actmax.model.subject import Subject
@@ -39,27 +38,37 @@ class _Kept:
     """The best windows of each unit so far, and a random choice of positions."""
 
     top: int
+    """Number of windows to keep for each unit."""
     size: int
+    """Number of positions to choose at random."""
     rng: np.random.Generator
+    """Generator of the random keys of positions."""
     best: list[list[tuple[float, int, int]]]
+    """For each unit the activation, the negated number and the position of its best windows, highest first."""
     windows: dict[int, Window] = field(default_factory=dict)
+    """The windows that stand in `best`, by number."""
     keys: ndarray = field(default_factory=lambda: np.empty(0))
+    """The random keys of the chosen positions."""
     values: ndarray | None = None
+    """Activations at the chosen positions, a column per unit."""
     seen: int = 0
+    """Number of positions so far."""
     total: ndarray | None = None
+    """Sum of each unit's activation over all positions so far."""
     squares: ndarray | None = None
+    """Sum of squares of each unit's activation over all positions so far."""
 
-    def add(self, first: int, some: Sequence[Window], values: Float[ndarray, "windows positions units"]) -> None:
+    def add(self, first: int, batch: Sequence[Window], values: Float[ndarray, "windows positions units"]) -> None:
         """Takes a batch: each window's highest position stands for it."""
         where = values.argmax(1)
         highest = values.max(1)
         for unit, best in enumerate(self.best):
-            found = [
+            candidates = [
                 (float(highest[row, unit]), -(first + row), int(where[row, unit]))
                 for row in np.argsort(-highest[:, unit], kind="stable")[: self.top]
             ]
-            self.best[unit] = sorted(best + found, reverse=True)[: self.top]
-        self.windows |= {first + row: window for row, window in enumerate(some)}
+            self.best[unit] = sorted(best + candidates, reverse=True)[: self.top]
+        self.windows |= {first + row: window for row, window in enumerate(batch)}
         used = {-number for best in self.best for _, number, _ in best}
         self.windows = {number: self.windows[number] for number in used}
         self._choose(values.reshape(-1, values.shape[2]))
@@ -97,44 +106,34 @@ def find_examples(
 
     Args:
         subject: the model.
-        units: of any sites and layers.
-        text: windows.
+        units: units of any sites and layers.
+        text: windows of the text.
         top: examples per unit.
-        seed: of the choice of positions that quantiles are taken over.
+        seed: seed of the choice of positions that quantiles are taken over.
         rows: windows of a forward pass.
         sample: positions of that choice; with fewer, the quantiles are exact.
         context: tokens shown on either side.
-        progress: told how many tokens were read.
+        progress: called with the number of tokens of each batch.
     """
     kept = _Kept(top, sample, np.random.default_rng(seed), [[] for _ in units])
     number = 0
-    for some in _batches(text, rows):
-        ids = torch.tensor([window.ids for window in some], device=subject.device)
+    for batch in _batches(text, rows):
+        ids = torch.tensor([window.ids for window in batch], device=subject.device)
         with torch.inference_mode():
             captured = subject.run(subject.embedding_matrix[ids], [unit.place for unit in units])
             read = [unit.read(captured)[:, 1:] for unit in units]
-        kept.add(number, some, _as_array(torch.stack(read, dim=2)))
-        number += len(some)
+        kept.add(number, batch, torch.stack(read, dim=2).double().cpu().numpy())
+        number += len(batch)
         if progress is not None:
             progress(ids.numel())
     return Examples(_contexts(subject, units, kept, context), _quantiles(units, kept), kept.seen)
 
 
-def _as_array(values: Tensor) -> ndarray:
-    return values.double().cpu().numpy()
-
-
 def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:
     """Windows of one length together, as they come."""
     for _, run in groupby(text, key=lambda window: len(window.ids)):
-        held: list[Window] = []
-        for window in run:
-            held.append(window)
-            if len(held) == rows:
-                yield held
-                held = []
-        if held:
-            yield held
+        while batch := list(islice(run, rows)):
+            yield batch
 
 
 def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int) -> pd.DataFrame:
@@ -167,10 +166,10 @@ def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
         raise InputError("text", "nothing", "must hold at least one token")
     mean = kept.total / kept.seen
     spread = np.sqrt(np.maximum(kept.squares / kept.seen - mean**2, 0))
-    found = np.quantile(kept.values, QUANTILES, axis=0)
+    quantiles = np.quantile(kept.values, QUANTILES, axis=0)
     # the highest is known, whatever the choice
-    found[-1] = [best[0][0] for best in kept.best]
-    columns = {f"q{quantile:g}": values for quantile, values in zip(QUANTILES, found, strict=True)}
+    quantiles[-1] = [best[0][0] for best in kept.best]
+    columns = {f"q{quantile:g}": values for quantile, values in zip(QUANTILES, quantiles, strict=True)}
     return addressed(pd.DataFrame({"mean": mean, "sd": spread, **columns}), units)
 
 
@@ -178,16 +177,16 @@ def beside_optimum(quantiles: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     """The same units' optimized and snapped activations, from a maximization's record; missing where it has none.
 
     Args:
-        quantiles: of `find_examples`.
+        quantiles: the quantiles that `find_examples` gave.
         gaps: the record's table of the decode gap: there both are reduced over positions as the unit was maximized.
     """
     stages = {"optimized": "activation_final", "snapped": "activation_snapped"}
     rows = []
     for row in quantiles.to_dict("records"):
         own = rows_of(gaps, Unit.of_row(row))
-        found: dict[str, float | None] = {"restarts": float(len(own)) if len(own) else None}
+        reached: dict[str, float | None] = {"restarts": float(len(own)) if len(own) else None}
         for name, column in stages.items():
             values = np.asarray(own[column], dtype=float)
-            found |= {f"{name}_mean": values.mean() if len(own) else None, f"{name}_max": max(values, default=None)}
-        rows.append(found)
+            reached |= {f"{name}_mean": values.mean() if len(own) else None, f"{name}_max": max(values, default=None)}
+        rows.append(reached)
     return pd.concat([quantiles, pd.DataFrame(rows, index=quantiles.index).astype("Float64")], axis=1)

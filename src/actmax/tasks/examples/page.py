@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from actmax.evidence.findings import is_missing
 from actmax.model.target import Unit
 from actmax.report.blocks import (
     ROWS,
@@ -16,7 +17,6 @@ from actmax.report.blocks import (
     Row,
     Shown,
     Table,
-    is_missing,
     table,
     visible,
 )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from actmax.evidence.findings import is_missing
 from actmax.model.target import UNIT
 from actmax.records.contents import Contents
-from actmax.records.store import Record
+from actmax.records.store import Record, Summary
 from actmax.tasks.examples.find import Examples, beside_optimum
 
 EXAMPLES_LISTED = 5
 """Units of which the summary of a job on real text holds where they are highest."""
 
 
-def write_examples(contents: Contents, found: Examples, beside: Record | None) -> dict[str, Any]:
+def write_examples(contents: Contents, found: Examples, beside: Record | None) -> Summary:
     """Writes `contexts.parquet`, and `quantiles.parquet` beside what a maximization reached in the same units."""
     quantiles = found.quantiles
     if beside is not None:

@@ -12,14 +12,11 @@ from omegaconf import DictConfig
 from actmax.errors import InputError
 from actmax.settings import setting
 from actmax.tasks.settings import units, units_label
-from actmax.tasks.task import FILES_OF_SUBJECT, Task, Work, digest_of
+from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of
 from actmax.tasks.tuning.task import refuse_devices
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
-    from actmax.model.subject import Subject
-    from actmax.report.blocks import Page
-    from actmax.report.source import Source
 
 NEEDED = ("gaps.parquet", "summary.json")
 """Files of a maximization's record that is set beside."""
@@ -57,15 +54,18 @@ class ExamplesTask(Task):
     keys = ("subject", "examples")
     idle = (*FILES_OF_SUBJECT, "examples.rows")
     on_subject = True
+    work_import = "actmax.tasks.examples.work:ExamplesWork"
+    page_import = "actmax.tasks.examples.page:examples_page"
 
     def check(self, cfg: DictConfig) -> None:
-        """Refuses several devices."""
-        refuse_devices(cfg)
+        """Refuses several devices: a text is read on one."""
+        refuse_devices(cfg, self.name)
 
     def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
         """Refuses units and windows that the subject lacks, and files that are not there."""
         for unit in units(cfg):
-            sizes.check(unit)
+            with keys_of(cfg, "unit"):
+                sizes.check(unit)
         examples = cfg.examples
         if examples.text is None or not Path(examples.text).exists():
             raise InputError("examples.text", examples.text, "must be a text file or a folder of .txt files")
@@ -92,16 +92,3 @@ class ExamplesTask(Task):
     def line(self, summary: Mapping[str, Any]) -> str:
         """How much was read."""
         return f"{summary['positions']:,} positions read for {summary['units']} units"
-
-    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
-        """Reading the text."""
-        from actmax.tasks.examples.work import ExamplesWork
-
-        assert subject is not None  # noqa: S101
-        return ExamplesWork(self, cfg, subject)
-
-    def page(self, source: Source) -> Page:
-        """The highest contexts, and quantiles over all positions."""
-        from actmax.tasks.examples.page import examples_page
-
-        return examples_page(source)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from actmax.errors import InputError
 from actmax.progress import Bar
-from actmax.records.store import Record
+from actmax.records.store import Record, Summary
 from actmax.tasks.examples.find import find_examples
 from actmax.tasks.examples.tables import write_examples
 from actmax.tasks.settings import units
 from actmax.tasks.subjects import SubjectWork, on_cuda
-from actmax.tasks.task import Run
+from actmax.tasks.task import Run, keys_of
 from actmax.text.windows import text_files, windows
 from actmax.words.encoding import begin_token
 
@@ -24,8 +23,9 @@ class ExamplesWork(SubjectWork):
     def prepare(self) -> None:
         """Looks through the files, and at the record that is to stand beside them."""
         cfg = self.cfg.examples
-        self.files = text_files(Path(cfg.text))
-        self.begin = begin_token(self.subject, cfg.bos, key="examples.bos")
+        with keys_of(self.cfg, "examples", place="examples.text"):
+            self.files = text_files(Path(cfg.text))
+            self.begin = begin_token(self.subject, cfg.bos)
         self.beside = None if cfg.record is None else Record(cfg.record)
         if self.beside is not None:
             named = self.beside.summary().get("subject", {}).get("weights_sha256")
@@ -35,16 +35,16 @@ class ExamplesWork(SubjectWork):
 
     @property
     def title(self) -> tuple[str, list[str]]:
-        """Subject and site."""
+        """Name and tags of the job's run: its subject and site."""
         return f"{self.cfg.subject.name} examples of {self.cfg.unit.site}", [self.cfg.subject.name]
 
-    def perform(self, run: Run) -> dict[str, Any]:
-        """Reads the text."""
+    def perform(self, run: Run) -> Summary:
+        """Reads the text through the model, and returns the summary."""
         cfg, clock = self.cfg.examples, time.perf_counter()
         if on_cuda(self.cfg.trainer.accelerator):
             self.subject.to("cuda")
         text = windows(self.subject, self.files, size=cfg.window, begin=self.begin)
-        with Bar("text", unit="token", scale=True) as bar:
+        with keys_of(self.cfg, "examples"), Bar("text", unit="token", scale=True) as bar:
             found = find_examples(
                 self.subject,
                 units(self.cfg),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -15,6 +15,7 @@ from actmax.model.objective import by_unit
 from actmax.model.subject import Subject
 from actmax.model.target import UNIT, Unit, with_layers
 from actmax.records.contents import Contents
+from actmax.records.store import Summary
 
 if TYPE_CHECKING:
     from actmax.maximize.module import Maximization  # Lightning takes seconds, and a report needs none of it
@@ -45,7 +46,7 @@ def write_rounding(
     again: Mapping[Unit, tuple[list[int], Restarts]],
     *,
     kernel: str,
-) -> dict[str, Any]:
+) -> Summary:
     """Writes `rounding.parquet`, a row per unit, and returns its means over units.
 
     Args:
@@ -71,7 +72,7 @@ def write_rounding(
     return {"kernel": kernel, **means}
 
 
-def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
+def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]]) -> Summary:
     """Each loss term's weight, its coefficient and its value at the start and at the end, means over restarts."""
     values = {
         name: module.prior_values(torch.cat([getattr(one, name) for _, one in found.values()]).to(module.device))

@@ -17,12 +17,11 @@ from actmax.maximize.settings import (
 )
 from actmax.settings import setting
 from actmax.tasks.settings import integers, units
-from actmax.tasks.task import FILES_OF_SUBJECT, Work, plain
+from actmax.tasks.task import FILES_OF_SUBJECT, plain
 from actmax.tasks.units.task import GROUPS, KEYS, UnitsTask, init_digest
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
-    from actmax.model.subject import Subject
 
 
 @dataclass
@@ -49,6 +48,7 @@ class MaximizationTask(UnitsTask):
     }
     keys = (*KEYS, "init", "prior", "optimizer", "steps", "callbacks", "rounding")
     idle = (*FILES_OF_SUBJECT, "callbacks.progress", "callbacks.checkpoint")
+    work_import = "actmax.tasks.maximization.work:MaximizationWork"
 
     def check_settings(self, cfg: DictConfig) -> None:
         """Refuses priors that exclude each other, or that the start or the length does not allow."""
@@ -92,13 +92,6 @@ class MaximizationTask(UnitsTask):
             for name, weight in weights.items()
         ]
         return "+".join([*parameterizations(cfg), *terms]) or "none"
-
-    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
-        """The gradient run."""
-        from actmax.tasks.maximization.work import MaximizationWork
-
-        assert subject is not None  # noqa: S101
-        return MaximizationWork(self, cfg, subject)
 
 
 def prior_terms(cfg: DictConfig) -> dict[str, dict[str, Any]]:

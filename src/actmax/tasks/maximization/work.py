@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from actmax.errors import InputError
 from actmax.evidence.nulls import Restarts
@@ -27,15 +28,15 @@ from actmax.maximize.priors import PRIORS
 from actmax.maximize.ranks import Rank, RankSync
 from actmax.model.nearest import Vocabulary
 from actmax.model.objective import Objective, Row
-from actmax.model.subject import shared
 from actmax.model.target import Unit
 from actmax.progress import Stop
 from actmax.records.contents import Contents
+from actmax.records.store import Summary
 from actmax.tasks.execution import bounded, graceful_interrupt, products
 from actmax.tasks.maximization import tables
 from actmax.tasks.maximization.task import MaximizationTask, prior_terms
-from actmax.tasks.subjects import device_of, on_cuda
-from actmax.tasks.task import Run, plain, settings_of
+from actmax.tasks.subjects import device_of, on_cuda, subject_of
+from actmax.tasks.task import Run, keys_of, plain, settings_of
 from actmax.tasks.units import measure
 from actmax.tasks.units.work import UnitsWork
 from actmax.weights import cache_folder
@@ -87,15 +88,15 @@ class MaximizationWork(UnitsWork):
         other = "sdpa" if own == "eager" else "eager"
         return other if self.cfg.rounding.kernel == "other" else own
 
-    def perform(self, run: Run) -> dict[str, Any]:
-        """Fits, decodes, measures."""
+    def perform(self, run: Run) -> Summary:
+        """Fits, decodes, measures, and returns the summary."""
         cfg, clock = self.cfg, time.perf_counter()
         self._bind(self.callbacks, run.contents)
         finished = self._fit(run)
         seconds = {"fit": time.perf_counter() - clock}
         found = tables.by_unit_restarts(self.module, interrupted=not finished)
         measure.write_restarts(run.contents, self.subject, found, top_k=cfg.decode.top_k)
-        summary: dict[str, Any] = {}
+        summary: Summary = {}
         for callback in self.callbacks:
             if isinstance(callback, JobCallback):
                 summary |= callback.finish(self.module, found)
@@ -109,8 +110,8 @@ class MaximizationWork(UnitsWork):
             self.subject,
             found,
             objective=self.module.objective,
-            settings=settings_of(cfg.nulls),
-            gap_settings=settings_of(cfg.gap),
+            settings=settings_of(cfg, "nulls"),
+            gap_settings=settings_of(cfg, "gap"),
             cache=cache_folder() / "nulls",
         )
         seconds["nulls"] = time.perf_counter() - clock
@@ -120,7 +121,7 @@ class MaximizationWork(UnitsWork):
             seconds["rounding"] = time.perf_counter() - clock
         return {**headline, **summary, **self.signed(seconds)}
 
-    def _rounding(self, run: Run, found: Mapping[Unit, tuple[list[int], Restarts]]) -> dict[str, Any]:
+    def _rounding(self, run: Run, found: Mapping[Unit, tuple[list[int], Restarts]]) -> Summary:
         """Runs the first seeds of every unit again, with another kernel or one at a time, and compares."""
         count = self.cfg.rounding.restarts
         chosen = {unit: seeds[:count] for unit, (seeds, _) in found.items()}
@@ -139,17 +140,12 @@ class MaximizationWork(UnitsWork):
         return tables.write_rounding(run.contents, self.subject, found, second, kernel=kernel)
 
     def _module(self, rows: list[Row]) -> Maximization:
-        cfg, matrix = self.cfg, self.subject.embedding_matrix
-        starts = {"scaled": optimizee.scaled, "randn": optimizee.randn, "tokens": optimizee.from_tokens}
-        if cfg.init.name == "file":
-            start = optimizee.from_record(Path(cfg.init.path), cfg.init.tensor, cfg.tokens, matrix.shape[1])
-        else:
-            start = starts[cfg.init.name](matrix, cfg.tokens)
+        cfg = self.cfg
         options = plain(cfg.optimizer.options)
         module = Maximization(
             self.subject,
             rows,
-            optimizee.initial(start, [row.seed for row in rows]),
+            self._initial([row.seed for row in rows]),
             objective=Objective(cfg.objective.reduction, cfg.objective.sign),
             priors=[PRIORS[name](**settings) for name, settings in prior_terms(cfg).items()],
             parameterization=self._parameterization(),
@@ -167,6 +163,17 @@ class MaximizationWork(UnitsWork):
         except (TypeError, ValueError) as error:
             raise InputError("optimizer.options", options, f"must suit {cfg.optimizer.name} ({error})") from error
         return module
+
+    def _initial(self, seeds: Sequence[int]) -> Tensor:
+        """The embeddings that restarts start from, a row per seed."""
+        cfg, matrix = self.cfg, self.subject.embedding_matrix
+        starts = {"scaled": optimizee.scaled, "randn": optimizee.randn, "tokens": optimizee.from_tokens}
+        with keys_of(cfg, "init", folder="init.path", start="init"):
+            if cfg.init.name == "file":
+                start = optimizee.from_record(Path(cfg.init.path), cfg.init.tensor, cfg.tokens, matrix.shape[1])
+            else:
+                start = starts[cfg.init.name](matrix, cfg.tokens)
+            return optimizee.initial(start, seeds)
 
     def _parameterization(self) -> Parameterization:
         prior, matrix = self.cfg.prior, self.subject.embedding_matrix
@@ -274,8 +281,7 @@ def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | 
     """A rank other than 0 of a job, in a process of its own. Its record is scratch."""
     cfg = OmegaConf.create(settings)
     with bounded(), products(cfg.trainer.matmul_precision):
-        subject = shared(**settings["subject"])
-        MaximizationWork(MaximizationTask(), cfg, subject).serve(rank, logs=logs, checkpoint=checkpoint)
+        MaximizationWork(MaximizationTask(), cfg, subject_of(cfg)).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
 def _require_compiler(device: str) -> None:

@@ -19,6 +19,7 @@ from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Unit, with_layers
 from actmax.records.contents import Contents
+from actmax.records.store import Summary
 from actmax.search.alphabet import Alphabet
 from actmax.search.front import front_of, weight_of
 from actmax.search.pieces import real_text
@@ -133,7 +134,7 @@ def summarize(
     settings: NullSettings,
     gap_settings: GapSettings,
     cache: Path,
-) -> dict[str, Any]:
+) -> Summary:
     """Sets every unit beside its nulls as a gradient run does, and says what the search found and cost.
 
     Args:

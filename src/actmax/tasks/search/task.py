@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from actmax.errors import InputError
 from actmax.search.settings import SearchSettings
 from actmax.tasks.maximization.task import parameterizations, prior_terms
-from actmax.tasks.task import FILES_OF_SUBJECT, Work, digest_of, remove, settings_of
+from actmax.tasks.task import digest_of, keys_of, remove, settings_of
 from actmax.tasks.units.task import GROUPS, KEYS, UnitsTask
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
     from actmax.model.subject import Subject
     from actmax.records.collect import Job
-    from actmax.report.blocks import Page
-    from actmax.report.source import Source
     from actmax.tasks.units.task import Ends
 
 
@@ -31,7 +29,8 @@ class SearchTask(UnitsTask):
     name = "search"
     groups: ClassVar = {"search": SearchSettings, **GROUPS}
     keys = (*KEYS, "search")
-    idle = FILES_OF_SUBJECT
+    work_import = "actmax.tasks.search.work:SearchWork"
+    page_import = "actmax.tasks.units.page:search_page"
 
     def check(self, cfg: DictConfig) -> None:
         """Refuses priors, sequences that are too short, and several devices."""
@@ -41,7 +40,7 @@ class SearchTask(UnitsTask):
             raise InputError("prior", "+".join(unused), allowed, way_out)
         if cfg.search.method == "text" and cfg.search.text is None:
             raise InputError("search.text", None, "must be a text file or a folder of .txt files with search=text")
-        settings_of(cfg.search).check_length(cfg.tokens)
+        settings_of(cfg, "search").check_length(cfg.tokens)
         if cfg.trainer.devices > 1:
             way_out = "A job per seed, spread over the devices: -m 'seeds=range(0,8)' launch=gpus."
             raise InputError("trainer.devices", cfg.trainer.devices, "must be 1 with task=search", way_out)
@@ -81,20 +80,8 @@ class SearchTask(UnitsTask):
         """Draws token sequences that the search could have ended at."""
         from actmax.tasks.search.tables import random_ends
 
-        return random_ends(subject, settings, SearchSettings(**config["search"]), config["tokens"])
-
-    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
-        """The search."""
-        from actmax.tasks.search.work import SearchWork
-
-        assert subject is not None  # noqa: S101
-        return SearchWork(self, cfg, subject)
-
-    def page(self, source: Source) -> Page:
-        """Tokens, the best of them, the verdict, activation against fluency, agreement beside chance."""
-        from actmax.tasks.units.page import search_page
-
-        return search_page(source)
+        with keys_of(config, "search"):
+            return random_ends(subject, settings, SearchSettings(**config["search"]), config["tokens"])
 
 
 def reads_text(cfg: DictConfig) -> bool:

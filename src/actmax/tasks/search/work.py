@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import Any
 
 import torch
 
 from actmax.errors import InputError
 from actmax.model.objective import Objective
 from actmax.progress import Bar
+from actmax.records.store import Summary
 from actmax.search.restarts import Found, search, spreads
 from actmax.tasks.execution import graceful_interrupt
 from actmax.tasks.search import tables
 from actmax.tasks.subjects import device_of
-from actmax.tasks.task import Run, settings_of
+from actmax.tasks.task import Run, keys_of, settings_of
 from actmax.tasks.units.work import UnitsWork
 from actmax.weights import cache_folder
 
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 10
-"""Between two checkpoints of a search."""
+"""Least number of seconds between two checkpoints of a search."""
 
 
 class SearchWork(UnitsWork):
@@ -35,12 +35,12 @@ class SearchWork(UnitsWork):
         if cfg.decode.top_k > vocabulary:
             allowed = f"must be at most {vocabulary}, the size of the vocabulary"
             raise InputError("decode.top_k", cfg.decode.top_k, allowed)
-        self.settings = settings_of(cfg.search)
+        self.settings = settings_of(cfg, "search")
         self.objective = Objective(cfg.objective.reduction, cfg.objective.sign)
         self.subject.to(device_of(cfg.trainer.accelerator))
 
-    def perform(self, run: Run) -> dict[str, Any]:
-        """Searches and measures."""
+    def perform(self, run: Run) -> Summary:
+        """Searches, measures what was found, and returns the summary."""
         cfg, clock = self.cfg, time.perf_counter()
         with graceful_interrupt(run.stop):
             found = self._search(run)
@@ -50,29 +50,30 @@ class SearchWork(UnitsWork):
             log.warning("Stopped by hand: the best of each restart so far is kept.")
             raise KeyboardInterrupt
         clock = time.perf_counter()
-        summary = tables.summarize(
-            run.contents,
-            self.subject,
-            found,
-            objective=self.objective,
-            searched=self.settings,
-            tokens=cfg.tokens,
-            settings=settings_of(cfg.nulls),
-            gap_settings=settings_of(cfg.gap),
-            cache=cache_folder() / "nulls",
-        )
+        with keys_of(cfg, "search"):
+            summary = tables.summarize(
+                run.contents,
+                self.subject,
+                found,
+                objective=self.objective,
+                searched=self.settings,
+                tokens=cfg.tokens,
+                settings=settings_of(cfg, "nulls"),
+                gap_settings=settings_of(cfg, "gap"),
+                cache=cache_folder() / "nulls",
+            )
         seconds["nulls"] = time.perf_counter() - clock
         return {**summary, "method": self.settings.method, **self.signed(seconds)}
 
     def _search(self, run: Run) -> list[Found]:
         subject, tokens = self.subject, self.cfg.tokens
         answers = [] if run.checkpoint is None else torch.load(run.checkpoint, weights_only=True)["answers"]
-        spread = spreads(subject, self.objective, self.units, tokens=tokens, settings=settings_of(self.cfg.gap))
+        spread = spreads(subject, self.objective, self.units, tokens=tokens, settings=settings_of(self.cfg, "gap"))
         options = {"tokens": tokens, "spread": spread, "max_rows": self.cfg.max_rows, "answers": answers}
         kept = time.perf_counter()
-        with Bar("search", self.settings.passes * len(self.rows), unit="pass") as bar:
+        with keys_of(self.cfg, "search"), Bar("search", self.settings.passes * len(self.rows), unit="pass") as bar:
 
-            def progress(done: int, total: int) -> bool:  # noqa: ARG001
+            def progress(done: int, _: int) -> bool:
                 bar.reach(done)
                 return run.stop.requested
 

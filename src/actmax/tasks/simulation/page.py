@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from actmax.evidence.findings import is_missing
 from actmax.report import concordance
-from actmax.report.blocks import MANY, Block, Number, Page, Row, Shown, Table, is_missing, table
+from actmax.report.blocks import MANY, Block, Number, Page, Row, Shown, Table, table
 from actmax.report.source import Headline, Source, present
 from actmax.report.words import simulation_answer
 

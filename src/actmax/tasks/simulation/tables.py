@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from math import nan
-from typing import Any
 
 from actmax.evidence.findings import Finding, Measure, finding
 from actmax.records.contents import Contents
+from actmax.records.store import Summary
 from actmax.stats.simulation import Simulation
 from actmax.tasks.findings import write_findings
 
 
-def write_simulation(contents: Contents, found: Simulation) -> dict[str, Any]:
+def write_simulation(contents: Contents, found: Simulation) -> Summary:
     """Writes a simulation's tables and returns the summary's headline numbers.
 
     `comparison.parquet` has a row per simulated unit, `rates` one per effect and test, `effects` one per effect (its

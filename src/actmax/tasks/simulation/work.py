@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
+from actmax.records.store import Summary
 from actmax.stats.simulation import simulate
 from actmax.tasks.simulation.tables import write_simulation
 from actmax.tasks.simulation.task import design_of
@@ -29,12 +29,12 @@ class SimulationWork(Work):
 
     @property
     def title(self) -> tuple[str, list[str]]:
-        """Distribution and group sizes."""
+        """Name and tags of the job's run: its distribution and group sizes."""
         design = self.cfg.simulation
         return f"simulation {design.distribution} {design.n_0} against {design.n_1}", [design.distribution]
 
-    def perform(self, run: Run) -> dict[str, Any]:
-        """Simulates and compares."""
+    def perform(self, run: Run) -> Summary:
+        """Simulates, compares by every test, and returns the summary."""
         clock = time.perf_counter()
         headline = write_simulation(run.contents, simulate(design_of(self.cfg)))
         seconds = {"simulation": time.perf_counter() - clock}

@@ -18,9 +18,6 @@ from actmax.progress import Bar
 from actmax.tasks.tuning.store import Store
 from actmax.words.encoding import Batch, Batches, Encoded
 
-VECTORS = ("last", "mean")
-"""What may stand for a word: the vector of its last sub-token, or the mean over its sub-tokens."""
-
 
 def word_vectors(
     values: Float[Tensor, "texts tokens width"], batch: Batch, vector: str

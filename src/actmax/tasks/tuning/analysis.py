@@ -274,10 +274,10 @@ def _shares(units: pd.DataFrame, found: _Gathered, plan: Plan) -> pd.DataFrame:
         rows = frame if scope == "layer" else frame[frame["head"].notna()]
         if not len(rows):
             continue
-        counted = {"units": ("index", "size"), **{kind: (kind, "sum") for kind in kinds}}
-        shared = {f"share_{kind}": (kind, "mean") for kind in kinds}
-        table: pd.DataFrame = rows.groupby(keys, sort=False, dropna=False).agg(**counted, **shared)  # pyright: ignore
-        tables.append(table.reset_index().assign(scope=scope))
+        groups = rows.groupby(keys, sort=False, dropna=False)
+        counts, means = pd.DataFrame(groups[kinds].sum()), pd.DataFrame(groups[kinds].mean())
+        counts.insert(0, "units", groups.size().to_numpy())
+        tables.append(pd.concat([counts, means.add_prefix("share_")], axis=1).reset_index().assign(scope=scope))
     shares = pd.concat(tables, ignore_index=True)
     null = pd.DataFrame([_spread(draws, len(t)) for draws, t in zip(found.null_tuned, found.tables, strict=True)])
     null["far_words"] = [int((lengths > FAR * np.median(lengths)).sum()) for lengths in found.lengths]
@@ -315,5 +315,7 @@ def _concordance_tables(found: _Gathered, units: pd.DataFrame) -> tuple[pd.DataF
         for name, parts in tables.items():
             frame: pd.DataFrame = getattr(one, name)
             parts.append(frame.assign(scope=scope, site=site, layer=pd.array([layer] * len(frame), dtype="Int64")))
-    empty = pd.DataFrame()
-    return tuple(pd.concat(parts, ignore_index=True) if parts else empty for parts in tables.values())  # pyright: ignore
+    correlations, agreement = (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for parts in tables.values()
+    )
+    return correlations, agreement

@@ -12,11 +12,12 @@ from numpy import ndarray
 
 from actmax.evidence.findings import Finding, Measure, finding
 from actmax.model.target import place_of_row
+from actmax.records.store import Summary
 from actmax.stats.t_and_logit import SEPARATED
 from actmax.tasks.tuning.analysis import Tuning
 
 
-def summarize(found: Tuning) -> dict[str, Any]:
+def summarize(found: Tuning) -> Summary:
     """The headline numbers, each with its null."""
     units, layers = found.units, found.shares.loc[found.shares["scope"] == "layer"]
     tuned, sizes, far = (
@@ -45,19 +46,19 @@ def _column(table: pd.DataFrame, name: str) -> ndarray:
     return np.asarray(table[name])
 
 
-def _by_site(units: pd.DataFrame) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _by_site(units: pd.DataFrame) -> Summary:
+    found: Summary = {}
     for site, rows in units.groupby("site", sort=False):
         tuned = _column(rows, "tuned")
         found[str(site)] = {"units": len(tuned), "tuned": int(tuned.sum()), "share": float(tuned.mean())}
     return found
 
 
-def _replication_summary(replication: pd.DataFrame) -> dict[str, Any]:
+def _replication_summary(replication: pd.DataFrame) -> Summary:
     """Over all splits together: a split that selects nothing has nothing to replicate."""
     selected = _column(replication, "selected").astype(float)
     some = selected > 0
-    found: dict[str, Any] = {"splits": len(selected), "splits_that_select": int(some.sum())}
+    found: Summary = {"splits": len(selected), "splits_that_select": int(some.sum())}
     found["selected"] = float(selected.mean())
     if not some.any():
         return {**found, "rate": None}
@@ -69,7 +70,7 @@ def _replication_summary(replication: pd.DataFrame) -> dict[str, Any]:
     return {**found, "rate_low": float(rates.min()), "rate_high": float(rates.max())}
 
 
-def _decoder_summary(decoders: pd.DataFrame, best: Mapping[str, float], alpha: float) -> dict[str, Any]:
+def _decoder_summary(decoders: pd.DataFrame, best: Mapping[str, float], alpha: float) -> Summary:
     names = {"accuracy": "accuracy", "accuracy_null_mean": "null_mean", "accuracy_null_low": "null_low"}
     names |= {"accuracy_null_high": "null_high", "accuracy_p": "p"}
     rows = decoders.to_dict("records")
@@ -77,12 +78,12 @@ def _decoder_summary(decoders: pd.DataFrame, best: Mapping[str, float], alpha: f
     top = max(layers, key=lambda row: row["accuracy"])
     site, layer = place_of_row(top)
     above = sum(row["accuracy_p_bh"] <= alpha for row in layers)
-    found: dict[str, Any] = {"all": {short: float(whole[name]) for name, short in names.items()}}
+    found: Summary = {"all": {short: float(whole[name]) for name, short in names.items()}}
     found["best_layer"] = {"site": site, "layer": layer, **best}
     return {**found, "layers": len(layers), "layers_above_chance": above}
 
 
-def _concordance_summary(correlations: pd.DataFrame, agreement: pd.DataFrame) -> dict[str, Any]:
+def _concordance_summary(correlations: pd.DataFrame, agreement: pd.DataFrame) -> Summary:
     if not len(correlations):
         return {}
     r = correlations.query("scope == 'all' and units == 'overlapping' and x == 'student_t' and y == 'logit_coef_std'")
@@ -102,9 +103,9 @@ def _concordance_summary(correlations: pd.DataFrame, agreement: pd.DataFrame) ->
     }
 
 
-def _strata_summary(strata: pd.DataFrame, units: pd.DataFrame) -> dict[str, Any]:
+def _strata_summary(strata: pd.DataFrame, units: pd.DataFrame) -> Summary:
     """Per number of sub-tokens: in how many of the tuned units do these words alone point the same way?"""
-    found: dict[str, Any] = {}
+    found: Summary = {}
     tuned = units["tuned"].to_numpy()
     for count, rows in strata.groupby("subtokens") if len(strata) else ():
         same = np.sign(rows["cohens_d"].to_numpy()) == np.sign(units["cohens_d"].to_numpy())

@@ -29,7 +29,7 @@ class Scale:
     towards_1: float
     """1 where group 1 has the larger mean, else -1."""
     categories: tuple[str, str]
-    """The groups' names."""
+    """Names of the two groups of words."""
 
     def score(self, activation: float) -> float:
         """Distance from the middle in standard deviations, positive towards group 1."""
@@ -49,7 +49,7 @@ class HeatMap:
 
     @property
     def title(self) -> str:
-        """What is shown."""
+        """The unit, and what the colours mean."""
         first, second = self.scale.categories
         return f"{self.unit}: blue leans to {first}, red to {second}; full colour {SATURATED:g} SD from the middle"
 
@@ -87,9 +87,9 @@ def heat_map(subject: Subject, unit: Unit, ids: list[int], scale: Scale) -> Heat
 
     Args:
         subject: the model.
-        unit: which.
-        ids: what `encoded` gave.
-        scale: of its activations.
+        unit: the unit to read.
+        ids: the text's tokens, as `encoded` gives them.
+        scale: what the unit's activation is measured by.
     """
     with torch.inference_mode():
         embeddings = subject.embedding_matrix[torch.tensor([ids], device=subject.device)]

@@ -40,10 +40,14 @@ class Words:
 
     @property
     def matched(self) -> Int[ndarray, "pairs 2"]:
-        """Sample numbers of each pair, group 0's first."""
-        assert self.pairs is not None  # noqa: S101
-        place = {(pair, bool(label)): n for n, (pair, label) in enumerate(zip(self.pairs, self.labels, strict=True))}
-        return np.array([[place[pair, False], place[pair, True]] for pair in dict.fromkeys(self.pairs)])
+        """Sample numbers of each pair, group 0's first.
+
+        Raises:
+            ValueError: nothing is paired.
+        """
+        pairs = self.pairs or ()
+        place = {(pair, bool(label)): n for n, (pair, label) in enumerate(zip(pairs, self.labels, strict=True))}
+        return np.array([[place[pair, False], place[pair, True]] for pair in dict.fromkeys(pairs)])
 
 
 def words_of(data: Data, subtokens: Sequence[int]) -> Words:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from actmax.model.target import Unit, addressed, rows_of
 from actmax.records.contents import Contents
+from actmax.records.store import Summary
 from actmax.tasks.findings import write_findings
 from actmax.tasks.tuning import headlines
 from actmax.tasks.tuning.analysis import Tuning
@@ -19,7 +20,7 @@ from actmax.words.encoding import Encoding
 from actmax.words.lists import BUILT_IN, BUILT_IN_ZIPF, Data
 
 
-def write_tuning(contents: Contents, found: Tuning, encoding: Encoding, store: Store, source: str) -> dict[str, Any]:
+def write_tuning(contents: Contents, found: Tuning, encoding: Encoding, store: Store, source: str) -> Summary:
     """Writes a tuning job's tables and returns the summary's headline numbers.
 
     `tuning.parquet` has a row per unit, `shares` one per site and layer, `replication` one per halving of the words,
@@ -35,7 +36,7 @@ def write_tuning(contents: Contents, found: Tuning, encoding: Encoding, store: S
     tables |= {"balance": balance, "skipped": pd.DataFrame([vars(skip) for skip in data.skips.listed])}
     for name, table in tables.items():
         if len(table.columns):
-            contents.write_table(name, table)  # pyright: ignore[reportArgumentType]
+            contents.write_table(name, table)
     headline = headlines.summarize(found)
     words = {name: data.labels.count(label) for label, name in enumerate(data.categories)}
     return {
@@ -117,7 +118,7 @@ def scale_of(found: Tuning, unit: Unit | None, categories: tuple[str, str]) -> t
     return Unit.of_row(row), Scale(float(middle), float(pooled), towards, categories)
 
 
-def write_heat_map(contents: Contents, drawn: HeatMap) -> dict[str, Any]:
+def write_heat_map(contents: Contents, drawn: HeatMap) -> Summary:
     """Writes `heatmap.parquet` and `heatmap.html`; returns what the summary says of it."""
     contents.write_table("heatmap", drawn.tokens)
     contents.write_text("heatmap.html", heat_map_html(drawn))

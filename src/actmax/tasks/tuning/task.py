@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.model.target import Place, Unit
 from actmax.tasks.settings import integers
-from actmax.tasks.task import FILES_OF_SUBJECT, Task, Work, digest_of, settings_of
+from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of, settings_of
 from actmax.tasks.tuning.settings import TuningSettings
 from actmax.text.files import names_file
 from actmax.words.lists import BUILT_IN, check_reading
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
-    from actmax.model.subject import Subject
-    from actmax.report.blocks import Page
-    from actmax.report.source import Source
 
 
 class TuningTask(Task):
@@ -31,23 +28,27 @@ class TuningTask(Task):
     keys = ("subject", "tuning")
     idle = (*FILES_OF_SUBJECT, "tuning.memory", "tuning.batch_tokens")
     on_subject = True
+    work_import = "actmax.tasks.tuning.work:TuningWork"
+    page_import = "actmax.tasks.tuning.page:tuning_page"
 
     def check_settings(self, cfg: DictConfig) -> None:
         """Refuses sites that there are not, layers that are no numbers, a unit that is no address."""
-        settings = settings_of(cfg.tuning)
+        settings = settings_of(cfg, "tuning")
         if settings.layers != "all":
             integers(settings.layers, "tuning.layers")
         if settings.unit is not None:
             tuned_unit(settings.unit)
 
     def check(self, cfg: DictConfig) -> None:
-        """Refuses several devices."""
-        refuse_devices(cfg)
+        """Refuses several devices: the words are read on one."""
+        refuse_devices(cfg, self.name)
 
     def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
         """Refuses sites, layers and units that the subject lacks, and words that cannot be read."""
         places_of(cfg, sizes)
-        check_reading(settings_of(cfg.tuning))
+        settings = settings_of(cfg, "tuning")
+        with keys_of(cfg, "tuning"):
+            check_reading(settings)
         if cfg.tuning.unit is not None:
             unit = tuned_unit(cfg.tuning.unit)
             try:
@@ -64,7 +65,7 @@ class TuningTask(Task):
         return {"data": digest_of(found)}
 
     def label(self, cfg: DictConfig) -> str:
-        """Subject and words."""
+        """The beginning of the job's folder name: subject and words."""
         return f"{cfg.subject.name}_{Path(cfg.tuning.data).stem}"
 
     def line(self, summary: Mapping[str, Any]) -> str:
@@ -73,28 +74,15 @@ class TuningTask(Task):
 
         return one_line(summary)
 
-    def work(self, cfg: DictConfig, subject: Subject | None) -> Work:
-        """The comparison of the words' activations."""
-        from actmax.tasks.tuning.work import TuningWork
 
-        assert subject is not None  # noqa: S101
-        return TuningWork(self, cfg, subject)
-
-    def page(self, source: Source) -> Page:
-        """Tuned units by layer, the strongest with their words, and whether other words give the same."""
-        from actmax.tasks.tuning.page import tuning_page
-
-        return tuning_page(source)
-
-
-def refuse_devices(cfg: DictConfig) -> None:
+def refuse_devices(cfg: DictConfig, task: str) -> None:
     """Refuses several devices for a task that runs on one.
 
     Raises:
         InputError: names `trainer.devices`.
     """
     if cfg.trainer.devices > 1:
-        allowed = f"must be 1: {cfg.task.name} runs on one device"
+        allowed = f"must be 1: {task} runs on one device"
         raise InputError("trainer.devices", cfg.trainer.devices, allowed)
 
 
@@ -123,9 +111,6 @@ def places_of(cfg: DictConfig, sizes: Geometry) -> list[Place]:
         own = [None] if site == "final_norm" else list(layers)
         places += [(site, layer) for layer in own]
     for site, layer in places:
-        try:
+        with renamed({"site": "tuning.sites", "layer": "tuning.layers"}):
             sizes.check_place(site, layer)
-        except InputError as error:
-            key = "tuning.sites" if error.key == "unit.site" else "tuning.layers"
-            raise InputError(key, error.value, error.allowed, error.way_out) from error
     return places

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
 from actmax.errors import InputError
+from actmax.records.store import Summary
 from actmax.tasks.subjects import SubjectWork
-from actmax.tasks.task import Run, settings_of
+from actmax.tasks.task import Run, keys_of, settings_of
 from actmax.tasks.tuning import activations, analysis, heatmap, tables
 from actmax.tasks.tuning.activations import Reader, Texts
 from actmax.tasks.tuning.plan import words_of
@@ -26,14 +26,15 @@ class TuningWork(SubjectWork):
 
     def prepare(self) -> None:
         """Reads the words and encodes them."""
-        settings = self.settings = settings_of(self.cfg.tuning)
+        settings = self.settings = settings_of(self.cfg, "tuning")
         self.places = places_of(self.cfg, self.subject.geometry)
-        self.encoding = encode(self.subject, lists.read(settings), bos=settings.bos)
-        self.unit = None if settings.unit is None else tuned_unit(settings.unit)
-        if self.unit is not None and self.unit.place not in self.places:
-            raise InputError("tuning.unit", settings.unit, "must be of a site and layer that are compared")
-        text = None if settings.text is None else heatmap.text_of(settings.text)
-        self.ids = None if text is None else heatmap.encoded(self.subject, text, bos=settings.bos)
+        with keys_of(self.cfg, "tuning"):
+            self.encoding = encode(self.subject, lists.read(settings), bos=settings.bos)
+            self.unit = None if settings.unit is None else tuned_unit(settings.unit)
+            if self.unit is not None and self.unit.place not in self.places:
+                raise InputError("unit", settings.unit, "must be of a site and layer that are compared")
+            text = None if settings.text is None else heatmap.text_of(settings.text)
+            self.ids = None if text is None else heatmap.encoded(self.subject, text, bos=settings.bos)
 
     def space_after_reading(self) -> int:
         """Bytes for activations and tables, once the number of words is known."""
@@ -46,7 +47,7 @@ class TuningWork(SubjectWork):
         cfg = self.cfg
         return f"{cfg.subject.name} {Path(cfg.tuning.data).stem}", [cfg.subject.name, *cfg.tuning.sites]
 
-    def perform(self, run: Run) -> dict[str, Any]:
+    def perform(self, run: Run) -> Summary:
         """Reads the activations, compares, draws."""
         cfg, found = self.settings, self.encoding.data
         if run.contents.record is not None:
@@ -63,7 +64,7 @@ class TuningWork(SubjectWork):
             )
             return self._measure(run, store)
 
-    def _measure(self, run: Run, store: Store) -> dict[str, Any]:
+    def _measure(self, run: Run, store: Store) -> Summary:
         cfg = self.settings
         with store:
             clock = time.perf_counter()
@@ -78,7 +79,7 @@ class TuningWork(SubjectWork):
             seconds["analysis"] = time.perf_counter() - clock
         return {**headline, **self.signed(seconds)}
 
-    def _analyse(self, run: Run, store: Store) -> dict[str, Any]:
+    def _analyse(self, run: Run, store: Store) -> Summary:
         data = self.encoding.data
         samples = words_of(data, self.encoding.subtokens)
         geometry = self.subject.geometry

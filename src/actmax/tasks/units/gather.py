@@ -27,10 +27,11 @@ from actmax.evidence.verdicts import PRIMARY, decide
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
-from actmax.model.subject import shared
 from actmax.model.target import UNIT, Unit, with_layers
 from actmax.records.collect import Job, common_schema, fitted, rows_of
-from actmax.tasks.registry import task_of
+from actmax.records.store import Summary
+from actmax.tasks.registry import task_in
+from actmax.tasks.subjects import subject_of
 from actmax.tasks.task import Gathered
 from actmax.tasks.units import measure as measuring
 from actmax.tasks.units.ladder import SEARCHES, by_method, ladder, methods
@@ -139,7 +140,7 @@ def _passes(job: Job) -> tuple[float, float]:
 
 
 def _task(job: Job) -> UnitsTask:
-    return cast("UnitsTask", task_of(job.config["task"]["name"]))
+    return cast("UnitsTask", task_in(job.config))
 
 
 def _embeddings(job: Job) -> dict[str, torch.Tensor]:
@@ -242,7 +243,7 @@ def _shares(units: pd.DataFrame) -> dict[str, Any]:
 def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[int, Ended]) -> pd.DataFrame:
     """One unit whose restarts lie in several jobs, measured as if one job had run them; a seed counts once."""
     config = jobs[0].config
-    subject = shared(**config["subject"])
+    subject = subject_of(config)
     restarts = _restarts(ended)
     nearest, settings = NearestTokens(subject.embedding_matrix), NullSettings(**config["nulls"])
     total = restarts.final.shape[:2].numel()
@@ -298,7 +299,7 @@ def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(counts), means], axis=1).reset_index()
 
 
-def _summary(units: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
+def _summary(units: pd.DataFrame, layers: pd.DataFrame) -> Summary:
     overall = _aggregate(units, ["condition", "prior"])
     keep = [
         *UNIT,

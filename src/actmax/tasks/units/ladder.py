@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 
 from actmax.evidence.readings import VERDICTS
+from actmax.evidence.verdicts import PRIMARY
 from actmax.model.target import UNIT
 from actmax.stats.pareto import on_pareto_front
 
 RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "text", "gcg", "epo")
 """From nothing to the dearest, then the searches over tokens; any other prior comes after them."""
 SEARCHES = ("random", "text", "gcg", "epo")
-FOUND = {
+"""The rungs that are searches over tokens."""
+RENAMED = {
     "activation_snapped_mean": "activation_mean",
     "z_snapped": "z",
     "cross_entropy_mean": "cross_entropy",
 }
+"""Names in the table of methods of columns of the ladder."""
 METHOD_COLUMNS = (
     "method",
     "site",
@@ -42,7 +45,7 @@ METHOD_COLUMNS = (
     "whole_passes",
     "seconds",
 )
-SPACES = {"tokens": "jaccard", "embeddings": "displacement_cosine_assigned"}
+"""Columns of `methods.parquet`, in order."""
 MEANS = (
     "activation_initial_mean",
     "activation_final_mean",
@@ -64,6 +67,7 @@ MEANS = (
     "displacement_cosine_assigned",
     "null_displacement_cosine_assigned_mean",
 )
+"""Columns of `units.parquet` of which the ladder holds the mean over units."""
 
 
 def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.DataFrame:
@@ -71,7 +75,7 @@ def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.
 
     Args:
         units: a row per condition and unit, as collected.
-        seconds: of the fits, by condition and site.
+        seconds: seconds of the fits, by condition and site.
 
     Returns:
         `prior site condition seconds units restarts`, the means of `MEANS`, `jaccard_above` and
@@ -79,16 +83,16 @@ def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.
         verdict, and `pareto_tokens` and `pareto_embeddings`: whether no other rung of the site is at least as good in
         both agreement above its null and z once snapped, and better in one. Units are the replicates of the errors.
     """
-    above = {f"{name}_above": units[name] - units[f"null_{name}_mean"] for name in SPACES.values()}
-    groups = units.assign(**above).groupby(["prior", "site", "condition"], sort=False)
-    rows = [
-        {"prior": prior, "site": site, "condition": condition, "seconds": seconds.get((condition, site), np.nan)}
-        | _means(pd.DataFrame(group))
-        for (prior, site, condition), group in groups  # pyright: ignore[reportGeneralTypeIssues]
-    ]
+    above = {f"{name}_above": units[name] - units[f"null_{name}_mean"] for name in PRIMARY.values()}
+    keys = ["prior", "site", "condition"]
+    rows = []
+    for _, group in units.assign(**above).groupby(keys, sort=False):
+        named = group.iloc[0][keys].to_dict()
+        spent = seconds.get((named["condition"], named["site"]), np.nan)
+        rows.append({**named, "seconds": spent, **_means(pd.DataFrame(group))})
     table = pd.DataFrame(rows)
     table = table.sort_values(["site", "prior"], key=lambda column: column.map(_order), kind="stable")
-    for space, name in SPACES.items():
+    for space, name in PRIMARY.items():
         fronts = [
             on_pareto_front(group["z_snapped"].to_numpy(), group[f"{name}_above"].to_numpy())
             for _, group in table.groupby("site", sort=False)
@@ -103,7 +107,7 @@ def methods(
     """A row per method and site: what it finds once it is tokens, beside random tokens.
 
     Args:
-        rungs: of `ladder`.
+        rungs: the table that `ladder` made.
         units: a row per condition and unit, as collected.
         gaps: a row per restart, with its `condition`: `activation_snapped` is what its tokens give.
         passes: forward passes of a restart, by condition, and how many of them ran the whole model.
@@ -126,7 +130,7 @@ def methods(
     table = rungs.merge(best, left_on=["condition", "site"], right_index=True, how="left")
     costs = [passes.get(condition, (np.nan, np.nan)) for condition in table["condition"]]
     table[["forward_passes", "whole_passes"]] = np.array(costs, dtype=float).reshape(-1, 2)
-    table = table.rename(columns={"prior": "method", **FOUND})
+    table = table.rename(columns={"prior": "method", **RENAMED})
     table["method"] = table["method"].replace("none", "snapped")
     return pd.DataFrame(table[list(METHOD_COLUMNS)])
 
@@ -147,7 +151,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _means(group: pd.DataFrame) -> dict[str, Any]:
-    above = [f"{name}_above" for name in SPACES.values()]
+    above = [f"{name}_above" for name in PRIMARY.values()]
     means = pd.DataFrame(group[[*MEANS, *above]]).mean().to_dict()
     errors = {name: group[name].sem() for name in ("z_snapped", *above)}
     verdicts = group["convergence"].value_counts().to_dict()

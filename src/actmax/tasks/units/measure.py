@@ -28,6 +28,7 @@ from actmax.model.subject import Subject
 from actmax.model.target import Unit, addressed, with_layers
 from actmax.progress import Bar
 from actmax.records.contents import Contents
+from actmax.records.store import Summary
 from actmax.tasks.findings import write_findings
 
 TOGETHER = 32
@@ -61,7 +62,7 @@ def measure_units(
     gap_settings: GapSettings,
     cache: Path,
     ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
 
     Args:
@@ -204,7 +205,7 @@ def unit_row(unit: Unit, measures: Measures, decision: Decision, one: Gap) -> di
     return {**unit.columns(), **numbers, **one.flat(), **decision.flat()}
 
 
-def summarize(measured: Sequence[Measures], decided: Sequence[Decision], gaps: Sequence[Gap]) -> dict[str, Any]:
+def summarize(measured: Sequence[Measures], decided: Sequence[Decision], gaps: Sequence[Gap]) -> Summary:
     """The headline numbers, flat for one unit; for several their mean and range, and the shares of verdicts."""
     if len(measured) == 1:
         numbers = {**measured[0].flat(), **gaps[0].flat(), **decided[0].flat()}

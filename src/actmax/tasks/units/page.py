@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from actmax.evidence.findings import is_missing
 from actmax.evidence.readings import Verdict
 from actmax.model.target import UNIT, Unit, address, place_name, rows_of
 from actmax.report.blocks import (
@@ -23,7 +24,6 @@ from actmax.report.blocks import (
     Shown,
     Table,
     interval,
-    is_missing,
     p_value,
     table,
     visible,
@@ -168,72 +168,6 @@ def _null(means: Row, name: str, form: str, *, one: bool) -> str:
 # the first screen
 
 
-def unit_table(units: pd.DataFrame, file: str) -> Table:
-    """A row per unit with its headline numbers, each beside its null.
-
-    Args:
-        units: `units.parquet`, of a job or a sweep.
-        file: name of the file that holds all rows.
-    """
-    named = units.assign(
-        unit=[str(Unit.of_row(row)) for row in units.to_dict("records")],
-        convergence=[label(Verdict(verdict)) for verdict in units["convergence"]],
-    )
-    several_priors = "prior" in units and len(set(units["prior"])) > 1
-    shown = [
-        Shown("unit", form="s"),
-        *([Shown("prior", form="s")] if several_priors else []),
-        Shown("restarts", form=".0f", extra=True),
-        Shown("convergence", "verdict", form="s", extra=True),
-        Shown("activation_final_mean", "activation", text=_rise),
-        Shown(
-            "activation_snapped_mean",
-            "snapped",
-            ".3g",
-            beside="random_activation_mean",
-            extra=True,
-            about="activation of the tokens (of random tokens)",
-        ),
-        Shown(
-            "jaccard",
-            "shared",
-            ".2%",
-            beside="null_jaccard_mean",
-            shade=True,
-            extra=True,
-            about="tokens of two restarts (Jaccard)",
-        ),
-        Shown(
-            "displacement_cosine_assigned",
-            "moves",
-            ".3f",
-            beside="null_displacement_cosine_assigned_mean",
-            shade=True,
-            extra=True,
-            about="cosine of two restarts' moves, positions matched",
-        ),
-        Shown(
-            "tokens_unique",
-            "unique tokens",
-            text=lambda row: f"{row['tokens_unique']:.0f} of {row['tokens_total']:.0f}",
-            note=_inside("unique", ".0f"),
-            about="different tokens (decoded random vectors)",
-        ),
-        Shown("unique_share", "unique", ".0%", beside="null_unique_share_mean", extra=True),
-        Shown(
-            "init_retention",
-            "kept",
-            ".2f",
-            note=_inside("retention", ".2f"),
-            detail=_inside("retention", ".2f", mean=True),
-            about="positions that still decode to the token of their start",
-        ),
-        Shown("cosine_mean", "cosine", ".4f", note=_inside("cosine", ".4f"), about="to the nearest token"),
-    ]
-    caption = "In brackets what chance gives: an interval is 95 % of a null, a single number its mean."
-    return table(named, shown, title=f"{len(units)} units", source=file, caption=caption)
-
-
 def _rise(row: Row) -> str:
     return f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}"
 
@@ -246,6 +180,74 @@ def _inside(name: str, form: str, *, mean: bool = False) -> Callable[[Row], str]
         return f"({f'{middle}; ' if mean else ''}{low} to {high})"
 
     return text
+
+
+UNIT_COLUMNS = (
+    Shown("restarts", form=".0f", extra=True),
+    Shown("convergence", "verdict", form="s", extra=True),
+    Shown("activation_final_mean", "activation", text=_rise),
+    Shown(
+        "activation_snapped_mean",
+        "snapped",
+        ".3g",
+        beside="random_activation_mean",
+        extra=True,
+        about="activation of the tokens (of random tokens)",
+    ),
+    Shown(
+        "jaccard",
+        "shared",
+        ".2%",
+        beside="null_jaccard_mean",
+        shade=True,
+        extra=True,
+        about="tokens of two restarts (Jaccard)",
+    ),
+    Shown(
+        "displacement_cosine_assigned",
+        "moves",
+        ".3f",
+        beside="null_displacement_cosine_assigned_mean",
+        shade=True,
+        extra=True,
+        about="cosine of two restarts' moves, positions matched",
+    ),
+    Shown(
+        "tokens_unique",
+        "unique tokens",
+        text=lambda row: f"{row['tokens_unique']:.0f} of {row['tokens_total']:.0f}",
+        note=_inside("unique", ".0f"),
+        about="different tokens (decoded random vectors)",
+    ),
+    Shown("unique_share", "unique", ".0%", beside="null_unique_share_mean", extra=True),
+    Shown(
+        "init_retention",
+        "kept",
+        ".2f",
+        note=_inside("retention", ".2f"),
+        detail=_inside("retention", ".2f", mean=True),
+        about="positions that still decode to the token of their start",
+    ),
+    Shown("cosine_mean", "cosine", ".4f", note=_inside("cosine", ".4f"), about="to the nearest token"),
+)
+"""Headline numbers of a unit, each beside its null."""
+
+
+def unit_table(units: pd.DataFrame, file: str) -> Table:
+    """A row per unit with its headline numbers, each beside its null.
+
+    Args:
+        units: `units.parquet`, of a job or a sweep.
+        file: name of the file that holds all rows.
+    """
+    named = units.assign(
+        unit=[str(Unit.of_row(row)) for row in units.to_dict("records")],
+        convergence=[label(Verdict(verdict)) for verdict in units["convergence"]],
+    )
+    several_priors = "prior" in units and len(set(units["prior"])) > 1
+    shown = [Shown("unit", form="s"), *([Shown("prior", form="s")] if several_priors else []), *UNIT_COLUMNS]
+    caption = "In brackets what chance gives: an interval is 95 % of a null, a single number its mean."
+    return table(named, shown, title=f"{len(units)} units", source=file, caption=caption)
 
 
 def _token_tables(source: Source) -> list[Block]:

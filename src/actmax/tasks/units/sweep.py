@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from actmax.evidence.findings import is_missing
 from actmax.evidence.readings import VERDICTS
-from actmax.report.blocks import Block, Missing, Number, Page, Prose, Row, Shown, Table, is_missing, table
+from actmax.report.blocks import Block, Missing, Number, Page, Prose, Row, Shown, Table, table
 from actmax.report.source import Headline, Source, present
 from actmax.report.words import label, overall_statement, priors_answer, units_answer
 from actmax.tasks.units.page import headline, histogram, unit_table

@@ -13,7 +13,7 @@ from actmax.evidence.settings import NullSettings
 from actmax.model.settings import GapSettings
 from actmax.records.store import job_hash
 from actmax.tasks.settings import integers, units, units_label
-from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of
+from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
     from actmax.model.subject import Subject
     from actmax.records.collect import Job
-    from actmax.report.blocks import Page
-    from actmax.report.source import Source
 
     Ends = Callable[[Sequence[Restarts]], Sequence[Displaced]]
 
@@ -38,6 +36,7 @@ class UnitsTask(Task):
 
     on_subject = True
     idle = FILES_OF_SUBJECT
+    page_import = "actmax.tasks.units.page:maximization_page"
 
     @property
     def gathered_with(self) -> str:
@@ -47,7 +46,8 @@ class UnitsTask(Task):
     def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
         """Refuses units and lengths that the subject lacks."""
         for unit in units(cfg):
-            sizes.check(unit)
+            with keys_of(cfg, "unit"):
+                sizes.check(unit)
         if cfg.tokens > sizes.context:
             allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
             raise InputError("tokens", cfg.tokens, allowed)
@@ -98,12 +98,6 @@ class UnitsTask(Task):
         from actmax.tasks.units.gather import gather
 
         return gather(jobs)
-
-    def page(self, source: Source) -> Page:
-        """Tokens, the verdict, activation on its way to text, agreement beside chance."""
-        from actmax.tasks.units.page import maximization_page
-
-        return maximization_page(source)
 
 
 def init_digest(cfg: DictConfig) -> str | None:

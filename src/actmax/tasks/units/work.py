@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from omegaconf import DictConfig
 
 from actmax.model.objective import Row
 from actmax.model.subject import Subject
 from actmax.model.target import address
+from actmax.records.store import Summary
 from actmax.tasks.settings import seeds, units
 from actmax.tasks.subjects import SubjectWork
 from actmax.tasks.task import Task
@@ -35,7 +36,7 @@ class UnitsWork(SubjectWork):
         name = f"{cfg.subject.name} {address(cfg.unit.site, cfg.unit.layer, cfg.unit.index)} seeds {cfg.seeds}"
         return name, [cfg.subject.name, cfg.unit.site]
 
-    def signed(self, seconds: dict[str, float]) -> dict[str, Any]:
+    def signed(self, seconds: dict[str, float]) -> Summary:
         """Also the condition, everything but the unit and the seed: records of one condition may be put together."""
         task, found = cast("UnitsTask", self.task), super().signed(seconds)
         condition = task.condition(self.cfg) + self.subject.weights_hash[:12]
