@@ -317,7 +317,7 @@ def fit(work: Any, run: Any, after_each: Callable[[], None]) -> None:
     from lightning import Callback
 
     from actmax.app.run import tracker_of
-    from actmax.tasks.execution import products
+    from actmax.tasks.execution import matmul_precision
 
     class Steps(Callback):
         def on_train_batch_end(self, *_: Any) -> None:
@@ -327,7 +327,7 @@ def fit(work: Any, run: Any, after_each: Callable[[], None]) -> None:
     tracker = tracker_of(work.cfg, run.contents.record, work)
     run.loggers = tracker.loggers
     work._bind(work.callbacks, run.contents)
-    with products(work.cfg.trainer.matmul_precision):
+    with matmul_precision(work.cfg.trainer.matmul_precision):
         work._fit(run)
     tracker.finish(0)
 
@@ -358,9 +358,9 @@ def framework_medium(setting: Setting, restarts: int, pace: Pace) -> Any:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's announcements."""
-    from actmax.tasks.execution import bounded
+    from actmax.tasks.execution import quieted
 
-    with bounded():
+    with quieted():
         yield
 
 

@@ -71,7 +71,7 @@ class TestPublishedAnts:
     @pytest.fixture
     def incidence(self, name: str) -> Incidence:
         frequencies = np.array([int(number) for number in str(ANTS.loc[name, "frequencies"]).split()])
-        return Incidence.from_frequencies(frequencies, int(ANTS.loc[name, "quadrats"]))
+        return Incidence(np.bincount(frequencies, minlength=int(ANTS.loc[name, "quadrats"]) + 1)[1:])
 
     def test_data(self, name: str, incidence: Incidence) -> None:
         row = PUBLISHED.loc[name]

@@ -421,7 +421,7 @@ class TestCommand:
 
         job = (*JOB, *QUICKLY, f"search={method}")
         with monkeypatch.context() as patch:
-            patch.setattr(work, "KEEP_SECONDS", -1)
+            patch.setattr(work, "SAVE_SECONDS", -1)
             patch.setattr(Oracle, "evaluate", failing)
             assert actmax(*job, "hydra.run.dir=cut").code == 1
         ran = actmax(*job, "hydra.run.dir=cut")

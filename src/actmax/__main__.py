@@ -23,7 +23,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def job(cfg: DictConfig) -> None:
-    """Hydra's task: one job. Heavy imports wait until the config has been checked."""
+    """Runs one job, as Hydra calls it. Heavy imports wait until the config has been checked."""
     config.check(cfg)
     config.check_subject(cfg)
     from actmax.app.run import run
@@ -41,7 +41,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("actmax: stopped", file=sys.stderr)  # noqa: T201
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # every error ends as one message and an exit code
         if wants_traceback:
             traceback.print_exc()
         code, message = explain(error)
@@ -50,20 +50,22 @@ def main() -> None:
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """The exit code and the one message for an error."""
+    """The exit code of an error, and the message that is printed."""
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, InputError):
             return 2, str(link)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        said = list(dict.fromkeys(str(link).strip() for link in chain))
+        messages = list(dict.fromkeys(str(link).strip() for link in chain))
         for extra, launcher in (("ray", "ray"), ("slurm", "submitit_slurm")):
-            if f"hydra/launcher/{launcher}" in said[0]:
-                said.append(f"This launcher needs its extra: pip install 'actmax[{extra}]'.")
+            if f"hydra/launcher/{launcher}" in messages[0]:
+                messages.append(f"This launcher needs its extra: pip install 'actmax[{extra}]'.")
         for search in METHOD_NAMES:
-            if f"prior/{search}" in said[0]:
-                said.append(f"A search is no prior: task=search search={search}, or in a sweep method=none,{search}.")
-        return 2, "\n".join(said) + "\nSee `actmax --help` for the keys and their values."
+            if f"prior/{search}" in messages[0]:
+                messages.append(
+                    f"A search is no prior: task=search search={search}, or in a sweep method=none,{search}."
+                )
+        return 2, "\n".join(messages) + "\nSee `actmax --help` for the keys and their values."
     if isinstance(error, OSError):
         allowed, way_out = (
             f"the output folder cannot be written ({error.strerror})",

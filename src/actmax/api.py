@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,12 +23,17 @@ from actmax.progress import shown
 from actmax.records.contents import Contents
 from actmax.records.store import Status, finite, now
 from actmax.tasks import registry, schema
-from actmax.tasks.execution import bounded, products
+from actmax.tasks.execution import matmul_precision, quieted
 from actmax.tasks.result import Result
 from actmax.tasks.task import Run, plain
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Targets = str | Unit | Sequence[str | Unit]
 """One unit or several, by address or as objects."""
+Settings = Mapping[str, Any]
+"""Settings of one group of config keys, by name."""
 ARGUMENTS = {
     "unit.site": "target",
     "unit.layer": "target",
@@ -53,13 +58,11 @@ class LanguageModel:
 
     Args:
         subject: the model.
-        settings: what a config says of it.
-        source: the model that a wrapped one shares its weights with.
+        settings: settings of the group `subject`.
+        source: model and tokenizer that a wrapped model shares its weights with.
     """
 
-    def __init__(
-        self, subject: Subject, settings: Mapping[str, Any], source: tuple[nn.Module, Any] | None = None
-    ) -> None:
+    def __init__(self, subject: Subject, settings: Settings, source: tuple[PreTrainedModel, Any] | None = None) -> None:
         self._subject, self.settings, self._source = subject, dict(settings), source
         self._stamp = _versions(source)
 
@@ -92,7 +95,7 @@ class LanguageModel:
         sign: str = "maximize",
         device: str = "auto",
         progress: bool = True,
-        **groups: Mapping[str, Any],
+        **groups: Settings,
     ) -> Result:
         """Maximizes units over input embeddings, many restarts at once, decodes, and sets the result beside chance.
 
@@ -100,7 +103,7 @@ class LanguageModel:
             target: a unit such as `"resid_pre.8[91]"`, or several of one site (all layers x all indices).
             seeds: how many restarts (seeds from 0), or the seeds themselves.
             tokens: positions of an embedding.
-            steps: of the optimizer.
+            steps: steps of the optimizer.
             prior: names of priors, as on the command line (docs/priors.md).
             init: what restarts start from: scaled, randn or tokens.
             optimizer: adam, adamw or sgd.
@@ -141,7 +144,7 @@ class LanguageModel:
         sign: str = "maximize",
         device: str = "auto",
         progress: bool = True,
-        **groups: Mapping[str, Any],
+        **groups: Settings,
     ) -> Result:
         """Maximizes units over real tokens, and sets what is found beside random tokens.
 
@@ -150,7 +153,7 @@ class LanguageModel:
             method: gcg, epo, random or text (docs/search.md).
             passes: forward passes per restart; a backward pass counts as one.
             seeds: how many restarts (seeds from 0), or the seeds themselves.
-            tokens: of a sequence.
+            tokens: tokens of a sequence.
             text: for `method="text"`: a text file, or a folder of .txt files.
             reduction: how the activations of all positions become one number: mean, last or max.
             sign: maximize or minimize.
@@ -180,7 +183,7 @@ class LanguageModel:
         record: Result | str | Path | None = None,
         device: str = "auto",
         progress: bool = True,
-        **groups: Mapping[str, Any],
+        **groups: Settings,
     ) -> Result:
         """Finds where in real text units are highest, beside their quantiles over all of it.
 
@@ -214,13 +217,13 @@ class LanguageModel:
         text: str | None = None,
         device: str = "auto",
         progress: bool = True,
-        **groups: Mapping[str, Any],
+        **groups: Settings,
     ) -> Result:
         """Compares the activations of two categories of words, unit by unit, and tries the answer on other words.
 
         Args:
             data: `nouns_verbs` (built in), a CSV (word,category[,pair][,context]), or CoNLL-U (docs/tuning.md).
-            sites: whose units are compared.
+            sites: sites whose units are compared.
             layers: all, a block's number, or several.
             text: a text that one unit is drawn over.
             device: auto, cpu or gpu.
@@ -236,17 +239,22 @@ class LanguageModel:
         return self._ask({"task": {"name": "tuning"}, "tuning": own}, groups, device, progress, None)
 
     def _ask(
-        self, values: dict[str, Any], groups: Mapping[str, Any], device: str, progress: bool, target: Targets | None
+        self,
+        values: dict[str, Any],
+        groups: Mapping[str, Settings],
+        device: str,
+        progress: bool,
+        target: Targets | None,
     ) -> Result:
-        """Makes the config that the command line would make, checks it, and does the job in memory."""
+        """Makes the config that the command line would make, checks it, and runs the job in memory."""
         try:
-            return _done(self._config(values, groups, device), self.subject, progress=progress)
+            return _run(self._config(values, groups, device), self.subject, progress=progress)
         except InputError as error:
             key = ARGUMENTS.get(error.key, error.key)
             value = error.value if key == error.key or key != "target" else _named(target)
             raise InputError(key, value, error.allowed, error.way_out) from error
 
-    def _config(self, values: dict[str, Any], groups: Mapping[str, Any], device: str) -> DictConfig:
+    def _config(self, values: Settings, groups: Mapping[str, Settings], device: str) -> DictConfig:
         own = {"subject": self.settings, "trainer": {"accelerator": device}, **values}
         if "unit" not in own:  # a job on words has no unit; the schema wants one
             own |= {"unit": choices.choice("unit", "residual")}
@@ -260,22 +268,21 @@ class LanguageModel:
         except OmegaConfBaseException as error:
             key, value = error.full_key or "settings", error.value
             raise InputError(str(key), value, f"is not a setting ({str(error).splitlines()[0]})") from error
-        assert isinstance(cfg, DictConfig)  # noqa: S101
-        return cfg
+        return cast("DictConfig", cfg)
 
 
 _IDLE = {"init": "scaled", "optimizer": "adam"}
-"""Groups that a job may have no use for, whose schema wants a choice."""
+"""The choice of each group that a job may not use, and that the schema asks for all the same."""
 
 
-def _done(cfg: DictConfig, subject: Subject, *, progress: bool) -> Result:
-    """Checks a job, does it, and holds what it found."""
+def _run(cfg: DictConfig, subject: Subject, *, progress: bool) -> Result:
+    """Checks a job, runs it, and holds its result in memory."""
     schema.check(cfg, schema.schema())
     task = registry.task_in(cfg)
     task.check_subject(cfg, subject.geometry)
     contents = Contents()
     contents.config_text = OmegaConf.to_yaml(cfg, resolve=True)
-    with bounded(), products(cfg.trainer.matmul_precision), shown(progress):
+    with quieted(), matmul_precision(cfg.trainer.matmul_precision), shown(progress):
         work = task.work(cfg, subject)
         work.prepare()
         started = now()
@@ -335,27 +342,28 @@ def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Langua
     if config is None or not hasattr(model, "get_input_embeddings"):
         raise InputError("model", type(model).__name__, "must be a Hugging Face causal language model")
     called = name or Path(str(getattr(config, "_name_or_path", "") or type(model).__name__)).name
-    subject = _wrapped(model, tokenizer, called)
+    causal = cast("PreTrainedModel", model)
+    subject = _wrapped(causal, tokenizer, called)
     dtype = str(subject.dtype).removeprefix("torch.")
     own = {"name": called, "source": "memory", "id": subject.id, "dtype": dtype, "attention": subject.attention}
-    return LanguageModel(subject, own, (model, tokenizer))
+    return LanguageModel(subject, own, (causal, tokenizer))
 
 
-def _wrapped(model: nn.Module, tokenizer: Any, name: str) -> Subject:
+def _wrapped(model: PreTrainedModel, tokenizer: Any, name: str) -> Subject:
     """A frozen view of a model: modules of its own, weights in common."""
     with renamed({"config": "model"}):
-        sizes = geometry(model.config.to_dict())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        sizes = geometry(model.config.to_dict())
     own = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
     view = copy.deepcopy(model, own).eval()
     fuse_gelu(view)
-    dtype = view.get_input_embeddings().weight.dtype  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    dtype = next(view.get_input_embeddings().parameters()).dtype
     if dtype not in DTYPES.values():
         raise InputError("model", str(dtype), f"its weights must be of {', '.join(DTYPES)}")
     found = Subject(name, "in memory", None, view, tokenizer, sizes)
     return Subject(name, f"in memory, weights {found.weights_hash[:16]}", None, view, tokenizer, sizes)
 
 
-def _versions(source: tuple[nn.Module, Any] | None) -> tuple[int, ...]:
+def _versions(source: tuple[PreTrainedModel, Any] | None) -> tuple[int, ...]:
     """Counters that PyTorch raises at every change in place of a weight."""
     return () if source is None else tuple(one._version for one in source[0].parameters())
 
@@ -366,7 +374,7 @@ def open(  # noqa: A001 the name that users expect, beside load and save
     """The result that a record holds, whether the command line or `save` wrote it.
 
     Args:
-        folder: of one job.
+        folder: the folder of one job.
 
     Raises:
         InputError: there is no record, it is damaged, of another version, or not complete.
@@ -384,7 +392,7 @@ def _named(target: Targets | None) -> object:
 
 
 def _restarts(seeds: int | Sequence[int], tokens: int) -> dict[str, Any]:
-    """Seeds from 0, or those that are given."""
+    """Seeds and tokens as a config holds them: seeds from 0, or those that are given."""
     if isinstance(seeds, int):
         if isinstance(seeds, bool) or seeds < 1:
             raise InputError("seeds", seeds, "must be a number of restarts from 1, or a list of seeds")

@@ -16,17 +16,17 @@ def conf_folder() -> Path:
 
 
 def choices(group: str) -> list[str]:
-    """The choices of a group, by name."""
+    """The names of a group's choices, sorted."""
     return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
 
 
 def choice(group: str, name: str, argument: str | None = None) -> dict[str, Any]:
-    """What a choice of a group says.
+    """The settings that a choice of a group holds.
 
     Args:
-        group: a folder of conf/.
-        name: a file in it.
-        argument: what the caller calls the name, for the error.
+        group: name of a folder of conf/.
+        name: name of a file in it.
+        argument: name of the caller's argument, for the error; None for the group.
 
     Raises:
         InputError: there is no such choice.

@@ -29,7 +29,7 @@ class Limits:
     """The names that are allowed; any where it is empty."""
 
     def broken(self, value: Any) -> str | None:
-        """What would have been right, as a clause; None where the value is allowed."""
+        """The limit that a value breaks, as a clause such as `must be at least 1`; None where it is allowed."""
         if self.choices:
             return None if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if value is None:

@@ -78,7 +78,7 @@ def _begin(
         exit_code = 130
         record.set_status(replace(status, state="interrupted", finished=now()))
         raise
-    except Exception as error:
+    except Exception as error:  # whatever ends a job, its status says so
         log.exception("the job failed")
         _fail(record, replace(status, state="failed", finished=now(), error=_described(error)))
         raise JobError(f"{type(error).__name__}: {error} (traceback in {record.folder})") from error

@@ -17,13 +17,8 @@ from actmax.report.blocks import Missing, Page
 from actmax.report.pages import NAME
 from actmax.report.source import Source
 from actmax.tasks.collect import Collected, collect
-from actmax.tasks.pages import draw_figures as figures
-from actmax.tasks.pages import first_screen
-from actmax.tasks.pages import write_job as draw
-from actmax.tasks.sweep_page import sweep_page
-from actmax.tasks.sweep_page import write_sweep as draw_sweep
-
-__all__ = ["draw", "draw_sweep", "figures", "main", "show", "show_failures", "show_sweep"]
+from actmax.tasks.pages import first_screen, write_job
+from actmax.tasks.sweep_page import sweep_page, write_sweep
 
 
 def show(record: Record, console: Console | None = None) -> None:
@@ -68,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _report_job(Record(parsed.folder))
         else:
             found = collect(parsed.folder)
-            draw_sweep(found, **({} if parsed.jobs is None else {"jobs": parsed.jobs}))
+            write_sweep(found, **({} if parsed.jobs is None else {"jobs": parsed.jobs}))
             show_sweep(found)
     except InputError as error:
         print(f"actmax-report: {error}", file=sys.stderr)  # noqa: T201
@@ -87,7 +82,7 @@ def _report_job(record: Record) -> None:
     Raises:
         InputError: the record is damaged, or of another version.
     """
-    page = draw(record)
+    page = write_job(record)
     status = record.status()
     if status is None or status.state != "complete":
         state = "without a status" if status is None else status.state

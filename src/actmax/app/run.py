@@ -14,7 +14,8 @@ from actmax.app.job import FOLDER, run_job
 from actmax.app.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.errors import JobError, renamed
 from actmax.records.store import Record
-from actmax.tasks.execution import bounded, products
+from actmax.tasks.execution import matmul_precision, quieted
+from actmax.tasks.pages import draw_figures, write_job
 from actmax.tasks.settings import seeds, units
 from actmax.tasks.subjects import subject_of
 from actmax.tasks.task import Work, plain
@@ -35,7 +36,7 @@ def run(cfg: DictConfig) -> None:
     """
     task, record = config.task_in(cfg), Record(HydraConfig.get().runtime.output_dir)
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
-    with bounded(), products(cfg.trainer.matmul_precision):
+    with quieted(), matmul_precision(cfg.trainer.matmul_precision):
         work = task.work(cfg, subject_of(cfg) if task.on_subject else None)
         with renamed(FOLDER):
             record.require_space(work.space)
@@ -53,13 +54,13 @@ def run(cfg: DictConfig) -> None:
             )
         except JobError:
             if draws:
-                report.draw(record)
+                write_job(record)
             raise
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         log.info("%s", task.line(record.summary()))
     elif cfg.report:
         if draws:
-            report.draw(record)
+            write_job(record)
         report.show(record)
 
 
@@ -80,7 +81,7 @@ def tracker_of(cfg: DictConfig, record: Record, work: Work) -> Tracker:
         tags=[kind, *tags, *logger.tags],
         job_type=kind,
         config={**work.identity, **plain(cfg), **_axes(cfg)},
-        draw=report.figures if cfg.report and cfg.page else None,
+        draw=draw_figures if cfg.report and cfg.page else None,
     )
 
 

@@ -234,26 +234,27 @@ class Sweeper(HydraSweeper):
             JobError: a job failed, or the records could not be collected.
         """
         from actmax.app import report  # pandas and torch; a wrong config is answered without them
-        from actmax.tasks.collect import collect  # pandas; a wrong config is answered without it
+        from actmax.tasks.collect import collect
+        from actmax.tasks.sweep_page import write_sweep
 
-        trouble = ""
+        problem = ""
         try:
             collected = collect(folder)
             if self.config.report:
                 if self.config.page:
-                    report.draw_sweep(collected)
+                    write_sweep(collected)
                 report.show_sweep(collected)
         except InputError:
-            trouble = f"There is no record in {folder} to collect."
+            problem = f"There is no record in {folder} to collect."
         except Exception as error:  # the records are whole, whatever the collection makes of them
             log.exception("collecting failed")
-            trouble = f"Collecting failed ({type(error).__name__}: {error}); actmax-report {folder} tries again."
+            problem = f"Collecting failed ({type(error).__name__}: {error}); actmax-report {folder} tries again."
         if failed:
             report.show_failures([(one.job.record.folder, one.state, one.message, one.job.command) for one in failed])
             message = f"{len(failed)} of {count} jobs are not complete. The same command again runs these alone."
-            raise JobError(f"{message} {trouble or f'What is there was collected in {folder}.'}")
-        if trouble:
-            raise JobError(trouble)
+            raise JobError(f"{message} {problem or f'What is there was collected in {folder}.'}")
+        if problem:
+            raise JobError(problem)
 
 
 def _standing(record: Record, task: DictConfig) -> str:

@@ -41,11 +41,6 @@ class Incidence:
         """
         return cls(incidence_counts(ids[None])[0])
 
-    @classmethod
-    def from_frequencies(cls, frequencies: Int[ndarray, " tokens"], restarts: int) -> Incidence:
-        """Counts from the number of restarts in which each token occurs."""
-        return cls(np.bincount(frequencies, minlength=restarts + 1)[1:])
-
     @property
     def restarts(self) -> int:
         """The number of sampling units, m."""

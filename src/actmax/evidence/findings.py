@@ -31,7 +31,7 @@ class Measure(StrEnum):
     OWN_TOKENS = "own_contrast_tokens"
     """Shared tokens within the unit's restarts minus those with other units' restarts; its p is Holm's, then BH's."""
     OWN_MOVES = "own_contrast_embeddings"
-    """The same contrast of aligned moves."""
+    """Aligned moves within the unit's restarts minus those with other units' restarts; its p is Holm's, then BH's."""
     UNIQUE_TOKENS = "tokens_unique"
     """Different tokens, beside decoded random vectors; of a search beside random tokens."""
     NEAREST_COSINE = "cosine_mean"
@@ -51,7 +51,7 @@ class Measure(StrEnum):
     STUDENT_REJECTIONS = "student_rejection_rate"
     """Share of simulated units that Student's t-test rejects, beside its level; `effect` is the simulated one."""
     WALD_REJECTIONS = "wald_rejection_rate"
-    """The same of Wald's test of the logistic coefficient."""
+    """Share of simulated units that Wald's test of the logistic coefficient rejects, beside its level."""
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _read_pool(cache: Path, size: int) -> Pool | None:
 
 @lru_cache(maxsize=4)
 def _held_pool(cache: Path, size: int, changed: int) -> Pool | None:  # noqa: ARG001
-    """The same object for the same file, as long as it does not change."""
+    """The pool of a cache file, read once as long as the file does not change."""
     try:
         with cache.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
             pool = Pool(torch.from_numpy(held["ids"]), torch.from_numpy(held["cosines"]))

@@ -150,7 +150,7 @@ class _Space:
     """The similarities of one space, centred once; relabelling only indexes.
 
     Args:
-        similarity: of every two (unit, seed) rows; entries of one seed are never read.
+        similarity: similarity of every two (unit, seed) rows; entries of one seed are never read.
     """
 
     def __init__(self, similarity: Float[ndarray, "units seeds units seeds"]) -> None:

@@ -52,7 +52,7 @@ class Decision:
     own_contrast_tokens: Null | None = None
     """Agreement within the unit minus that between units in token space; None where the question was not asked."""
     own_contrast_embeddings: Null | None = None
-    """The same contrast in embedding space."""
+    """Agreement within the unit minus that between units in embedding space; None where the question was not asked."""
 
     def flat(self) -> dict[str, Any]:
         """The columns of `units.parquet` that say the verdict and why."""

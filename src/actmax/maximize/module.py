@@ -210,7 +210,7 @@ class Maximization(LightningModule):
         self._update_best(loss, gradient, embeddings)
         # Filled and not multiplied: a frozen row's NaN must not survive as NaN * 0.
         self.parameter.grad = gradient.masked_fill_(~self.alive[:, None, None], 0)
-        optimizer.step()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        optimizer.step()  # pyright: ignore[reportAttributeAccessIssue]
 
     def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, loss and embedding of every restart; a second try after lack of memory gives the same."""

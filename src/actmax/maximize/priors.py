@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from actmax.maximize.settings import FluencySettings, ManifoldSettings
 from actmax.model.nearest import BLOCK, Vocabulary
 
 Scale = Literal["relative", "absolute"]
@@ -106,9 +107,9 @@ class Manifold(Prior):
     that of the formula wherever the choice does not change.
     """
 
-    k: int = 10
+    k: int = ManifoldSettings.k
     """Number of nearest tokens that count."""
-    temperature: float = 0.05
+    temperature: float = ManifoldSettings.temperature
     """Softness τ of the minimum, in the unit of d."""
 
     name: ClassVar[str] = "manifold"
@@ -133,7 +134,7 @@ class Fluency(Prior):
     of the next token from the embeddings up to t. Gradients flow through both. The first position has no prediction.
     """
 
-    temperature: float = 0.01
+    temperature: float = FluencySettings.temperature
     """Temperature τ of the soft decoding, in cosines."""
 
     name: ClassVar[str] = "fluency"
@@ -152,7 +153,7 @@ class Fluency(Prior):
             return term(before, after)
         recomputed = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
         blocks = zip(before.split(rows), after.split(rows), strict=True)
-        return torch.cat([recomputed(*block) for block in blocks])  # pyright: ignore[reportArgumentType]
+        return torch.cat([recomputed(*block) for block in blocks])
 
     def _cross_entropy(
         self, head: Callable[[Tensor], Tensor], vocabulary: Vocabulary, before: Tensor, after: Tensor

@@ -161,12 +161,12 @@ class Subject:
     @property
     def base(self) -> nn.Module:
         """The model without its head."""
-        return self.model.base_model  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+        return self.model.base_model  # pyright: ignore[reportReturnType]
 
     @property
     def embedding_matrix(self) -> Float[Tensor, "vocabulary d_model"]:
         """The token embeddings W_E, as the model holds them."""
-        return self.model.get_input_embeddings().weight  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        return self.model.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -529,8 +529,8 @@ def byte_tokenizer() -> Any:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: number for number, character in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
-    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     end = "<|endoftext|>"
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end)
 

@@ -23,7 +23,7 @@ Row = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class Number:
-    """A headline number."""
+    """A headline number beside what chance gives."""
 
     name: str
     """What was measured, in a few words."""
@@ -71,7 +71,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Prose:
-    """A paragraph."""
+    """A paragraph of text under its title."""
 
     kind: ClassVar[str] = "prose"
     text: str
@@ -93,7 +93,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Code:
-    """Verbatim text."""
+    """Text that is shown as it is, in a fixed-width font."""
 
     kind: ClassVar[str] = "code"
     title: str
@@ -106,7 +106,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """A table."""
+    """A table under its title, with a caption below."""
 
     kind: ClassVar[str] = "table"
     title: str
@@ -263,7 +263,7 @@ class Shown:
 
     @property
     def column(self) -> Column:
-        """The table's column."""
+        """The column of the table that holds these cells."""
         numeric = not (self.words or self.form == "s")
         return Column(self.head or self.name.replace("_", " "), numeric, self.extra, self.about)
 
@@ -283,7 +283,7 @@ def table(
 
     Args:
         frame: the data; columns of `shown` that it lacks are left out.
-        shown: which columns, and how.
+        shown: the columns of the table, in order.
         title: what the table shows.
         source: the file that holds all rows.
         caption: what a reader must know.

@@ -76,7 +76,7 @@ class Source:
 
         Args:
             tables: the tables, by the names that their files have in a record; read when they are asked for.
-            summary: as in `summary.json`.
+            summary: headline numbers, as in `summary.json`.
             config: the settings, as in `config.yaml`.
             brief: whether only the first screen is made.
             draw: whether figures are drawn.
@@ -113,7 +113,7 @@ class Source:
 
     @property
     def _folder(self) -> Record:
-        """The record's folder.
+        """The record that pages and figures are written to.
 
         Raises:
             FileNotFoundError: the result is in memory.
@@ -243,7 +243,7 @@ class Source:
         return tuple(blocks)
 
     def figures(self, title: str, *parts: Part) -> tuple[Block, ...]:
-        """The same for parts that are figures: none where none is drawn."""
+        """The blocks of parts that are figures; empty where figures are not drawn."""
         return self.blocks(title, *parts) if self.draw else ()
 
     def _made(self, title: str, part: Part) -> Block | Sequence[Block] | None:

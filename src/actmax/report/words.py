@@ -143,7 +143,7 @@ def verdict_shares(rows: Sequence[Row]) -> str:
     """The shares of the verdicts over units.
 
     Args:
-        rows: of `actmax.evidence.verdicts.shares`; `convergence` in the `summary.json` of a job on several units.
+        rows: rows of `actmax.evidence.verdicts.shares`; `convergence` in the `summary.json` of a job on several units.
     """
     judged = max(row["units"] for row in rows)
     if judged == 0:
@@ -169,7 +169,7 @@ def overall_statement(row: Row) -> str:
     """How many of a sweep's units have which verdict.
 
     Args:
-        row: of `overall` in `sweep.json`.
+        row: a row of `overall` in `sweep.json`.
     """
     return f"Of {row['units']} units ({row['restarts']} restarts): {verdict_counts(row)}."
 
@@ -341,7 +341,7 @@ def search_statement(summary: Row) -> str:
     """The best text that a token search found, and what it took.
 
     Args:
-        summary: of a search.
+        summary: summary of a search.
     """
     found = summary["search"]
     return (
@@ -418,7 +418,7 @@ def examples_statement(row: Row) -> str:
     """Where in real text a unit is highest, beside what a maximization reached.
 
     Args:
-        row: of `quantiles.parquet`, or of `highest` in `summary.json`.
+        row: a row of `quantiles.parquet`, or of `highest` in `summary.json`.
     """
     row, unit = known(row), Unit.of_row(row)
     highest = f"{unit} is highest at {row['q1']:.4g} in this text (median {row['q0.5']:.4g}, 99.9 %: "
@@ -454,7 +454,7 @@ def simulation_statement(summary: Row) -> str:
     """Where logistic regression breaks and t does not.
 
     Args:
-        summary: of a simulation.
+        summary: summary of a simulation.
     """
     last, where = summary["largest_effect"], known(summary)["explodes_at"]
     return (
@@ -478,7 +478,7 @@ def tuning_statement(summary: Row, categories: Sequence[str], alpha: float | int
     """Which units tell two categories apart, whether other words agree, and how well all units decode the category.
 
     Args:
-        summary: of a tuning job.
+        summary: summary of a tuning job.
         categories: the two, group 0 first.
         alpha: level of the tests.
     """

@@ -43,7 +43,7 @@ class SearchSettings:
 
     @property
     def fluency(self) -> bool:
-        """Whether cross-entropy counts."""
+        """Whether the method weighs cross-entropy against the activation."""
         return self.method == "epo"
 
     def __post_init__(self) -> None:

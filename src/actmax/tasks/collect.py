@@ -23,7 +23,7 @@ class Collected:
     folder: Path
     """The folder that was collected; its tables and `sweep.json` lie there."""
     jobs: pd.DataFrame
-    """A row per job: how it stands, what it was, how long it took, and every key of its config that differs."""
+    """A row per job: its state, task, subject, times, and every key of the config that differs among the jobs."""
     left_out: tuple[tuple[str, str], ...]
     """Records that could not be read, with the reason."""
     gathered: Mapping[Task, Gathered]
@@ -57,7 +57,8 @@ def collect(folder: Path) -> Collected:
     target.write_table("jobs", table)
     for one in gathered.values():
         for name, made in one.tables.items():
-            rest = _rest(name, complete, gathered)
+            others = _not_replaced(name, complete, gathered)
+            rest = [job.read(name).to_pandas().assign(job=job.name) for job in others]
             target.write_table(name, pd.concat([made, *rest], ignore_index=True) if rest else made)
     summary = _summary(folder, table, left_out, gathered)
     if "methods" in summary:
@@ -83,33 +84,25 @@ def _verify(job: Job) -> None:
 def _by_task(jobs: Sequence[Job]) -> dict[Task, list[Job]]:
     """Jobs that are gathered together, by the first task among them."""
     names: dict[str, Task] = {}
-    found: dict[Task, list[Job]] = {}
+    by_task: dict[Task, list[Job]] = {}
     for job in jobs:
         if (task := _task(job)) is not None:
-            found.setdefault(names.setdefault(task.gathered_with, task), []).append(job)
-    return found
+            by_task.setdefault(names.setdefault(task.gathered_with, task), []).append(job)
+    return by_task
 
 
 def _concatenate(target: Record, jobs: Sequence[Job], gathered: Mapping[Task, Gathered]) -> None:
     """Writes each kind of table of all jobs, but for the jobs whose task makes a table of that name of them."""
-    replaced = {task.gathered_with: one.replaces for task, one in gathered.items()}
-    names = dict.fromkeys(name for job in jobs for name in job.tables)
-    for name in names:
-        rest = [job for job in jobs if name in job.tables and not _replaced(job, name, replaced)]
-        if rest and not any(name in one.tables for one in gathered.values()):
-            concatenate(target, name, rest)
+    for name in dict.fromkeys(name for job in jobs for name in job.tables):
+        if not any(name in one.tables for one in gathered.values()):
+            concatenate(target, name, _not_replaced(name, jobs, gathered))
 
 
-def _rest(name: str, jobs: Sequence[Job], gathered: Mapping[Task, Gathered]) -> list[pd.DataFrame]:
-    """A table of jobs whose task makes none of that name of them, beside one that another task makes of its jobs."""
-    replaced = {task.gathered_with: one.replaces for task, one in gathered.items()}
-    rest = [job for job in jobs if name in job.tables and not _replaced(job, name, replaced)]
-    return [job.read(name).to_pandas().assign(job=job.name) for job in rest]
-
-
-def _replaced(job: Job, name: str, replaced: Mapping[str, Sequence[str]]) -> bool:
-    task = _task(job)
-    return task is not None and name in replaced.get(task.gathered_with, ())
+def _not_replaced(name: str, jobs: Sequence[Job], gathered: Mapping[Task, Gathered]) -> list[Job]:
+    """The jobs with a table of that name whose own task makes none of that name of its jobs."""
+    replacing = {task.gathered_with for task, one in gathered.items() if name in one.replaces}
+    tasks = ((job, _task(job)) for job in jobs if name in job.tables)
+    return [job for job, task in tasks if task is None or task.gathered_with not in replacing]
 
 
 def _summary(

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
+def quieted() -> Iterator[None]:
     """Keeps Lightning's announcements and known warnings of others out of a job's output, and spares repeated work."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
@@ -66,8 +66,8 @@ def _workarounds() -> Iterator[None]:
 
 
 @contextmanager
-def products(precision: str) -> Iterator[None]:
-    """How exact float32 products are in a job; the next one in this process may ask for something else."""
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Sets PyTorch's precision of float32 products for one job, and resets it for the next one in this process."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:

@@ -25,7 +25,7 @@ def schema(more: Mapping[str, Any] | None = None, *scalars: type) -> type:
     """The dataclass of a whole config.
 
     Args:
-        more: groups beside those of the tasks.
+        more: further groups beside those of the tasks.
         scalars: dataclasses whose fields are top-level keys, beside seeds, tokens, steps and max_rows.
     """
     fields: list[tuple[str, Any, Any]] = []
@@ -73,7 +73,7 @@ def place_of(cfg: Any) -> dict[str, Any]:
 
 
 def request(cfg: Any) -> str:
-    """Names what is asked for, without loading the weights: the config's identity, and the files it reads.
+    """The hash of what a config asks for, without loading the weights: its identity, and the files it reads.
 
     Equal requests are the same job; that one job may have several (the same weights in two folders).
     """

@@ -59,8 +59,8 @@ class SubjectWork(Work):
         """Bytes that the record may take."""
         return 100_000_000
 
-    def signed(self, seconds: dict[str, float]) -> Summary:
-        """What every summary says of its job: of which subject, where, and how long it took."""
+    def provenance(self, seconds: dict[str, float]) -> Summary:
+        """The entries of every summary that say of which subject it is, where it was made, and how long that took."""
         subject = {**self.identity, "name": self.subject.name, "attention": self.subject.attention}
         return {"subject": subject, **circumstances(self.identity["job_hash"], self.subject.device, seconds)}
 
@@ -101,7 +101,7 @@ def _versions() -> dict[str, str]:
 
 
 def circumstances(job_hash: str | None, device: torch.device, seconds: dict[str, float]) -> Summary:
-    """Under which job, where, how long and with which versions a result came about."""
+    """The entries of a summary for the job's hash, the device, the seconds of its parts, and versions."""
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

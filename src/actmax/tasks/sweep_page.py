@@ -1,4 +1,4 @@
-"""What is shown of a sweep: what its jobs say together, how they stand, how it was made."""
+"""What is shown of a sweep: what its jobs show together, their states, how it was made."""
 
 from __future__ import annotations
 

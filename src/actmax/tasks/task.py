@@ -265,5 +265,5 @@ def digest_of(places: Iterable[tuple[Path, str]]) -> str | None:
 
 
 def hashed(identity: Mapping[str, Any], weights: str | None, files: Mapping[str, str | None]) -> str:
-    """Names a job's work: what its config says, whose weights it runs, and what else it reads."""
+    """The hash that names a job's work: of its config, of the subject's weights, and of other files that it reads."""
     return job_hash({"config": identity, **({} if weights is None else {"weights": weights}), **files})

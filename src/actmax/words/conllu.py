@@ -111,7 +111,7 @@ def _columns(file: Path, number: int, line: str) -> dict[str, str]:
         raise _wrong(file, number, line, f"must have 10 columns split by tabs, and has {len(parts)}")
     if not all(parts):
         raise _wrong(file, number, line, "must have no empty column (an underscore stands for nothing)")
-    columns: dict[str, str] = dict(zip(COLUMNS, parts, strict=True))  # pyright: ignore[reportAssignmentType]
+    columns: dict[str, str] = dict(zip(COLUMNS, parts, strict=True))
     feats = columns["feats"]
     if feats != "_" and not all("=" in feat for feat in feats.split("|")):
         raise _wrong(file, number, feats, "features must read NAME=VALUE, split by bars")
@@ -163,4 +163,4 @@ def _feats(text: str) -> dict[str, str]:
     """The features of a column `feats`, by name."""
     if text == "_":
         return {}
-    return dict(feat.split("=", 1) for feat in text.split("|"))  # pyright: ignore[reportReturnType]
+    return dict(feat.split("=", 1) for feat in text.split("|"))

@@ -174,7 +174,7 @@ def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
 
 
 def beside_optimum(quantiles: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
-    """The same units' optimized and snapped activations, from a maximization's record; missing where it has none.
+    """Quantiles of units beside their optimized and snapped activations in a maximization's record.
 
     Args:
         quantiles: the quantiles that `find_examples` gave.

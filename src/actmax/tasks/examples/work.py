@@ -58,4 +58,4 @@ class ExamplesWork(SubjectWork):
             )
         headline = write_examples(run.contents, found, self.beside)
         seconds = {"examples": time.perf_counter() - clock}
-        return {**headline, **self.signed(seconds)}
+        return {**headline, **self.provenance(seconds)}

@@ -25,8 +25,8 @@ def by_unit_restarts(module: Maximization, *, interrupted: bool) -> dict[Unit, t
     """Where the restarts of each unit stand, on the CPU, with their seeds.
 
     Args:
-        module: after the fit.
-        interrupted: whether it was stopped; then each restart stands at its best.
+        module: the module after its fit.
+        interrupted: whether the fit was stopped; then each restart stands at its best.
     """
     initial, final, before, after = (value.cpu() for value in module.outcome(interrupted=interrupted))
     frozen = module.frozen.cpu()
@@ -50,8 +50,8 @@ def write_rounding(
     """Writes `rounding.parquet`, a row per unit, and returns its means over units.
 
     Args:
-        contents: take the tables.
-        subject: whose tokens they are.
+        contents: contents of the job, which take the table.
+        subject: the language model.
         found: the restarts of each unit.
         again: the first seeds of each unit once more.
         kernel: the attention kernel of the second run.
@@ -78,7 +78,7 @@ def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Re
         name: module.prior_values(torch.cat([getattr(one, name) for _, one in found.values()]).to(module.device))
         for name in ("initial", "final")
     }
-    said = {
+    priors = {
         prior.name: {
             "weight": prior.weight,
             "scale": prior.scale,
@@ -87,4 +87,4 @@ def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Re
         }
         for number, prior in enumerate(module.priors)
     }
-    return {"priors": said} if said else {}
+    return {"priors": priors} if priors else {}

@@ -54,8 +54,9 @@ class MaximizationTask(UnitsTask):
         """Refuses priors that exclude each other, or that the start or the length does not allow."""
         used, terms = parameterizations(cfg), prior_terms(cfg)
         if len(used) > 1:
-            allowed = "the optimizee has one parameterization at most, so pca and simplex exclude each other"
-            raise InputError("prior", f"[{','.join(used)}]", allowed, "Run them as two jobs: -m prior=pca,simplex.")
+            names, both = ",".join(used), " and ".join(used)
+            allowed = f"the optimizee has one parameterization at most, so {both} exclude each other"
+            raise InputError("prior", f"[{names}]", allowed, f"Run them as jobs of their own: -m prior={names}.")
         if cfg.tokens < 2 and (alone := terms.keys() & {"fluency", "smooth"}):
             allowed = f"must be at least 2 with prior={min(alone)}, which is about neighbouring positions"
             raise InputError("tokens", cfg.tokens, allowed)

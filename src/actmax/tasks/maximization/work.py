@@ -32,7 +32,7 @@ from actmax.model.target import Unit
 from actmax.progress import Stop
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
-from actmax.tasks.execution import bounded, graceful_interrupt, products
+from actmax.tasks.execution import graceful_interrupt, matmul_precision, quieted
 from actmax.tasks.maximization import tables
 from actmax.tasks.maximization.task import MaximizationTask, prior_terms
 from actmax.tasks.subjects import device_of, on_cuda, subject_of
@@ -119,7 +119,7 @@ class MaximizationWork(UnitsWork):
             clock = time.perf_counter()
             summary["rounding"] = self._rounding(run, found)
             seconds["rounding"] = time.perf_counter() - clock
-        return {**headline, **summary, **self.signed(seconds)}
+        return {**headline, **summary, **self.provenance(seconds)}
 
     def _rounding(self, run: Run, found: Mapping[Unit, tuple[list[int], Restarts]]) -> Summary:
         """Runs the first seeds of every unit again, with another kernel or one at a time, and compares."""
@@ -280,7 +280,7 @@ class MaximizationWork(UnitsWork):
 def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | None) -> None:
     """A rank other than 0 of a job, in a process of its own. Its record is scratch."""
     cfg = OmegaConf.create(settings)
-    with bounded(), products(cfg.trainer.matmul_precision):
+    with quieted(), matmul_precision(cfg.trainer.matmul_precision):
         MaximizationWork(MaximizationTask(), cfg, subject_of(cfg)).serve(rank, logs=logs, checkpoint=checkpoint)
 
 
@@ -288,7 +288,7 @@ def _require_compiler(device: str) -> None:
     """Compiles something small: without a compiler PyTorch would say so in the middle of the first step."""
     try:
         torch.compile(lambda tensor: tensor.sin() + 1)(torch.ones(2, device=device))
-    except Exception as error:
+    except Exception as error:  # PyTorch raises kinds of its own, and those of the compiler that it calls
         allowed = f"PyTorch's compiler cannot be used here ({str(error).strip().splitlines()[0]})"
         way_out = "On Linux: apt-get install g++. Or leave it out: results are the same beyond rounding."
         raise InputError("trainer.compile", "true", allowed, way_out) from error

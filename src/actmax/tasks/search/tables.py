@@ -29,7 +29,7 @@ from actmax.tasks.units import measure
 
 
 def by_unit_found(subject: Subject, found: Sequence[Found]) -> dict[Unit, tuple[list[int], Restarts]]:
-    """The restarts of each unit with their seeds, tokens as the embeddings that they are."""
+    """The restarts of each unit with their seeds, their tokens as embeddings."""
     return {
         unit: ([found[row].row.seed for row in rows], _restarts(subject, [found[row] for row in rows]))
         for unit, rows in by_unit([one.row for one in found]).items()
@@ -138,14 +138,14 @@ def summarize(
     """Sets every unit beside its nulls as a gradient run does, and says what the search found and cost.
 
     Args:
-        contents: take the tables.
-        subject: whose tokens they are.
-        found: the restarts.
-        objective: that they were searched for.
-        searched: how it searched.
-        tokens: the length of the sequences.
-        settings: of the nulls.
-        gap_settings: of the null of random text.
+        contents: contents of the job, which take the tables.
+        subject: the language model.
+        found: the restarts of all units.
+        objective: the objective of the search.
+        searched: settings of the search.
+        tokens: length of the sequences.
+        settings: settings of the nulls.
+        gap_settings: settings of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)

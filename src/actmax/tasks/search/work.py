@@ -22,7 +22,7 @@ from actmax.weights import cache_folder
 
 log = logging.getLogger(__name__)
 
-KEEP_SECONDS = 10
+SAVE_SECONDS = 10
 """Least number of seconds between two checkpoints of a search."""
 
 
@@ -63,14 +63,14 @@ class SearchWork(UnitsWork):
                 cache=cache_folder() / "nulls",
             )
         seconds["nulls"] = time.perf_counter() - clock
-        return {**summary, "method": self.settings.method, **self.signed(seconds)}
+        return {**summary, "method": self.settings.method, **self.provenance(seconds)}
 
     def _search(self, run: Run) -> list[Found]:
         subject, tokens = self.subject, self.cfg.tokens
         answers = [] if run.checkpoint is None else torch.load(run.checkpoint, weights_only=True)["answers"]
         spread = spreads(subject, self.objective, self.units, tokens=tokens, settings=settings_of(self.cfg, "gap"))
         options = {"tokens": tokens, "spread": spread, "max_rows": self.cfg.max_rows, "answers": answers}
-        kept = time.perf_counter()
+        saved = time.perf_counter()
         with keys_of(self.cfg, "search"), Bar("search", self.settings.passes * len(self.rows), unit="pass") as bar:
 
             def progress(done: int, _: int) -> bool:
@@ -78,15 +78,15 @@ class SearchWork(UnitsWork):
                 return run.stop.requested
 
             def keep(given: list) -> None:
-                nonlocal kept
-                if run.stop.requested or time.perf_counter() - kept > KEEP_SECONDS:
-                    kept = time.perf_counter()
-                    self._keep(run, given)
+                nonlocal saved
+                if run.stop.requested or time.perf_counter() - saved > SAVE_SECONDS:
+                    saved = time.perf_counter()
+                    self._save(run, given)
 
             return search(subject, self.objective, self.rows, self.settings, progress=progress, keep=keep, **options)
 
-    def _keep(self, run: Run, answers: list) -> None:
-        """Writes a checkpoint: whose it is, and what every restart was answered so far."""
+    def _save(self, run: Run, answers: list) -> None:
+        """Writes a checkpoint: the job's identity, and the answers that every restart got so far."""
         record = run.contents.record
         if record is None:
             return

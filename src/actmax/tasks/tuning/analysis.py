@@ -160,7 +160,7 @@ def _tests(table: pd.DataFrame) -> list[str]:
 
 
 def _strata(x: ndarray, place: Place, words: Words) -> list[pd.DataFrame]:
-    """The same test on the words of each number of sub-tokens alone, where there are enough of both groups."""
+    """Welch's test on the words of each number of sub-tokens alone, where there are enough of both groups."""
     tables = []
     for count in sorted(set(words.subtokens.tolist())):
         inside = words.subtokens == count

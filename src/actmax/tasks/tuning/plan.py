@@ -73,7 +73,7 @@ class Plan:
     shuffled: ndarray
     """Shuffled labels, a column each; for pairs the signs of their differences, a row per pair."""
     outside: ndarray
-    """The same with only the second half shuffled: `draws` columns for each split, one split after the other."""
+    """Labels of which only the second half is shuffled: `draws` columns for each split, one split after the other."""
 
     @property
     def draws(self) -> int:

@@ -77,7 +77,7 @@ class TuningWork(SubjectWork):
             clock = time.perf_counter()
             headline = self._analyse(run, store)
             seconds["analysis"] = time.perf_counter() - clock
-        return {**headline, **self.signed(seconds)}
+        return {**headline, **self.provenance(seconds)}
 
     def _analyse(self, run: Run, store: Store) -> Summary:
         data = self.encoding.data

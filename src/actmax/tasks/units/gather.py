@@ -48,26 +48,27 @@ HEADLINE = {
 }
 """A unit's headline numbers, each with the mean of its null."""
 GAPS = ("random_activation_mean", "activation_snapped_mean", "z_final", "z_snapped", "z_retokenised")
-"""Of the decode gap: means over units say where the gain dies."""
+"""Columns of the decode gap; their means over units show where the gain is lost."""
 ENDS = ("activation_initial", "activation_final")
+"""Activations of a restart before the first step and after the last."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A restart as its record holds it."""
+    """Where one restart started and ended, as its record holds it."""
 
     initial: Float[torch.Tensor, "tokens d_model"]
-    """Its embedding before the first step."""
+    """Embedding of the restart before the first step."""
     final: Float[torch.Tensor, "tokens d_model"]
-    """After the last."""
+    """Embedding of the restart after the last step."""
     ids: Int[torch.Tensor, " tokens"]
-    """What it decodes to."""
+    """The tokens that the final embedding decodes to."""
     activation_initial: float
-    """Before."""
+    """Activation of the restart before the first step."""
     activation_final: float
-    """After."""
+    """Activation of the restart after the last step."""
     frozen: bool
-    """Whether it went non-finite on the way."""
+    """Whether the restart went non-finite on the way."""
 
 
 def gather(jobs: Sequence[Job]) -> Gathered:
@@ -81,14 +82,14 @@ def gather(jobs: Sequence[Job]) -> Gathered:
     rungs = _ladder(units, jobs)
     searched = _methods(rungs, units, jobs)
     tables = {"findings": _findings(units), "units": units, "layers": layers, "ladder": rungs, "methods": searched}
-    found = Gathered(
+    gathered = Gathered(
         {name: table for name, table in tables.items() if len(table)},
         {**_summary(units, layers), "ladder": rows_of(rungs, list(rungs.columns))}
         | ({"methods": by_method(searched)} if len(searched) else {}),
         tuple(notes),
         ("units", "findings", "layers", "ladder", "methods"),
     )
-    return replace(found, page=lambda source: units_page(source, found))
+    return replace(gathered, page=lambda source: units_page(source, gathered))
 
 
 def verify(job: Job) -> None:
@@ -128,15 +129,10 @@ def _methods(rungs: pd.DataFrame, units: pd.DataFrame, jobs: Sequence[Job]) -> p
     """What gradient runs and searches find in tokens, where a search is among them."""
     if not len(rungs) or not set(SEARCHES) & set(rungs["prior"]):
         return pd.DataFrame()
-    ran = [job for job in jobs if "gaps" in job.tables]
-    gaps = pd.concat([job.record.table("gaps").assign(condition=job.summary["condition"]) for job in ran])
+    measured = [job for job in jobs if "gaps" in job.tables]
+    gaps = pd.concat([job.record.table("gaps").assign(condition=job.summary["condition"]) for job in measured])
     gaps = gaps.drop_duplicates(["condition", *UNIT, "seed"])
-    return methods(rungs, units, gaps, {str(job.summary["condition"]): _passes(job) for job in ran})
-
-
-def _passes(job: Job) -> tuple[float, float]:
-    """Forward passes of a restart, a backward pass counted as one, and how many ran the whole model."""
-    return _task(job).passes(job)
+    return methods(rungs, units, gaps, {str(job.summary["condition"]): _task(job).passes(job) for job in measured})
 
 
 def _task(job: Job) -> UnitsTask:
@@ -155,28 +151,27 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
     having = [job for job in jobs if "units" in job.tables]
     if not having:
         return pd.DataFrame(), []
-    rows = _own_units(having)
     notes: list[str] = []
     parts = []
     known = {job.name: job for job in jobs}
     read: tuple[frozenset[str], dict[Unit, dict[int, Ended]]] = (frozenset(), {})
-    for _, found in rows.groupby(["condition", *UNIT], sort=True, dropna=False):
-        if len(found) == 1:
-            parts.append(found)
+    for _, rows in _own_units(having).groupby(["condition", *UNIT], sort=True, dropna=False):
+        if len(rows) == 1:
+            parts.append(rows)
             continue
-        names = frozenset(found["job"])
-        together = [known[name] for name in found["job"]]
+        names = frozenset(rows["job"])
+        together = [known[name] for name in rows["job"]]
         if names != read[0]:  # units of the same jobs stand together: their records are read once
             read = names, _ended(together)
-        unit = Unit.of_row(found.iloc[0].to_dict())
+        unit = Unit.of_row(rows.iloc[0].to_dict())
         try:
-            parts.append(_pooled(str(found.iloc[0]["condition"]), unit, together, read[1][unit]))
+            parts.append(_pooled(str(rows.iloc[0]["condition"]), unit, together, read[1][unit]))
         except InputError as error:
             notes.append(f"{unit}: the restarts of {len(together)} jobs were not put together ({error})")
     if not parts:
         return pd.DataFrame(), notes
     units = pd.concat(parts, ignore_index=True).drop(columns="job")
-    units = _with(units, _shares(units))
+    units = _put_columns(units, _shares(units))
     groups = [_judged(pd.DataFrame(group), jobs) for _, group in units.groupby("condition", sort=True)]
     return pd.concat(groups, ignore_index=True), notes
 
@@ -186,17 +181,17 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     if len(units) < 2:
         return units
     rows = units.to_dict("records")
-    found = [Unit.of_row(row) for row in rows]
+    names = [Unit.of_row(row) for row in rows]
     same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
     settings = NullSettings(**same[0].config["nulls"])
-    own = Own(OwnStatus.TOO_MANY_UNITS, units=len(found))
-    if len(found) <= MOST_UNITS:
+    own = Own(OwnStatus.TOO_MANY_UNITS, units=len(names))
+    if len(names) <= MOST_UNITS:
         ended = _ended(same)
-        own = _own([ended[unit] for unit in found], settings)
+        own = _own([ended[unit] for unit in names], settings)
     tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
     decided = decide(tokens, embeddings, own)
     changed = pd.DataFrame([decision.flat() for decision in decided], index=units.index)
-    return _with(units, changed.to_dict("series"))
+    return _put_columns(units, changed.to_dict("series"))
 
 
 def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
@@ -220,11 +215,11 @@ def _own_units(jobs: Sequence[Job]) -> pd.DataFrame:
     schema = common_schema("units", jobs)
     whole = pa.concat_tables([fitted(job.read("units"), job.name, schema) for job in jobs])
     table: Any = with_layers(whole.to_pandas())
-    named = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in ("condition", "prior")}
-    return _with(table, {"job": table["job"], **named, "jobs": 1.0}, first=True).copy()  # in one piece
+    names = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in ("condition", "prior")}
+    return _put_columns(table, {"job": table["job"], **names, "jobs": 1.0}, first=True).copy()  # in one piece
 
 
-def _with(table: pd.DataFrame, columns: Mapping[str, Any], *, first: bool = False) -> pd.DataFrame:
+def _put_columns(table: pd.DataFrame, columns: Mapping[str, Any], *, first: bool = False) -> pd.DataFrame:
     """A table with columns put in or replaced, all at once: one by one is slow in a wide table."""
     new = pd.DataFrame(dict(columns), index=table.index)
     old = table.drop(columns=list(columns), errors="ignore")
@@ -255,10 +250,9 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[int,
     (decision,) = judge([measured], Own(OwnStatus.ONE_UNIT, seeds=measured.restarts))
     objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])
     gaps = gap.measure(subject, objective, {unit: restarts}, nearest, settings=gap_settings)
-    found = measuring.unit_row(unit, measured, decision, gaps[unit])
-    named = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
-    row = {**named, **found, "jobs": float(len(jobs))}
-    return with_layers(pd.DataFrame([row]))
+    numbers = measuring.unit_row(unit, measured, decision, gaps[unit])
+    names = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
+    return with_layers(pd.DataFrame([{**names, **numbers, "jobs": float(len(jobs))}]))
 
 
 def _restarts(ended: Mapping[int, Ended]) -> Restarts:
@@ -272,7 +266,7 @@ def _restarts(ended: Mapping[int, Ended]) -> Restarts:
 
 def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
     """Each unit's restarts by seed, every record read once; a seed that several jobs ran counts once."""
-    found: dict[Unit, dict[int, Ended]] = {}
+    by_unit: dict[Unit, dict[int, Ended]] = {}
     for job in jobs:
         restarts = job.record.table("restarts")
         saved, tokens = _embeddings(job), job.record.table("tokens")["token_id"].to_numpy()
@@ -280,8 +274,8 @@ def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
         for number, row in enumerate(restarts.to_dict("records")):
             ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
             ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends)
-            found.setdefault(Unit.of_row(row), {}).setdefault(int(row["seed"]), ended)
-    return found
+            by_unit.setdefault(Unit.of_row(row), {}).setdefault(int(row["seed"]), ended)
+    return by_unit
 
 
 def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from actmax.records.store import Summary
 from actmax.tasks.findings import write_findings
 
 TOGETHER = 32
-"""Units whose nulls are drawn together."""
+"""Number of units whose nulls are drawn together."""
 
 
 def write_restarts(
@@ -66,12 +66,12 @@ def measure_units(
     """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
 
     Args:
-        contents: take the tables.
-        subject: whose tokens they are.
-        found: the restarts of each unit.
-        objective: that they were optimized for.
-        settings: of the nulls.
-        gap_settings: of the null of random text.
+        contents: contents of the job, which take the tables.
+        subject: the language model.
+        found: the seeds and the restarts of each unit.
+        objective: the objective that the restarts were optimized for.
+        settings: settings of the nulls.
+        gap_settings: settings of the null of random text.
         cache: the folder that keeps pools of decoded random vectors.
         ends: draws where the restarts of some units would end by chance; None for random displacements.
     """
@@ -103,9 +103,9 @@ def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullS
     """Whether units that share their seeds agree more with themselves than with each other.
 
     Args:
-        restarts: of each unit, from the same seeds in the same order.
+        restarts: restarts of each unit, from the same seeds in the same order.
         nearest: the nearest tokens of the subject.
-        settings: of the nulls.
+        settings: settings of the nulls.
     """
     if len(restarts) > MOST_UNITS:
         return Own(OwnStatus.TOO_MANY_UNITS, units=len(restarts))

@@ -26,7 +26,7 @@ class UnitsWork(SubjectWork):
 
     @property
     def space(self) -> int:
-        """A generous guess: a dozen copies of the embeddings, the trajectory, and 20 MB."""
+        """Bytes that the record may take at most: a dozen copies of the embeddings, the trajectory, and 20 MB."""
         return len(self.rows) * (self.cfg.tokens * 2048 * 4 * 12 + self.cfg.steps * 64) + 20_000_000
 
     @property
@@ -36,9 +36,9 @@ class UnitsWork(SubjectWork):
         name = f"{cfg.subject.name} {address(cfg.unit.site, cfg.unit.layer, cfg.unit.index)} seeds {cfg.seeds}"
         return name, [cfg.subject.name, cfg.unit.site]
 
-    def signed(self, seconds: dict[str, float]) -> Summary:
-        """Also the condition, everything but the unit and the seed: records of one condition may be put together."""
-        task, found = cast("UnitsTask", self.task), super().signed(seconds)
+    def provenance(self, seconds: dict[str, float]) -> Summary:
+        """Adds the condition to the entries: the hash of everything but unit and seed, by which records are pooled."""
+        task, entries = cast("UnitsTask", self.task), super().provenance(seconds)
         condition = task.condition(self.cfg) + self.subject.weights_hash[:12]
-        device = {**found["device"], "count": self.cfg.trainer.devices}
-        return {**found, "condition": condition, "prior": task.method(self.cfg), "device": device}
+        device = {**entries["device"], "count": self.cfg.trainer.devices}
+        return {**entries, "condition": condition, "prior": task.method(self.cfg), "device": device}
