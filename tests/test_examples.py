@@ -13,7 +13,7 @@ import torch
 from actmax.errors import InputError
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
-from actmax.report.words import job_statement
+from actmax.report.words import contexts_statement
 from actmax.tasks.examples.find import find_examples
 from actmax.text.windows import text_files, windows
 from cli import QUICK, Actmax
@@ -120,7 +120,7 @@ def test_the_experiment_sets_a_maximization_beside(actmax: Actmax, folder: Path)
     assert quantiles.loc[3, "snapped_max"] == pytest.approx(gaps["activation_snapped"].max())
     assert pd.isna(quantiles.loc[4, "optimized_mean"])
     summary = json.loads((job / "summary.json").read_text())
-    assert "snapped to tokens" in job_statement(summary)
+    assert "snapped to tokens" in contexts_statement(summary)
     assert summary["findings"] == []
     assert not (job / "findings.parquet").exists()
     assert summary["positions"] > 250

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from actmax.report.words import job_statement
+from actmax.report.words import simulation_statement
 from cli import Actmax
 
 SMALL = ("experiment=simulation", "simulation.effects=[0,1,6]", "simulation.repetitions=40", "logger=none")
@@ -27,7 +27,7 @@ def test_writes_its_record_and_prints_the_concordance(actmax: Actmax) -> None:
     assert rates[6, "firth_lr"] == 1 > rates[6, "logit_wald"]
     assert {"correlations.parquet", "agreement.parquet"} <= {file.name for file in ran.job.iterdir()}
     summary = json.loads((ran.job / "summary.json").read_text())
-    assert "correlate" in job_statement(summary)
+    assert "correlate" in simulation_statement(summary)
     assert [row["effect"] for row in summary["findings"]] == [0, 0, 6, 6]
     assert len(pd.read_parquet(ran.job / "findings.parquet")) == 4
     assert "r(t, β)" in ran.out

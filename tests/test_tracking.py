@@ -93,6 +93,7 @@ def test_a_tracker_that_breaks_on_the_way_is_said_once(tmp_path: Path, caplog: p
         "tags": [],
         "job_type": "j",
         "config": {},
+        "state": str,
     }
     tracker = WandbTracker(Record(tmp_path), **options)
     (logger,) = tracker.loggers

@@ -183,7 +183,7 @@ class TestUnits:
         )
         rows = shares(verdicts).to_dict("records")
         assert words.verdict_shares(rows) == expected
-        assert words.job_statement({"units": 12, "tokens_unique": {"mean": 1.0}, "convergence": rows}) == expected
+        assert words.restarts_statement({"units": 12, "tokens_unique": {"mean": 1.0}, "convergence": rows}) == expected
         assert words.units_statement(pd.DataFrame([ROW | {"convergence": one.value} for one in verdicts])) == expected
         none = "No unit could be judged: one restart has no pairs, and a null needs 39 draws."
         assert words.verdict_shares(shares([]).to_dict("records")) == none
@@ -285,7 +285,7 @@ def test_examples() -> None:
     beside = row | {"restarts": 4.0, "optimized_mean": 99.999, "snapped_mean": 5.55555}
     expected = f"{alone}; 4 optimized embeddings reach 100 on average, and snapped to tokens 5.556."
     assert words.examples_statement(beside) == expected
-    assert words.job_statement({"units": 2, "highest": [row, beside]}) == f"{alone}. {expected}"
+    assert words.contexts_statement({"units": 2, "highest": [row, beside]}) == f"{alone}. {expected}"
 
 
 CONCORDANCE = {
@@ -330,7 +330,7 @@ class TestStatistics:
             "maximum-likelihood β explode or do not exist from an effect of 5 on; at 6, 99% of units are separated, "
             "while the median |t| is 30.2 and Firth's median |β| per standard deviation 3.8."
         )
-        assert words.simulation_statement(summary) == words.job_statement(summary) == expected
+        assert words.simulation_statement(summary) == expected
         assert words.simulation_answer(summary) == (
             "They say the same while the groups overlap. Half of the β explode or do not exist from an effect of 5 "
             "standard deviations on; t stays stable."
@@ -352,7 +352,7 @@ class TestStatistics:
             "out than the median word (attention sinks, most likely): t-tests have little power there."
         )
         assert words.tuning_statement(TUNING, ("noun", "verb"), 0.05) == expected
-        assert words.job_statement(TUNING) == expected
+        assert words.groups_statement(TUNING) == expected
         assert words.tuning_answer(TUNING, ("noun", "verb")) == (
             "12% of 1,000 units differ between noun and verb. Of the units that one half of the words selects, 81% "
             "replicate on the other half."

@@ -71,16 +71,17 @@ def tracker_of(cfg: DictConfig, record: Record, work: Work) -> Tracker:
         return CsvTracker(record)
     if logger.name == "none":
         return Tracker()
-    kind, (name, tags) = config.task_in(cfg).name, work.title
+    task, (name, tags) = config.task_in(cfg), work.title
     return WandbTracker(
         record,
         project=logger.project,
         entity=logger.entity,
         group=cfg.sweep,
         name=name,
-        tags=[kind, *tags, *logger.tags],
-        job_type=kind,
+        tags=[task.name, *tags, *logger.tags],
+        job_type=task.name,
         config={**work.identity, **plain(cfg), **_axes(cfg)},
+        state=task.statement,
         draw=draw_figures if cfg.report and cfg.page else None,
     )
 

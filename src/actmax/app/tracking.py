@@ -11,7 +11,6 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from actmax.records.store import Record
-from actmax.report.words import job_statement
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +58,7 @@ class WandbTracker(Tracker):
         tags: tags of the run, to filter by.
         job_type: name of the task.
         config: the resolved config, as plain containers.
+        state: says in words what a summary holds.
         draw: gives a record's figures as PNG files, which are logged; None logs none.
     """
 
@@ -73,9 +73,10 @@ class WandbTracker(Tracker):
         tags: Sequence[str],
         job_type: str,
         config: Mapping[str, Any],
+        state: Callable[[Mapping[str, Any]], str],
         draw: Callable[[Record], Sequence[Path]] | None = None,
     ) -> None:
-        self._draw = draw
+        self._draw, self._state = draw, state
         self.run: Any = None
         self.failed = False
         # artifacts are staged in the user's home unless this is set
@@ -124,7 +125,7 @@ class WandbTracker(Tracker):
         import wandb
 
         shown = {key: value for key, value in summary.items() if key not in ("versions", "findings")}
-        self.run.summary.update({**shown, "statement": job_statement(summary)})
+        self.run.summary.update({**shown, "statement": self._state(summary)})
         if record.path("tokens.parquet").exists():
             tokens = record.table("tokens").astype({"layer": "object"})
             self.run.log({"tokens": wandb.Table(dataframe=tokens)})

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from actmax.report.blocks import Block, Missing, Prose, Section, Shown, table
+from actmax.report.blocks import Block, Missing, Prose, Row, Section, Shown, table
 from actmax.report.source import Source
-from actmax.report.words import job_statement
 
 NEEDED = (
     "n_0",
@@ -24,10 +23,16 @@ NEEDED = (
 """Columns of a comparison that its figures read."""
 
 
-def statement(source: Source) -> Block:
-    """What the job found, in words."""
-    text = job_statement(source.summary)
-    return Prose(text, "Verdict") if text else Missing("The findings in words", "summary.json has none.")
+def statement(source: Source, say: Callable[[Row], str]) -> Block:
+    """What the job found, in words.
+
+    Args:
+        source: the job.
+        say: makes the words of the job's summary.
+    """
+    if not source.summary:
+        return Missing("The findings in words", "summary.json has none.")
+    return Prose(say(source.summary), "Verdict")
 
 
 def comparison(source: Source, read: Callable[[], pd.DataFrame], chosen: str | None = None) -> Section | None:

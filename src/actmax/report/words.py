@@ -7,7 +7,7 @@ A unit's row is a mapping with the columns of `units.parquet`, from a live resul
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import isnan, nan
 from typing import Any
@@ -73,9 +73,9 @@ def label(member: StrEnum) -> str:
 
 
 def one_line(summary: Row) -> str:
-    """A job's result in one line, from its `summary.json`."""
-    if summary.get("units") != 1 or "tokens_unique" not in summary:
-        return job_statement(summary)
+    """The result of a job on units in one line, from its `summary.json`."""
+    if summary["units"] != 1:
+        return restarts_statement(summary)
     row = known(summary)
     change = f"{row['activation_initial_mean']:.4g} → {row['activation_final_mean']:.4g}"
     unique = f"{row['tokens_unique']} of {row['tokens_total']} tokens unique"
@@ -85,17 +85,9 @@ def one_line(summary: Row) -> str:
     )
 
 
-def job_statement(summary: Row) -> str:
-    """What a job found, from its `summary.json`, whatever its task; nothing where it holds no findings."""
-    statements: dict[str, Callable[[], str]] = {
-        "simulated_units": lambda: simulation_statement(summary),
-        "compared_units": lambda: tuning_statement(summary, list(summary["words"]), summary["alpha"]),
-        "highest": lambda: join(map(examples_statement, summary["highest"])),
-        "tokens_unique": lambda: (
-            unit_statement(summary) if summary["units"] == 1 else verdict_shares(summary["convergence"])
-        ),
-    }
-    return next((state() for key, state in statements.items() if key in summary), "")
+def restarts_statement(summary: Row) -> str:
+    """What a job on units found, from its `summary.json`: all of one unit, the shares of verdicts over several."""
+    return unit_statement(summary) if summary["units"] == 1 else verdict_shares(summary["convergence"])
 
 
 # units
@@ -414,6 +406,11 @@ def rounding_statement(data: Row) -> str:
 # examples in real text
 
 
+def contexts_statement(summary: Row) -> str:
+    """Where units are highest in a text, from a job's `summary.json`; the first of them where there are many."""
+    return join(map(examples_statement, summary["highest"]))
+
+
 def examples_statement(row: Row) -> str:
     """Where in real text a unit is highest, beside what a maximization reached.
 
@@ -472,6 +469,11 @@ def simulation_answer(summary: Row) -> str:
     return (
         f"They say the same while the groups overlap. Half of the β explode or do not exist {broken}; t stays stable."
     )
+
+
+def groups_statement(summary: Row) -> str:
+    """What a job on words found, from its `summary.json`."""
+    return tuning_statement(summary, list(summary["words"]), summary["alpha"])
 
 
 def tuning_statement(summary: Row, categories: Sequence[str], alpha: float | int) -> str:

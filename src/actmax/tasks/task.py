@@ -109,7 +109,11 @@ class Task:
 
     def line(self, summary: Mapping[str, Any]) -> str:
         """A job's result in one line, for the log of a sweep."""
-        return f"complete, {summary['seconds']['total']:.1f} s"
+        return self.statement(summary) or f"complete, {summary['seconds']['total']:.1f} s"
+
+    def statement(self, summary: Mapping[str, Any]) -> str:  # noqa: ARG002
+        """What a job found, in words; empty for a task that has no findings."""
+        return ""
 
     def verify(self, job: Job) -> None:
         """Refuses a complete record of this task whose files do not belong together.

@@ -21,7 +21,7 @@ from actmax.report.blocks import (
     visible,
 )
 from actmax.report.source import Headline, Source, present
-from actmax.report.words import job_statement
+from actmax.report.words import contexts_statement
 from actmax.tasks.units.page import unit_of
 
 
@@ -37,7 +37,7 @@ def examples_page(source: Source) -> Page:
 
 
 def _answer(source: Source) -> Headline:
-    return job_statement(source.summary), _numbers(source.table("quantiles").iloc[0].to_dict(), source.summary)
+    return contexts_statement(source.summary), _numbers(source.table("quantiles").iloc[0].to_dict(), source.summary)
 
 
 def _numbers(row: Row, summary: Any) -> tuple[Number, ...]:

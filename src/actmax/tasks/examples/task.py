@@ -92,3 +92,9 @@ class ExamplesTask(Task):
     def line(self, summary: Mapping[str, Any]) -> str:
         """How much was read."""
         return f"{summary['positions']:,} positions read for {summary['units']} units"
+
+    def statement(self, summary: Mapping[str, Any]) -> str:
+        """Where the units are highest."""
+        from actmax.report.words import contexts_statement
+
+        return contexts_statement(summary)

@@ -8,7 +8,7 @@ from actmax.evidence.findings import is_missing
 from actmax.report import concordance
 from actmax.report.blocks import MANY, Block, Number, Page, Row, Shown, Table, table
 from actmax.report.source import Headline, Source, present
-from actmax.report.words import simulation_answer
+from actmax.report.words import simulation_answer, simulation_statement
 
 
 def simulation_page(source: Source) -> Page:
@@ -17,7 +17,7 @@ def simulation_page(source: Source) -> Page:
     verdict, numbers = source.headline("effects.parquet", lambda: _answer(source))
     rates = source.blocks("Rejections by effect", lambda: _rate_table(source))
     drawn = source.figures("Rejections by effect", lambda: _rejections(source))
-    statement = source.blocks("The findings in words", lambda: concordance.statement(source))
+    statement = source.blocks("The findings in words", lambda: concordance.statement(source, simulation_statement))
     columns = (*concordance.NEEDED, "welch_p_bh")
     sections = [
         source.section("Rejections and separation", lambda: drawn, lambda: rates),

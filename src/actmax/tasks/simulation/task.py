@@ -31,7 +31,7 @@ class SimulationTask(Task):
         """The distribution that is drawn from."""
         return f"simulation_{cfg.simulation.distribution}"
 
-    def line(self, summary: Mapping[str, Any]) -> str:
+    def statement(self, summary: Mapping[str, Any]) -> str:
         """Where logistic regression breaks."""
         from actmax.report.words import simulation_statement
 

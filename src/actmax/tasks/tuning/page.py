@@ -28,7 +28,7 @@ from actmax.report.blocks import (
 )
 from actmax.report.html import encodable, render
 from actmax.report.source import Headline, Source, present
-from actmax.report.words import tuning_answer
+from actmax.report.words import groups_statement, tuning_answer
 from actmax.tasks.tuning.heatmap import SATURATED, HeatMap
 
 WORDS_SHOWN = 6
@@ -49,7 +49,7 @@ def tuning_page(source: Source) -> Page:
     units = source.blocks("The most strongly tuned units", lambda: _examples(source))
     text = source.blocks("One unit over a text", lambda: _heat_map(source))
     skipped = source.blocks("Left out", lambda: _skipped(source))
-    statement = source.blocks("The findings in words", lambda: concordance.statement(source))
+    statement = source.blocks("The findings in words", lambda: concordance.statement(source, groups_statement))
     drawn = source.figures("Tuned units by layer", lambda: _layer_figure(source))
     columns = (*UNIT, *concordance.NEEDED, "tuned")
     sections = [

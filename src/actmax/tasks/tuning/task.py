@@ -68,11 +68,11 @@ class TuningTask(Task):
         """The beginning of the job's folder name: subject and words."""
         return f"{cfg.subject.name}_{Path(cfg.tuning.data).stem}"
 
-    def line(self, summary: Mapping[str, Any]) -> str:
-        """How many units are tuned, and whether others would be."""
-        from actmax.report.words import one_line
+    def statement(self, summary: Mapping[str, Any]) -> str:
+        """How many units are tuned, and whether other words would give the same."""
+        from actmax.report.words import groups_statement
 
-        return one_line(summary)
+        return groups_statement(summary)
 
 
 def refuse_devices(cfg: DictConfig, task: str) -> None:

@@ -78,6 +78,12 @@ class UnitsTask(Task):
 
         return one_line(summary)
 
+    def statement(self, summary: Mapping[str, Any]) -> str:
+        """What the restarts of one unit show, or the verdicts of several units."""
+        from actmax.report.words import restarts_statement
+
+        return restarts_statement(summary)
+
     def passes(self, job: Job) -> tuple[float, float]:
         """Forward passes of a restart, a backward pass counted as one, and how many ran the whole model."""
         passes = 2.0 * job.config["steps"]
