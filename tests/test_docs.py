@@ -1,4 +1,5 @@
-"""The pages: every command in them is one that the app takes; the site builds, and is whole."""
+"""The pages: every command in them is one that the app takes, every Python block runs, every file that they name is
+there; the site builds, and is whole."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from actmax.api import load
+from actmax.api import open as load_record
 from actmax.app import config
 from actmax.errors import InputError
 
@@ -99,6 +103,73 @@ def test_a_command_that_it_does_not_take_is_noticed(line: str, error: type[Excep
     (words,) = commands(f"As here:\n\n```sh\n{line}\n```\n")
     with pytest.raises(error):
         checked(words)
+
+
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SMALLER = {'"smollm2"': '"tiny"', "steps=100": "steps=5", "passes=400": "passes=60", "seeds=10": "seeds=3, steps=5"}
+"""What a block says on the page, and what is run in its place."""
+
+
+def ran(text: str) -> dict[str, Any]:
+    """Runs the Python blocks of a page one after the other, on a small model, and gives their names."""
+    names: dict[str, Any] = {}
+    for block in PYTHON.findall(text):
+        for said, run in SMALLER.items():
+            block = block.replace(said, run)
+        exec(block, names)
+    return names
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the blocks read: a model, texts, words."""
+    monkeypatch.chdir(tmp_path)
+    subject = load("tiny").subject
+    for one in (subject.model, subject.tokenizer):
+        one.save_pretrained(tmp_path / "models" / "mine")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 20)
+    words = [f"{one}{two},{'noun' if one < 'e' else 'verb'}\n" for one in "abcdefgh" for two in "rstu"]
+    (tmp_path / "words.csv").write_text("word,category\n" + "".join(words))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/howto.md"])
+def test_every_python_block_runs(page: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = ran((ROOT / page).read_text(encoding="utf-8"))["found"]
+    assert "Verdict. The mean activation over" in capsys.readouterr().out
+    assert load_record("outputs/mine").verdict == found.verdict
+
+
+def test_a_python_block_that_does_not_run_is_noticed() -> None:
+    with pytest.raises(AttributeError, match="maximise"):
+        ran('```python\nimport actmax\n\nactmax.load("smollm2").maximise("resid_pre.8[91]")\n```\n')
+
+
+NAMED = re.compile(r"`(?:python )?((?:src|tests|scripts|conf|docs)/[\w./-]+\.(?:py|yaml|md|json|sh|csv|R))(?: [^`]*)?`")
+
+
+def absent(text: str) -> list[str]:
+    """The files that a text names by their path from the root, and that are not there."""
+    return [name for name in NAMED.findall(text) if "NAME" not in name and not (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    assert absent(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_file_that_is_not_there_is_noticed() -> None:
+    text = (
+        "`src/actmax/evidence/nulls.py`, `conf/prior/NAME.yaml`, `src/actmax/priors.py`, `python scripts/no.py --all`"
+    )
+    assert absent(text) == ["src/actmax/priors.py", "scripts/no.py"]
+
+
+def test_the_task_on_the_page_is_the_one_that_is_tested() -> None:
+    page = (DOCS / "extending.md").read_text(encoding="utf-8")
+    toy = (ROOT / "tests" / "toy_task.py").read_text(encoding="utf-8")
+    assert f"```python\n{toy}```" in page
 
 
 def built(folder: Path, configuration: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
