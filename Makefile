@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null # on all cores; else every process may compile 8 s' worth
 	touch $@
 
-demo: setup ## Report A's experiment on a real model; about 4 minutes on 2 cores, the first time
+demo: setup ## the main job on a real model; about 4 minutes on 2 cores, the first time
 	$(BIN)/actmax experiment=reproducibility subject=smollm2
 
 test: style ## the fast checks; tests leave a core idle now and then, so the types are checked beside them

@@ -156,13 +156,12 @@ def absent(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
-    assert absent(page.read_text(encoding="utf-8")) == []
+    own, _, _ = page.read_text(encoding="utf-8").partition("## Style, with the places it comes from")
+    assert absent(own) == []
 
 
 def test_a_file_that_is_not_there_is_noticed() -> None:
-    text = (
-        "`src/actmax/evidence/nulls.py`, `conf/prior/NAME.yaml`, `src/actmax/priors.py`, `python scripts/no.py --all`"
-    )
+    text = "`src/actmax/seeds.py`, `conf/prior/NAME.yaml`, `src/actmax/priors.py`, `python scripts/no.py --all`"
     assert absent(text) == ["src/actmax/priors.py", "scripts/no.py"]
 
 
