@@ -52,7 +52,7 @@ def main() -> None:
 def explain(error: BaseException) -> tuple[int, str]:
     """The exit code of an error, and the message that is printed."""
     chain = list(_chain(error))
-    for link in chain:
+    for link in _origins(error):
         if isinstance(link, InputError):
             return 2, str(link)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -73,6 +73,22 @@ def explain(error: BaseException) -> tuple[int, str]:
         )
         return 2, str(InputError("hydra.run.dir", error.filename, allowed, way_out))
     return 1, str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+
+
+def _origins(error: BaseException) -> Iterator[BaseException]:
+    """An error and everything that it came from, by cause and by context.
+
+    Both count: under a debugger or a coverage tool OmegaConf names causes that lead in a circle past what a resolver
+    raised, and otherwise it names none.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        link = waiting.pop(0)
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            waiting += [link.__cause__, link.__context__]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
