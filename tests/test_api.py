@@ -287,6 +287,13 @@ class TestShown:
         assert (found.findings["claimed"].dtype, len(found.findings) > 3) == (bool, True)
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_an_argument(progress: bool, lm: LanguageModel, capfd: pytest.CaptureFixture[str]) -> None:
+    options = {**SMALL, "progress": progress, "callbacks": {"progress": {"seconds": 0.0}}}
+    lm.maximize("resid_pre.3[7]", seeds=2, steps=4, **options)
+    assert ("step" in capfd.readouterr().err) == progress
+
+
 def test_importing_is_quick_and_light() -> None:
     heavy = ("torch", "transformers", "lightning", "scipy", "pandas")
     program = f"import actmax, sys; print([name for name in {heavy} if name in sys.modules]); actmax.load; "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -141,3 +142,13 @@ def test_on_the_real_model(committed: NotebookNode) -> None:
     assert problems(ran) == []
     assert_shows_the_verdict(ran)
     assert [kinds(one) for one in ran.cells] == [kinds(one) for one in committed.cells]
+
+
+def test_loading_in_a_kernel_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether ipywidgets is there or not; the scripts of this project silence nothing here."""
+    monkeypatch.delenv("PYTHONWARNINGS", raising=False)
+    code = "import actmax\nlm = actmax.load('tiny')"
+    notebook = new_notebook(cells=[new_code_cell(code)])
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3")
+    client.execute()
+    assert [output for output in notebook.cells[0].outputs if output.get("name") == "stderr"] == []

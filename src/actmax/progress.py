@@ -14,6 +14,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+with warnings.catch_warnings():
+    # Without ipywidgets a notebook gets plain bars. The warning about that comes with the first import alone, which is
+    # this one: Lightning and transformers import the same module later.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm import auto
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -127,9 +133,6 @@ def track(items: Collection[Item], title: str, *, unit: str) -> Iterator[Item]:
 
 def _bar_class() -> type[tqdm] | None:
     """Tqdm's form for a terminal or, where it can show its widget, for a notebook; None where there is neither."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without ipywidgets a notebook gets plain bars, and no warning about them
-        from tqdm import auto
-
-    in_notebook = any(base.__module__ == "tqdm.notebook" for base in auto.tqdm.__mro__)
-    return auto.tqdm if in_notebook or sys.stderr.isatty() else None
+    bar = auto.tqdm
+    in_notebook = any(base.__module__ == "tqdm.notebook" for base in bar.__mro__)
+    return bar if in_notebook or sys.stderr.isatty() else None
