@@ -85,6 +85,7 @@ class LanguageModel:
         target: Targets,
         *,
         seeds: int | Sequence[int] = 10,
+        controls: int | str = "auto",
         tokens: int = 5,
         steps: int = 500,
         prior: str | Sequence[str] = "none",
@@ -102,6 +103,8 @@ class LanguageModel:
         Args:
             target: a unit such as `"resid_pre.8[91]"`, or several of one site (all layers x all indices).
             seeds: how many restarts (seeds from 0), or the seeds themselves.
+            controls: control units that run beside, to tell what is the unit's own: a number, or auto for as few as
+                that takes (two for one unit and ten seeds); 0 for none.
             tokens: positions of an embedding.
             steps: steps of the optimizer.
             prior: names of priors, as on the command line (docs/priors.md).
@@ -112,7 +115,7 @@ class LanguageModel:
             sign: maximize or minimize.
             device: auto, cpu or gpu.
             progress: whether a bar is shown.
-            groups: any other key of the reference, by group: `nulls={"displacements": 200}`, `gap={"draws": 5000}`.
+            groups: any other key of the reference, by group: `nulls={"draws": 1999}`, `gap={"draws": 20000}`.
 
         Raises:
             InputError: an argument is wrong; it is named.
@@ -121,6 +124,7 @@ class LanguageModel:
         values: dict[str, Any] = {
             "task": {"name": "maximization"},
             **_restarts(seeds, tokens),
+            "controls": controls,
             "steps": steps,
             "unit": _product(target),
             "objective": {"reduction": reduction, "sign": sign},
@@ -138,6 +142,7 @@ class LanguageModel:
         method: str = "gcg",
         passes: int = 2000,
         seeds: int | Sequence[int] = 10,
+        controls: int | str = "auto",
         tokens: int = 5,
         text: str | Path | None = None,
         reduction: str = "mean",
@@ -153,6 +158,8 @@ class LanguageModel:
             method: gcg, epo, random or text (docs/search.md).
             passes: forward passes per restart; a backward pass counts as one.
             seeds: how many restarts (seeds from 0), or the seeds themselves.
+            controls: control units that run beside, to tell what is the unit's own: a number, or auto for as few as
+                that takes (two for one unit and ten seeds); 0 for none.
             tokens: tokens of a sequence.
             text: for `method="text"`: a text file, or a folder of .txt files.
             reduction: how the activations of all positions become one number: mean, last or max.
@@ -168,6 +175,7 @@ class LanguageModel:
         values: dict[str, Any] = {
             "task": {"name": "search"},
             **_restarts(seeds, tokens),
+            "controls": controls,
             "unit": _product(target),
             "objective": {"reduction": reduction, "sign": sign},
             "search": {"method": method, "passes": passes, "text": None if text is None else str(text)},

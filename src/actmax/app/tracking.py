@@ -128,6 +128,7 @@ class WandbTracker(Tracker):
         self.run.summary.update({**shown, "statement": self._state(summary)})
         if record.path("tokens.parquet").exists():
             tokens = record.table("tokens").astype({"layer": "object"})
+            tokens = tokens.loc[~tokens["control"]] if "control" in tokens else tokens
             self.run.log({"tokens": wandb.Table(dataframe=tokens)})
         if self._draw is not None:
             self.run.log({f"figures/{file.stem}": wandb.Image(str(file)) for file in self._draw(record)})

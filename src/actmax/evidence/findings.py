@@ -10,13 +10,11 @@ from typing import Any, cast
 
 import pandas as pd
 
-from actmax.evidence.nulls import RANDOM_MOVES
 from actmax.evidence.pairs import Alternative
-from actmax.evidence.readings import OwnStatus, Reading, read
+from actmax.evidence.readings import Reading, read
+from actmax.evidence.settings import ALPHA, CLAIMS
 from actmax.model.target import Unit
 
-ALPHA = 0.05
-"""Level of the findings whose interval is the 95 % interval of their null, and that have no level of their own."""
 Row = Mapping[Any, Any]
 """The numbers of one unit by name: a row of `units.parquet`, or the `summary.json` of a job on one unit."""
 
@@ -24,24 +22,22 @@ Row = Mapping[Any, Any]
 class Measure(StrEnum):
     """What was measured. Those of a unit are called like their column in `units.parquet`."""
 
-    SHARED_TOKENS = "jaccard"
-    """Mean pairwise Jaccard similarity of the restarts' token sets, beside their null; its p is Holm's."""
-    ALIGNED_MOVES = "displacement_cosine_assigned"
-    """Mean pairwise cosine of the restarts' displacements, positions matched, beside their null; its p is Holm's."""
-    OWN_TOKENS = "own_contrast_tokens"
-    """Shared tokens within the unit's restarts minus those with other units' restarts; its p is Holm's, then BH's."""
-    OWN_MOVES = "own_contrast_embeddings"
-    """Aligned moves within the unit's restarts minus those with other units' restarts; its p is Holm's, then BH's."""
+    SHARED_TOKENS = "shared_tokens"
+    """Share of tokens that two restarts have in common, beside what they would have by chance."""
+    OWN_TOKENS = "own_tokens"
+    """The same over the seeds that the units share, beside what any units' restarts have in common."""
+    DIRECTION = "direction"
+    """Mean cosine of two restarts' moves over all pairs of positions, beside that of any units' restarts."""
     UNIQUE_TOKENS = "tokens_unique"
-    """Different tokens, beside decoded random vectors; of a search beside random tokens."""
+    """Different tokens, beside those of random moves; of a search beside random tokens."""
     NEAREST_COSINE = "cosine_mean"
-    """Mean cosine to the nearest token, beside decoded random vectors."""
+    """Mean cosine to the nearest token, beside that of random moves."""
     RETENTION = "init_retention"
     """Share of positions that still decode to the token of their start, beside random moves or random tokens."""
     OPTIMUM = "activation_final_mean"
-    """Mean activation of the optima, beside random token sequences."""
+    """Mean activation of the optima, beside means of as many random token sequences."""
     SNAPPED = "activation_snapped_mean"
-    """Mean activation once snapped to tokens, beside random token sequences."""
+    """Mean activation once snapped to tokens, beside means of as many random token sequences."""
     TUNED_SHARE = "tuned_share_layer"
     """Share of units that tell two categories of words apart, corrected per layer, beside shuffled labels."""
     REPLICATION_RATE = "replication_rate"
@@ -71,13 +67,13 @@ class Finding:
     null_mean: float
     """Mean of what the measure gives where nothing is there."""
     null_low: float
-    """Lower end of the null's 95 % interval; NaN where it is not known."""
+    """Lower end of the null's interval at the level `alpha`; NaN where it has none, as in a test for more."""
     null_high: float
-    """Upper end of the null's 95 % interval; NaN where it is not known."""
+    """Upper end of that interval; NaN where it has none, as in a test for less."""
     p: float
-    """Corrected p of the observed number; NaN where there is none."""
+    """p of the observed number, from the same draws as the interval; NaN where there is none."""
     alpha: float
-    """Level that p is held against."""
+    """Level that p is held against, corrected for the other claims on the unit."""
     alternative: Alternative
     """The side on which p looks: `two-sided`, `greater` or `less`."""
     draws: int | None
@@ -87,7 +83,9 @@ class Finding:
     reading: Reading
     """Where the observed number lies to the null's interval."""
     claimed: bool
-    """Whether the words that show this finding claim it."""
+    """Whether p is at most alpha, and so the observed number outside of the interval: what words may claim."""
+    smallest_p: float = nan
+    """The smallest p that so many draws can give; NaN where that is not known."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, enum members as their values: an object of `findings` in `summary.json`."""
@@ -95,7 +93,9 @@ class Finding:
 
 
 COLUMNS = {field.name: "object" for field in fields(Finding)}
-COLUMNS |= dict.fromkeys(("observed", "null_mean", "null_low", "null_high", "p", "alpha", "effect"), "float64")
+COLUMNS |= dict.fromkeys(
+    ("observed", "null_mean", "null_low", "null_high", "p", "alpha", "effect", "smallest_p"), "float64"
+)
 COLUMNS |= dict.fromkeys(("layer", "index", "draws"), "Int64") | {"claimed": "bool"}
 """The columns of `findings.parquet` in order, with their types."""
 
@@ -143,93 +143,60 @@ def finding(
     draws: int | None = None,
     effect: float | int | None = None,
     unit: Unit | None = None,
-    claims: Sequence[Reading] | bool | None = None,
 ) -> Finding:
     """A finding from its numbers.
 
     Args:
         measure: what was measured.
         observed: the measured number.
-        null: mean, lower and upper end of the null's interval.
-        p: corrected p.
+        null: mean, lower and upper end of the null's interval at the level alpha.
+        p: p from the same draws.
         alpha: level that p is held against.
-        alternative: the side on which p looks.
+        alternative: the side on which p and the interval look.
         draws: number of draws of the null.
         effect: size of the effect; None for the observed number minus the null's mean.
         unit: the unit that it is about; None where it is not about one.
-        claims: the readings at which it is claimed, or whether it is; None where it is claimed if p is at most alpha.
     """
     mean, low, high = map(float, null)
-    reading = read(observed, low, high)
-    claimed = p <= alpha if claims is None else claims if isinstance(claims, bool) else reading in claims
     effect = observed - mean if effect is None else effect
     address = (None, None, None) if unit is None else (unit.site, unit.layer, unit.index)
-    numbers = (float(observed), mean, low, high, float(p), alpha)
-    return Finding(measure, *address, *numbers, alternative, draws, float(effect), reading, bool(claimed))
+    numbers = (float(observed), mean, low, high, float(p), float(alpha))
+    found = (alternative, draws, float(effect), read(observed, low, high), bool(p <= alpha))
+    smallest = (2 if alternative == "two-sided" else 1) / (draws + 1) if draws else nan
+    return Finding(measure, *address, *numbers, *found, smallest)
+
+
+UNIT_MEASURES: dict[str, tuple[Measure, Alternative | None]] = {
+    "shared_tokens": (Measure.SHARED_TOKENS, "greater"),
+    "own_tokens": (Measure.OWN_TOKENS, "greater"),
+    "direction": (Measure.DIRECTION, "greater"),
+    "unique": (Measure.UNIQUE_TOKENS, "two-sided"),
+    "cosine": (Measure.NEAREST_COSINE, "two-sided"),
+    "retention": (Measure.RETENTION, "two-sided"),
+    "final": (Measure.OPTIMUM, None),
+    "snapped": (Measure.SNAPPED, None),
+}
+"""The measures of a unit by the name of their null in its row, and on which side they are looked for; None: on that of
+the objective, `gap_alternative`."""
 
 
 def unit_findings(row: Row) -> tuple[Finding, ...]:
-    """The findings on one unit, from its row.
+    """The findings on one unit, from its row: the claims of the declared rule, tested or not.
 
-    What is claimed of the agreement of restarts and of the optimum goes by p, as the verdict and the decode gap do.
-    What is claimed of unique tokens, their cosine and the retention goes by the side of the null's interval on which
-    they lie. Of a search's tokens, and of the snapped activation, the words give p and claim nothing.
+    Whether shared tokens are the unit's own is asked only where they are above chance.
     """
     row = known(row)
-    return (*_agreement(row), *_own(row), *_tokens(row), *_gap(row))
+    names = [name for name in UNIT_MEASURES if name in CLAIMS[row["null_of_ends"]]]
+    if not is_missing(row["own_tokens"]):
+        names.insert(1, "own_tokens")
+    return tuple(_unit_finding(row, name) for name in names)
 
 
-def _unit_finding(row: Row, measure: Measure, null: str, **options: Any) -> Finding:
-    """A finding from the columns of its measure and its null; p is the null's where no other is given."""
+def _unit_finding(row: Row, name: str) -> Finding:
+    """A finding from the columns of its measure and its null."""
+    measure, side = UNIT_MEASURES[name]
+    null = {part: row[f"null_{name}_{part}"] for part in ("mean", "low", "high", "p", "alpha", "draws")}
+    ends = [null[part] for part in ("mean", "low", "high")]
+    options: dict[str, Any] = {"p": null["p"], "alpha": null["alpha"], "alternative": side or row["gap_alternative"]}
     unit = Unit.of_row(row) if "site" in row else None
-    ends = [row[f"null_{null}_{part}"] for part in ("mean", "low", "high")]
-    options = {"p": row.get(f"null_{null}_p", nan), **options, "draws": int(options["draws"])}
-    return finding(measure, row[measure], ends, unit=unit, **options)
-
-
-def _agreement(row: Row) -> list[Finding]:
-    """Above chance: one p per space, by Holm over the two."""
-    spaces = {"tokens": Measure.SHARED_TOKENS, "embeddings": Measure.ALIGNED_MOVES}
-    options = {"alpha": row["convergence_alpha"], "alternative": "greater", "draws": row["end_draws"]}
-    return [
-        _unit_finding(row, measure, measure.value, p=row[f"convergence_p_{space}"], **options)
-        for space, measure in spaces.items()
-    ]
-
-
-def _own(row: Row) -> list[Finding]:
-    """This unit's own: asked in a space where other units are there to compare with, and the unit is above chance."""
-    spaces = {"tokens": Measure.OWN_TOKENS, "embeddings": Measure.OWN_MOVES}
-    alpha = row["convergence_alpha"]
-    asked = {space: row["own"] == OwnStatus.OK and row[f"convergence_p_{space}"] <= alpha for space in spaces}
-    options = {"alpha": alpha, "alternative": "greater", "draws": row["own_draws"]}
-    return [
-        _unit_finding(row, measure, measure.value, p=row[f"own_p_{space}"], **options)
-        for space, measure in spaces.items()
-        if asked[space]
-    ]
-
-
-def _tokens(row: Row) -> list[Finding]:
-    """What the restarts' tokens are beside chance."""
-    if row["null_of_ends"] != RANDOM_MOVES:
-        searched: dict[str, Any] = {"draws": row["end_draws"], "claims": False}
-        return [
-            _unit_finding(row, Measure.UNIQUE_TOKENS, "displaced_unique", **searched),
-            _unit_finding(row, Measure.RETENTION, "retention", **searched),
-        ]
-    pool, sides = row["pool_draws"], (Reading.BELOW, Reading.ABOVE)
-    return [
-        _unit_finding(row, Measure.UNIQUE_TOKENS, "unique", draws=pool, claims=[Reading.BELOW]),
-        _unit_finding(row, Measure.NEAREST_COSINE, "cosine", draws=pool, claims=[Reading.ABOVE]),
-        _unit_finding(row, Measure.RETENTION, "retention", draws=row["end_draws"], claims=sides),
-    ]
-
-
-def _gap(row: Row) -> list[Finding]:
-    """The activation on its way to text."""
-    draws = row["text_draws"]
-    return [
-        _unit_finding(row, Measure.OPTIMUM, "final", draws=draws),
-        _unit_finding(row, Measure.SNAPPED, "snapped", draws=draws, claims=False),
-    ]
+    return finding(measure, row[measure], ends, unit=unit, draws=int(null["draws"]), **options)

@@ -1,20 +1,23 @@
-"""The decode gap: what is left of an optimum's activation once it has become text, beside random text."""
+"""The decode gap: what an optimum's text gives, beside what a reader would use instead of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import nan
-from typing import Any
+from math import nan, sqrt
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from actmax.evidence.nulls import Null, Restarts, against
+from actmax.evidence.pairs import Alternative, signs
 from actmax.evidence.readings import GapEnd
+from actmax.evidence.settings import ALPHA
 from actmax.model.evaluation import activations, cross_entropies, random_activations, random_tokens
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
@@ -22,8 +25,12 @@ from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
 
-PREDICTIONS = 1_000
+PREDICTIONS = 39_999
 """Draws from the null of a mean over as many random sequences as there are restarts."""
+BEST_DRAWS = 999
+"""Draws of the mean over restarts of the best of many random sequences."""
+ENTROPY_DRAWS = 500
+"""Random sequences of which the cross-entropy is taken, at most: it runs the whole model."""
 STAGES = ("initial", "final", "snapped", "retokenised")
 """Stages of an optimum's way to text."""
 
@@ -60,73 +67,119 @@ class Gap:
     """The subject's cross-entropy of the snapped tokens, nats per token."""
     cross_entropy_initial: Float[ndarray, " restarts"]
     """Cross-entropy of the tokens that the initial noise decodes to: noise does not decode to all tokens alike."""
+    start_tokens: Float[ndarray, " restarts"]
+    """Activation of the tokens that the initial noise decodes to."""
     random: RandomText
     """Activation and cross-entropy of random token sequences."""
+    passes: int
+    """Forward passes that each restart took, a backward pass counted as one."""
+    sign: Literal["maximize", "minimize"] = "maximize"
+    """Whether more activation was looked for, or less."""
+
+    @property
+    def alternative(self) -> Alternative:
+        """The side of random tokens that was looked for."""
+        return "greater" if self.sign == "maximize" else "less"
 
     def z(self, stage: str) -> float:
         """Mean over restarts at a stage of `STAGES`, in standard deviations of one random sequence."""
-        deviation = float(self.random.activation.std(ddof=1))
+        deviation = self._deviation
         return (_mean(getattr(self, stage)) - self._base) / deviation if deviation > 0 else nan
 
-    def kept(self, stage: str) -> float:
-        """The share of the optimum's gain over random text that is left at a stage; NaN where there was no gain."""
-        gain = _mean(self.final) - self._base
-        return (_mean(getattr(self, stage)) - self._base) / gain if self.gained else nan
+    def z_of_mean(self, stage: str) -> float:
+        """Mean over restarts at a stage, in standard errors of a mean of as many random sequences."""
+        return self.z(stage) * sqrt(int(np.isfinite(getattr(self, stage)).sum()))
 
-    @property
-    def gained(self) -> bool:
-        """Whether the optimum differs from random text at all (two-sided, p ≤ 0.05)."""
-        return self.null("final").p <= 0.05
+    def kept(self, stage: str, alpha: float) -> float:
+        """The share of the optimum's gain over random tokens that a stage keeps; NaN where there was no gain."""
+        gain = _mean(self.final) - self._base
+        return (_mean(getattr(self, stage)) - self._base) / gain if self._beyond("final", alpha) else nan
 
     def null(self, name: str) -> Null:
         """A mean over restarts beside the mean of as many random token sequences.
 
         Null hypothesis: the restarts' sequences are exchangeable with token sequences drawn uniformly. The null is
         the predictive distribution of such a mean under Rubin's Bayesian bootstrap of the random sequences (1981,
-        Ann. Statist. 9:130), so that it also knows how few they were. Two-sided.
+        Ann. Statist. 9:130), so that it also knows how few they were. Activations are looked for on the side of the
+        objective, the cross-entropy on both sides.
 
         Args:
             name: a stage of `STAGES`, or `cross_entropy`.
         """
-        values = getattr(self, name)
-        drawn = self.random.cross_entropy if name == "cross_entropy" else self.random.activation
+        values, entropy = getattr(self, name), name == "cross_entropy"
+        drawn = self.random.cross_entropy if entropy else self.random.activation
         count = int(np.isfinite(values).sum())
+        side = "two-sided" if entropy else self.alternative
         if count == 0 or not np.isfinite(drawn).all():
-            return Null(nan, nan, nan, nan, nan, len(drawn))
-        return against(_mean(values), predictive(len(drawn), count) @ drawn)
+            return against(nan, [], alternative=side)
+        return against(_mean(values), drawn[predictive(len(drawn), count)].mean(axis=1), alternative=side)
 
-    @property
-    def lost_at(self) -> GapEnd:
-        """Where the gain is lost: the first stage that leaves less than half of it."""
-        if not self.gained:
-            return GapEnd.NO_GAIN
-        if self.kept("snapped") < 0.5:
-            return GapEnd.SNAP
-        return GapEnd.SURVIVES if self.kept("retokenised") >= 0.5 else GapEnd.RETOKENISE
+    def end(self, alpha: float) -> GapEnd:
+        """How far the gain is carried: the last stage that is still beyond random tokens, at a level."""
+        stages = {"final": GapEnd.NO_GAIN, "snapped": GapEnd.SNAP, "retokenised": GapEnd.RETOKENISE}
+        lost = (end for stage, end in stages.items() if not self._beyond(stage, alpha))
+        return next(lost, GapEnd.SURVIVES)
+
+    def _beyond(self, stage: str, alpha: float) -> bool:
+        return self.null(stage).p <= alpha
+
+    def best_of_random(self) -> Null:
+        """The mean of the snapped activation beside the best of as many random sequences as passes were spent.
+
+        Each draw is a mean over restarts of the best of `passes` random sequences. The best of N of n sequences is the
+        one whose rank, from the top, is that of the best of N uniform numbers; with fewer sequences than passes it is
+        not known, and there are no draws.
+        """
+        count, ordered = len(self.final), np.sort(self.random.activation)
+        ordered = ordered if self.sign == "maximize" else ordered[::-1]
+        if not 0 < self.passes <= len(ordered):
+            return against(nan, [])
+        generator = np.random.default_rng([len(ordered), self.passes, *b"best"])
+        highest = generator.random((BEST_DRAWS, count)) ** (1 / self.passes)  # the largest of N uniform numbers
+        ranks = np.minimum((highest * len(ordered)).astype(int), len(ordered) - 1)
+        return against(_mean(self.snapped), ordered[ranks].mean(axis=1))
 
     @property
     def _base(self) -> float:
         return float(self.random.activation.mean())
 
-    def flat(self) -> dict[str, Any]:
-        """The numbers by column name; the null of `snapped` gives `null_snapped_mean`, `_low`, `_high`, `_p`."""
-        optimum = self.null("final")
+    @property
+    def _deviation(self) -> float:
+        return float(self.random.activation.std(ddof=1))
+
+    def flat(self, alpha: float) -> dict[str, Any]:
+        """The numbers by column name; claims and intervals are at a level."""
+        best, gained = self.best_of_random(), _mean(self.snapped - self.start_tokens)
+        low, high = best.limits(ALPHA)
+        flipped = against(gained, _flipped_means(self.snapped - self.start_tokens), alternative=self.alternative)
         numbers: dict[str, Any] = {
+            "gap_alternative": self.alternative,
             "random_activation_mean": self._base,
-            "random_activation_sd": float(self.random.activation.std(ddof=1)),
-            "text_draws": optimum.draws,
+            "random_activation_sd": self._deviation,
+            "random_activation_draws": len(self.random.activation),
+            "start_tokens_activation_mean": _mean(self.start_tokens),
+            "start_tokens_p": flipped.p,
+            "passes": self.passes,
+            "best_of_random_mean": best.mean,
+            "best_of_random_low": low,
+            "best_of_random_high": high,
         }
         for stage in ("snapped", "retokenised"):
-            numbers |= {f"activation_{stage}_mean": _mean(getattr(self, stage)), f"kept_{stage}": self.kept(stage)}
-            numbers |= self.null(stage).columns(stage)
+            numbers |= {
+                f"activation_{stage}_mean": _mean(getattr(self, stage)),
+                f"kept_{stage}": self.kept(stage, alpha),
+            }
+            numbers |= self.null(stage).claim_columns(stage, alpha)
         numbers |= {f"z_{stage}": self.z(stage) for stage in STAGES}
+        numbers |= {f"z_of_mean_{stage}": self.z_of_mean(stage) for stage in STAGES}
         numbers |= {
             "retokenised_same": float(np.mean(self.same)),
             "cross_entropy_mean": _mean(self.cross_entropy),
             "cross_entropy_initial_mean": _mean(self.cross_entropy_initial),
         }
-        numbers |= optimum.columns("final") | self.null("cross_entropy").columns("cross_entropy")
-        return numbers | {"gap": self.lost_at.value}
+        numbers |= self.null("final").claim_columns("final", alpha)
+        numbers |= self.null("cross_entropy").columns("cross_entropy")
+        return numbers | {"gap": self.end(alpha).value}
 
 
 def _mean(values: Float[ndarray, " restarts"]) -> float:
@@ -135,14 +188,25 @@ def _mean(values: Float[ndarray, " restarts"]) -> float:
     return float(finite.mean()) if len(finite) else nan
 
 
-@lru_cache(maxsize=8)
-def predictive(draws: int, count: int) -> Float[ndarray, "predictions draws"]:
-    """Weights that make means of `count` new values from `draws` old ones, by the Bayesian bootstrap."""
-    # Each prediction first draws a distribution that the old values may come from (weights uniform on the simplex),
-    # then `count` new values from it: their mean varies because they are few, and because the old values are few.
+def _flipped_means(values: Float[ndarray, " restarts"]) -> Float[ndarray, " draws"]:
+    """Means of paired differences under random signs, all patterns where there are few, without that of all +."""
+    finite = values[np.isfinite(values)]
+    return signs(len(finite), BEST_DRAWS, 0, both=True) @ finite / max(1, len(finite))
+
+
+@lru_cache(maxsize=2)
+def predictive(draws: int, count: int) -> Int[ndarray, "predictions count"]:
+    """Which of the `draws` old values `count` new values are, by the Bayesian bootstrap, for each prediction."""
+    # The predictive distribution of the Bayesian bootstrap is a Pólya urn: the k-th new value is an old one, each with
+    # probability 1/(n + k - 1), or else a copy of one of the k - 1 new values before it.
     generator = np.random.default_rng([draws, count])
-    chances = generator.dirichlet(np.ones(draws), size=PREDICTIONS)
-    return generator.multinomial(count, chances) / count
+    found = np.empty((PREDICTIONS, count), dtype=np.int32)
+    for place in range(count):
+        ball = generator.integers(0, draws + place, PREDICTIONS)
+        copied = ball >= draws
+        found[:, place] = np.where(copied, 0, ball)
+        found[copied, place] = found[copied, ball[copied] - draws]
+    return found
 
 
 @torch.no_grad()
@@ -152,7 +216,9 @@ def measure(
     found: Mapping[Unit, Restarts],
     nearest: NearestTokens,
     *,
+    passes: int,
     settings: GapSettings,
+    cache: Path | None = None,
 ) -> dict[Unit, Gap]:
     """The decode gap of each unit.
 
@@ -161,7 +227,9 @@ def measure(
         objective: what the restarts were optimized for; its reduction counts.
         found: the restarts of each unit.
         nearest: the nearest tokens of the subject.
+        passes: forward passes that each restart took, a backward pass counted as one.
         settings: size and seed of the null of random text.
+        cache: the folder that keeps activations of random sequences.
     """
     units = [unit for unit, restarts in found.items() for _ in restarts.final]
     begun, ids = (
@@ -171,9 +239,10 @@ def measure(
     texts = [subject.text(row) for row in ids.tolist()]
     again = [subject.tokens(text) for text in texts]
     snapped = activations(subject, objective, ids.tolist(), units)
+    start_tokens = activations(subject, objective, begun.tolist(), units)
     retokenised = activations(subject, objective, again, units)
     entropy, before = cross_entropies(subject, ids), cross_entropies(subject, begun)
-    random = _random_text(subject, objective, list(found), ids.shape[1], settings)
+    random = _random_text(subject, objective, list(found), ids.shape[1], settings, cache)
     gaps, start = {}, 0
     for unit, restarts in found.items():
         rows = slice(start, start + len(restarts.final))
@@ -188,20 +257,28 @@ def measure(
             lengths=tuple(len(one) for one in again[rows]),
             cross_entropy=entropy[rows],
             cross_entropy_initial=before[rows],
+            start_tokens=start_tokens[rows],
             random=random[unit],
+            passes=passes,
+            sign=objective.sign,
         )
     return gaps
 
 
 def _random_text(
-    subject: Subject, objective: Objective, units: Sequence[Unit], tokens: int, settings: GapSettings
+    subject: Subject,
+    objective: Objective,
+    units: Sequence[Unit],
+    tokens: int,
+    settings: GapSettings,
+    cache: Path | None,
 ) -> dict[Unit, RandomText]:
-    entropy = _random_entropies(subject, tokens, settings)
-    found = random_activations(subject, objective, tuple(units), tokens, settings)
+    entropy = _random_entropies(subject, tokens, min(settings.draws, ENTROPY_DRAWS), settings.seed)
+    found = random_activations(subject, objective, tuple(units), tokens, settings, cache)
     return {unit: RandomText(found[:, number], entropy) for number, unit in enumerate(units)}
 
 
 @lru_cache(maxsize=2)
-def _random_entropies(subject: Subject, tokens: int, settings: GapSettings) -> Float[ndarray, " draws"]:
+def _random_entropies(subject: Subject, tokens: int, draws: int, seed: int) -> Float[ndarray, " draws"]:
     """Cross-entropies of random sequences, which are the same for all units of a subject."""
-    return cross_entropies(subject, random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed))
+    return cross_entropies(subject, random_tokens(subject, tokens, draws=draws, seed=seed))

@@ -17,16 +17,14 @@ from actmax.evidence.agreement import Agreement, agree
 from actmax.evidence.nulls import (
     Displaced,
     Null,
-    Pool,
     Restarts,
     against,
     displace_together,
-    uniform_unique,
 )
 from actmax.evidence.own import Own
-from actmax.evidence.pairs import deviation
-from actmax.evidence.settings import NullSettings
-from actmax.evidence.verdicts import PRIMARY, Decision, decide
+from actmax.evidence.pairs import deviation, shared_shares
+from actmax.evidence.settings import NullSettings, claim_alpha
+from actmax.evidence.verdicts import PRIMARY, Agreed, Decision, decide
 from actmax.model.nearest import NearestTokens
 
 
@@ -60,43 +58,47 @@ class Measures:
     """Mean activation over restarts before the first step."""
     activation_final_mean: float
     """Mean activation over restarts after the last."""
+    activation_initial_sd: float
+    """Standard deviation over restarts of the activation before the first step (NaN for one restart)."""
     activation_final_sd: float
     """Standard deviation over restarts of the final activation (NaN for one restart)."""
+    pairs: int
+    """Number of pairs of restarts."""
+    pairs_sharing: int
+    """Number of pairs of restarts that have a token in common."""
     unique: Null
-    """Unique tokens against decoded random vectors."""
+    """Different tokens beside those of random moves; of a search beside random tokens."""
     cosine: Null
-    """Mean cosine against decoded random vectors."""
+    """Mean cosine beside that of random moves; of a search there are no draws, for it ends at tokens."""
     retention: Null
-    """Retention against random displacements of the same length."""
-    displaced_cosine: Null
-    """Mean cosine against random displacements."""
-    displaced_unique: Null
-    """Unique tokens against random displacements."""
-    uniform: Null
-    """Unique tokens against tokens drawn uniformly from the vocabulary (exact)."""
+    """Retention beside random moves of the same length; of a search beside random tokens."""
     agreement: Agreement
-    """Agreement of pairs of restarts, in three spaces, against random displacements."""
+    """Agreement of pairs of restarts in tokens, embeddings and activation, each beside its null."""
     null_of_ends: str
-    """What retention and agreement stand beside: `random moves`, or `random tokens` where restarts end at tokens."""
+    """Where restarts would end by chance: `random moves`, or `random tokens` or `random text` for a search."""
 
     def flat(self) -> dict[str, float | int | str | list[tuple[str, int]]]:
-        """The numbers by column name; the null of `unique` gives `null_unique_mean`, `_low`, `_high`, `_p`."""
+        """The numbers by column name.
+
+        The null of `unique` gives `null_unique_mean`, `_low`, `_high`, `_p`, `_alpha` and `_draws`.
+        """
+        alpha = claim_alpha(self.null_of_ends)
         numbers: dict[str, Any] = {}
         nulls: dict[str, Any] = {}
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, Null):
-                nulls |= value.columns(name)
+                nulls |= value.claim_columns(name, alpha)
             elif not isinstance(value, Agreement):
                 numbers[name] = value
-        nulls |= {"pool_draws": self.unique.draws, "end_draws": self.retention.draws}
-        return numbers | nulls | self.agreement.flat()
+        nulls |= self.agreement.flat()
+        shared = self.agreement.nulls[PRIMARY["tokens"]]
+        return numbers | nulls | shared.claim_columns(PRIMARY["tokens"], alpha)
 
 
 def measure(
     restarts: Restarts,
     nearest: NearestTokens,
-    pool: Pool,
     *,
     settings: NullSettings,
     name: Callable[[int], str] = str,
@@ -107,7 +109,6 @@ def measure(
     Args:
         restarts: the restarts of the unit.
         nearest: the nearest tokens of the subject.
-        pool: decoded random vectors of the subject.
         settings: sizes and seed of the nulls.
         name: gives the text of a token id.
         ends: where such restarts would end by chance; None for random displacements of their own lengths.
@@ -117,7 +118,6 @@ def measure(
     retention = (after.best == before.best).double().mean().item()
     cosine = after.best_cosine.double().mean().item()
     unique = len(ids.unique())
-    pool_unique, pool_cosine = pool.samples(total, draws=settings.draws, seed=settings.seed)
     moved = ends or moves(nearest, [restarts], settings)[0]
     length = (restarts.final - restarts.initial).double().norm(dim=-1) / restarts.initial.double().norm(dim=-1)
     return Measures(
@@ -132,14 +132,14 @@ def measure(
         displacement_mean=length.mean().item(),
         activation_initial_mean=restarts.activation_initial.double().mean().item(),
         activation_final_mean=restarts.activation_final.double().mean().item(),
+        activation_initial_sd=deviation(restarts.activation_initial.double()),
         activation_final_sd=deviation(restarts.activation_final.double()),
-        unique=against(unique, pool_unique),
-        cosine=against(cosine, pool_cosine),
+        pairs=len(restarts.final) * (len(restarts.final) - 1) // 2,
+        pairs_sharing=int((shared_shares(after.best).triu(1) > 0).sum()),
+        unique=against(unique, moved.unique),
+        cosine=against(cosine, moved.cosine),
         retention=against(retention, moved.retention),
-        displaced_cosine=against(cosine, moved.cosine),
-        displaced_unique=against(unique, moved.unique),
-        uniform=uniform_unique(unique, total, nearest.vocabulary),
-        agreement=agree(restarts, after.best, moved),
+        agreement=agree(restarts, after.best, moved, draws=settings.draws, seed=settings.seed),
         null_of_ends=moved.kind,
     )
 
@@ -151,7 +151,7 @@ def moves(nearest: NearestTokens, restarts: Sequence[Restarts], settings: NullSe
         if number not in found:
             same = [other for other in range(number, len(restarts)) if _same_start(one, restarts[other])]
             finals = [restarts[other].final for other in same]
-            options = {"draws": settings.displacements, "seed": settings.seed}
+            options = {"draws": settings.draws, "seed": settings.seed, "moves": settings.displacements}
             found |= dict(zip(same, displace_together(nearest, one.initial, finals, **options), strict=True))
     return [found[number] for number in range(len(restarts))]
 
@@ -160,16 +160,15 @@ def _same_start(one: Restarts, other: Restarts) -> bool:
     return one.initial.shape == other.initial.shape and torch.equal(one.initial, other.initial)
 
 
-def judge(measured: Sequence[Measures], own: Own, *, alpha: float = 0.05) -> tuple[Decision, ...]:
-    """The declared verdict on each unit of a job: `decide` on the primary statistic of each space.
+def judge(measured: Sequence[Measures], own: Own, *, judged: Sequence[int] | None = None) -> tuple[Decision, ...]:
+    """The declared verdict on each unit of a job (`decide`).
 
     Args:
         measured: the numbers of each unit.
         own: the test of the same units against each other, in the same order.
-        alpha: level of the verdict's two questions.
+        judged: numbers of the units that are no control units; None for all.
     """
-    tokens, embeddings = ([one.agreement.nulls[name] for one in measured] for name in PRIMARY.values())
-    return decide(tokens, embeddings, own, alpha=alpha)
+    return decide([Agreed.of(one.agreement) for one in measured], own, kind=measured[0].null_of_ends, judged=judged)
 
 
 def repeated(ids: Sequence[int], name: Callable[[int], str] = str) -> list[tuple[str, int]]:

@@ -7,200 +7,128 @@ both sides mean something; one-sided it is k of the side that was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import nan
-from pathlib import Path
-from typing import TypeAlias
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from filelock import FileLock
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from actmax.evidence.coverage import incidence_counts, rarefactions
-from actmax.evidence.estimates import LEVEL, ROUNDING
-from actmax.evidence.pairs import Alternative, embedding_values, token_values
+from actmax.evidence.estimates import ROUNDING
+from actmax.evidence.pairs import Alternative, token_values
 from actmax.evidence.readings import Reading, read
+from actmax.evidence.settings import ALPHA, RANDOM_MOVES, RANDOM_TOKENS
 from actmax.model.nearest import BLOCK, NearestTokens
 from actmax.seeds import stream
 
-RANDOM_MOVES, RANDOM_TOKENS, RANDOM_TEXT = "random moves", "random tokens", "random text"
-"""Names of the nulls of where restarts end."""
-POOL_VERSION = 1
-"""Version of how a pool's vectors are drawn and decoded: a cached pool of another version is not read."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Null:
-    """A statistic beside what it would be if nothing had been found."""
+    """A statistic beside its draws where nothing was found: p, interval and reading are all made of these draws."""
 
     observed: float
     """The statistic as it was found."""
-    mean: float
-    """Mean of the null."""
-    low: float
-    """2.5 % quantile of the null: the smallest value that at least 2.5 % of it reach."""
-    high: float
-    """97.5 % quantile of the null."""
-    p: float
-    """p of the observed value, on the side of `alternative`; NaN where the statistic does not exist."""
-    draws: int
-    """Number of draws of the null; 0 where it is exact."""
+    values: Float[NDArray[np.float64], " draws"]
+    """The draws in ascending order; those that differ from the observed value by rounding alone are set to it."""
     alternative: Alternative = "two-sided"
     """`two-sided`, `greater` or `less`: on which side the observed value was looked for."""
 
     @property
-    def reading(self) -> Reading:
-        """Where the observed value lies to the null's 95 % interval."""
-        return read(self.observed, self.low, self.high)
+    def draws(self) -> int:
+        """Number of draws."""
+        return len(self.values)
 
-    def columns(self, name: str) -> dict[str, float]:
-        """The null's numbers by the column names of a statistic: `null_NAME_mean`, `_low`, `_high` and `_p`."""
-        return {f"null_{name}_{part}": getattr(self, part) for part in ("mean", "low", "high", "p")}
+    @property
+    def exists(self) -> bool:
+        """Whether there is an observed value, and something to set it beside."""
+        return bool(np.isfinite(self.observed)) and self.draws > 0 and bool(np.isfinite(self.values[[0, -1]]).all())
+
+    @property
+    def mean(self) -> float:
+        """Mean of the draws; NaN where the statistic does not exist."""
+        return float(self.values.mean()) if self.exists else nan
+
+    @property
+    def p(self) -> float:
+        """P of the observed value, on the side of `alternative`; NaN where the statistic does not exist."""
+        if not self.exists:
+            return nan
+        as_low = int(np.searchsorted(self.values, self.observed, "right"))
+        as_high = self.draws - int(np.searchsorted(self.values, self.observed, "left"))
+        count = {"less": as_low, "greater": as_high, "two-sided": min(as_low, as_high)}[self.alternative]
+        return self._p_of(count + 1)  # the +1 counts the observed value: under the null it is one more draw
+
+    def _p_of(self, count: int) -> float:
+        sides = 2 if self.alternative == "two-sided" else 1
+        return min(1.0, sides * count / (self.draws + 1))
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p that so many draws can give."""
+        return self._p_of(1)
+
+    def limits(self, alpha: float) -> tuple[float, float]:
+        """The interval that the observed value lies outside of exactly where p ≤ alpha; NaN where there is no limit.
+
+        Let m be the largest count whose p is at most alpha. p ≤ alpha, on the upper side, if at most m - 1 draws are as
+        large as the observed value, that is if it is larger than the m-th largest draw: this order statistic is the
+        limit. Likewise below. A one-sided test has one limit; where even the smallest p is larger than alpha, none.
+        """
+        if not self.exists or self.smallest_p > alpha:
+            return nan, nan
+        sides = 2 if self.alternative == "two-sided" else 1
+        count = min(self.draws, int(alpha * (self.draws + 1) / sides) + 1)
+        while self._p_of(count) > alpha:  # the quotient may round either way: the p that are compared decide
+            count -= 1
+        low, high = float(self.values[count - 1]), float(self.values[-count])
+        return (nan if self.alternative == "greater" else low), (nan if self.alternative == "less" else high)
+
+    def reading(self, alpha: float) -> Reading:
+        """Where the observed value lies to the interval at a level."""
+        return read(self.observed, *self.limits(alpha))
+
+    def columns(self, name: str, alpha: float = ALPHA) -> dict[str, float]:
+        """The null's numbers by column name: `null_NAME_mean`, `_low`, `_high` and `_p`; the interval at a level."""
+        low, high = self.limits(alpha)
+        numbers = {"mean": self.mean, "low": low, "high": high, "p": self.p}
+        return {f"null_{name}_{part}": value for part, value in numbers.items()}
+
+    def claim_columns(self, name: str, alpha: float) -> dict[str, float]:
+        """Those of `columns`, with the level of the claim and the number of draws: `_alpha` and `_draws`."""
+        return {
+            **self.columns(name, alpha),
+            f"null_{name}_alpha": alpha,
+            f"null_{name}_draws": self.draws,
+        }
 
 
-def against(observed: float | int, draws: NDArray[np.float64], *, alternative: Alternative = "two-sided") -> Null:
+def against(
+    observed: float | int, draws: NDArray[np.float64] | Sequence[float], *, alternative: Alternative = "two-sided"
+) -> Null:
     """Sets an observed value beside draws of its null.
 
     Draws that differ from the observed value by rounding count as equal to it, and so as at least as extreme.
 
     Args:
         observed: the statistic as it was found.
-        draws: the same statistic where nothing was found, one per draw.
-        alternative: the side that p counts; the interval has both sides always.
+        draws: the same statistic where nothing was found, one per draw; none where it was not tested.
+        alternative: the side on which p and the interval look.
+
+    Example:
+        >>> null = against(3.0, [1.0] * 18 + [2.0], alternative="greater")
+        >>> null.p, null.limits(0.05), null.reading(0.05).value
+        (0.05, (nan, 2.0), 'above')
     """
-    size = len(draws)
-    if not np.isfinite(observed):
-        return Null(float(observed), nan, nan, nan, nan, size, alternative)
-    slack = ROUNDING * max(1.0, abs(observed))
-    # the +1 counts the observed value itself: under the null it is one more draw, so that p is valid and never 0
-    as_low, as_high = (np.sum(draws <= observed + slack) + 1), (np.sum(draws >= observed - slack) + 1)
-    counted = {"less": as_low, "greater": as_high, "two-sided": 2 * min(as_low, as_high)}[alternative]
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-    p = min(1.0, float(counted / (size + 1)))
-    return Null(float(observed), float(np.mean(draws)), float(low), float(high), p, size, alternative)
-
-
-def uniform_unique(observed: int, drawn: int, vocabulary: int) -> Null:
-    """The exact null of the number of unique tokens among tokens drawn uniformly: the occupancy distribution.
-
-    After m draws with u unique, the next is new with probability (V - u) / V (Feller 1968, volume 1, section IV.2).
-    """
-    # mass[u] is the probability of u unique tokens after the draws so far
-    mass = np.zeros(drawn + 1)
-    mass[0] = 1.0
-    new = 1 - np.arange(drawn + 1) / vocabulary
-    for _ in range(drawn):
-        mass[1:] = mass[1:] * (1 - new[1:]) + mass[:-1] * new[:-1]
-        mass[0] = 0.0
-    below = np.cumsum(mass)
-    low, high = (int(np.searchsorted(below, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    tails = below[observed], mass[observed:].sum()
-    # a token is missed by all m draws with probability (1 - 1/V)^m, so the mean is V (1 - (1 - 1/V)^m)
-    mean = vocabulary * -np.expm1(drawn * np.log1p(-1 / vocabulary))
-    return Null(float(observed), float(mean), float(low), float(high), min(1.0, 2 * float(min(tails))), 0)
-
-
-@dataclass(frozen=True, eq=False)  # two pools are the same if they are one object: their samples are kept
-class Pool:
-    """The nearest tokens of random directions: of vectors in which nothing was found."""
-
-    ids: Int[Tensor, " size"]
-    """The nearest token of each vector."""
-    cosines: Float[Tensor, " size"]
-    """Cosine of each vector to its nearest token."""
-
-    def samples(self, size: int, *, draws: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Unique tokens and mean cosine of samples of `size` vectors, each drawn without replacement.
-
-        Returns:
-            Two arrays of length `draws`.
-        """
-        if size > len(self.ids):
-            raise ValueError(f"a sample of {size} cannot be drawn from a pool of {len(self.ids)}")
-        return _samples(self, size, draws, seed)
-
-
-@lru_cache(maxsize=8)
-def _samples(pool: Pool, size: int, draws: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The samples of `Pool.samples`, kept because units and jobs of one size draw the same."""
-    generator = np.random.default_rng(seed)
-    ids, cosines = pool.ids.numpy(), pool.cosines.double().numpy()
-    picks = (generator.choice(len(ids), size, replace=False, shuffle=False) for _ in range(draws))
-    pairs = [(len(np.unique(ids[pick])), cosines[pick].mean()) for pick in picks]
-    unique, cosine = np.asarray(pairs, dtype=np.float64).T
-    return unique, cosine
-
-
-def random_pool(
-    nearest: NearestTokens,
-    *,
-    size: int,
-    seed: int,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Pool:
-    """Decodes `size` random directions (isotropic: a Gaussian vector's direction is uniform on the sphere), once.
-
-    Args:
-        nearest: the nearest tokens of the subject.
-        size: number of vectors.
-        seed: seed of the vectors.
-        cache: a file to keep the pool in; its name must name the weights, the size and the seed.
-        progress: called with (done, size).
-    """
-    if cache is None:
-        return _decode_pool(nearest, size, seed, progress)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cache}.lock"):
-        found = _read_pool(cache, size)
-        if found is not None:
-            return found
-        pool = _decode_pool(nearest, size, seed, progress)
-        partial = cache.with_suffix(".part")
-        with partial.open("wb") as stream:
-            np.savez(stream, ids=pool.ids.numpy(), cosines=pool.cosines.numpy())
-        partial.replace(cache)
-    return pool
-
-
-def _read_pool(cache: Path, size: int) -> Pool | None:
-    """The cached pool, or None where there is none or it is damaged (then it is made anew)."""
-    try:
-        return _held_pool(cache, size, cache.stat().st_mtime_ns)
-    except FileNotFoundError:
-        return None
-
-
-@lru_cache(maxsize=4)
-def _held_pool(cache: Path, size: int, changed: int) -> Pool | None:  # noqa: ARG001
-    """The pool of a cache file, read once as long as the file does not change."""
-    try:
-        with cache.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
-            pool = Pool(torch.from_numpy(held["ids"]), torch.from_numpy(held["cosines"]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None
-    return pool if len(pool.ids) == len(pool.cosines) == size else None
-
-
-def _decode_pool(nearest: NearestTokens, size: int, seed: int, progress: Callable[[int, int], None] | None) -> Pool:
-    generator = stream(seed, "pool")
-    ids, cosines, done = [], [], 0
-    while done < size:
-        vectors = torch.randn(min(2048, size - done), nearest.d_model, generator=generator)
-        decoded = nearest(vectors)
-        ids.append(decoded.best)
-        cosines.append(decoded.best_cosine)
-        done += len(vectors)
-        if progress is not None:
-            progress(done, size)
-    return Pool(torch.cat(ids), torch.cat(cosines))
+    values = np.sort(np.asarray(draws, dtype=np.float64))
+    if np.isfinite(observed):
+        slack = ROUNDING * max(1.0, abs(observed))
+        values[np.abs(values - observed) <= slack] = observed
+    return Null(float(observed), values, alternative)
 
 
 @dataclass(frozen=True)
@@ -219,26 +147,22 @@ class Restarts:
     """Whether each restart went non-finite on the way."""
 
 
-_Group: TypeAlias = tuple[Tensor, Tensor, dict[str, NDArray[np.float64]]]
-"""What some draws come to: token ids, mean best cosine, and the agreement in embeddings."""
-
-
 @dataclass(frozen=True)
 class Displaced:
-    """What decoding gives when the initial noise is moved in random directions, as far as the optimizer moved it."""
+    """What tokens restarts would end with by chance, one entry per draw."""
 
     retention: NDArray[np.float64]
-    """Share of positions that keep the token of their initial noise, one per draw."""
+    """Share of positions that keep the token of their initial noise."""
     cosine: NDArray[np.float64]
-    """Mean best cosine, one per draw."""
+    """Mean cosine to the nearest token; no entries where restarts end at tokens."""
     unique: NDArray[np.float64]
-    """Unique tokens, one per draw."""
+    """Different tokens."""
     agreement: dict[str, NDArray[np.float64]]
-    """Every statistic of agreement (`TOKENS`, `EMBEDDINGS`), one per draw."""
+    """Every statistic of agreement in tokens (`TOKENS`)."""
     rarefaction: Float[NDArray[np.float64], "draws restarts"]
-    """Expected unique tokens in h restarts, one curve per draw."""
+    """Expected different tokens in h restarts, one curve per draw."""
     kind: str = RANDOM_MOVES
-    """What was drawn, in words: `random moves` or `random tokens`."""
+    """What was drawn: `random moves`, `random tokens` or `random text`."""
 
 
 def displace(
@@ -248,20 +172,23 @@ def displace(
     *,
     draws: int,
     seed: int,
+    moves: int = 200,
 ) -> Displaced:
-    """Draws from the null of random displacements: each position keeps the length of its own move, not the direction.
+    """Draws from the null of random moves: each position keeps the length of its own move, not the direction.
 
     Null hypothesis: the direction of every position's move is uniform on the sphere and independent of all others. The
-    restarts keep their initial noise, so what agrees because of the start is in the null too.
+    restarts keep their initial noise, so what agrees because of the start is in the null too. Decoding is what costs:
+    each position decodes `moves` random moves, and a draw takes one of them at each position, independently.
 
     Args:
         nearest: the nearest tokens of the subject.
         initial: embeddings from which the restarts of one unit started.
         final: embeddings at which they ended.
         draws: number of draws.
-        seed: seed of the directions.
+        seed: seed of the directions and of the draws.
+        moves: random moves that are decoded at each position.
     """
-    (found,) = displace_together(nearest, initial, [final], draws=draws, seed=seed)
+    (found,) = displace_together(nearest, initial, [final], draws=draws, seed=seed, moves=moves)
     return found
 
 
@@ -272,6 +199,7 @@ def displace_together(
     *,
     draws: int,
     seed: int,
+    moves: int = 200,
 ) -> list[Displaced]:
     """`displace` for units whose restarts started from the same noise: what decoding has in common is done once.
 
@@ -280,21 +208,26 @@ def displace_together(
         initial: embeddings from which the restarts of every unit started.
         finals: embeddings at which the restarts of each unit ended.
         draws: number of draws.
-        seed: seed of the directions.
+        seed: seed of the directions and of the draws.
+        moves: random moves that are decoded at each position.
     """
     start = initial.detach().float().cpu()
     lengths = torch.stack([(final.detach().float().cpu() - start).norm(dim=-1) for final in finals])
     kept, flat = nearest(start).best, start.flatten(0, 1)
-    groups: list[list[_Group]] = [[] for _ in finals]
-    for noise in _directions(start.shape, draws=draws, seed=seed):
-        ids, products = nearest.along(flat, noise.flatten(1, 2), lengths.flatten(1))
-        for unit, (length, own, product) in enumerate(zip(lengths, ids, products, strict=True)):
-            step = length[..., None] * noise
-            moved = start + step
-            cosine = product.view(moved.shape[:-1]) / moved.norm(dim=-1).clamp_min(torch.finfo().tiny)
-            decoded = own.view(cosine.shape), cosine.double().mean((1, 2)), embedding_values(step, moved)
-            groups[unit].append(decoded)
-    return [_put_together(kept, group, RANDOM_MOVES) for group in groups]
+    ids, cosines = [], []
+    for noise in _directions(start.shape, draws=moves, seed=seed):
+        directions = noise.flatten(1, 2)
+        token, product = nearest.along(flat, directions, lengths.flatten(1))
+        # |x + l u|² = |x|² + 2 l x·u + l² for a unit vector u
+        along, reach = (directions * flat).sum(-1), lengths.flatten(1)[:, None]
+        square = flat.square().sum(-1) + 2 * reach * along + reach.square()
+        ids.append(token)
+        cosines.append(product / square.clamp_min(torch.finfo().tiny).sqrt())
+    picks = torch.randint(moves, (draws, len(flat)), generator=stream(seed, "picked moves"))
+    return [
+        _displaced(kept, token.gather(0, picks).view(draws, *kept.shape), cosine.gather(0, picks), RANDOM_MOVES)
+        for token, cosine in zip(torch.cat(ids, dim=1), torch.cat(cosines, dim=1), strict=True)
+    ]
 
 
 def redraw(
@@ -302,7 +235,6 @@ def redraw(
     initial: Float[Tensor, "restarts tokens d_model"],
     choices: Int[Tensor, "choices length"],
     *,
-    embed: Callable[[Int[Tensor, "*shape"]], Float[Tensor, "*shape d_model"]],
     draws: int,
     seed: int,
     kind: str = RANDOM_TOKENS,
@@ -311,52 +243,32 @@ def redraw(
 
     Null hypothesis: what a search over tokens ends with is independent of the unit: tokens drawn uniformly and
     independently; where it chose among sequences of a text, whole sequences of that text, whose common tokens
-    restarts share whatever the unit is. The right null where restarts end at tokens: differences of token embeddings
-    are no isotropic moves, so that under `displace` even random tokens would seem to agree.
+    restarts share whatever the unit is.
 
     Args:
         nearest: the nearest tokens of the subject.
         initial: embeddings from which the restarts of one unit started.
         choices: the tokens that the search may use (length 1), or sequences as long as the restarts'.
-        embed: gives tokens' embeddings.
         draws: number of draws.
         seed: seed of the tokens.
         kind: name of the null.
     """
-    start = initial.detach().float().cpu()
-    generator, shape = stream(seed, "random ends"), start.shape[:2]
-    drawn = (shape[0], shape[1] // choices.shape[1])
-    together = max(1, BLOCK // (nearest.vocabulary * shape.numel()))
-
-    def steps() -> Iterator[Tensor]:
-        for first in range(0, draws, together):
-            group = range(min(together, draws - first))
-            rows = torch.stack([torch.randint(len(choices), drawn, generator=generator) for _ in group])
-            yield embed(choices[rows].flatten(-2)).detach().float().cpu() - start
-
-    return _displaced(nearest, start, steps(), kind)
+    kept = nearest(initial.detach().float().cpu()).best
+    shape = (draws, len(kept), kept.shape[1] // choices.shape[1])
+    rows = torch.randint(len(choices), shape, generator=stream(seed, "random ends"))
+    return _displaced(kept, choices[rows].flatten(-2), torch.empty(0, 1), kind)
 
 
-def _displaced(nearest: NearestTokens, start: Tensor, steps: Iterator[Tensor], kind: str) -> Displaced:
-    """The statistics of some groups of displacements; each tensor of steps is (draws, restarts, tokens, d_model)."""
-    groups = []
-    for step in steps:
-        moved = start + step
-        decoded = nearest(moved)
-        groups.append((decoded.best, decoded.best_cosine.double().mean((1, 2)), embedding_values(step, moved)))
-    return _put_together(nearest(start).best, groups, kind)
-
-
-def _put_together(kept: Tensor, groups: Sequence[_Group], kind: str) -> Displaced:
-    parts, cosine, embeddings = zip(*groups, strict=True)
-    ids = torch.cat(parts)
+def _displaced(
+    kept: Tensor, ids: Int[Tensor, "draws restarts tokens"], cosines: Float[Tensor, "cosines positions"], kind: str
+) -> Displaced:
+    """The statistics of some draws of tokens."""
     counts = incidence_counts(ids)
-    in_embeddings = {name: np.concatenate([one[name] for one in embeddings]) for name in embeddings[0]}
     return Displaced(
         retention=(ids == kept).double().mean((1, 2)).numpy(),
-        cosine=torch.cat(cosine).numpy(),
+        cosine=cosines.double().mean(1).numpy(),
         unique=counts.sum(axis=1).astype(np.float64),
-        agreement=token_values(ids) | in_embeddings,
+        agreement=token_values(ids),
         rarefaction=rarefactions(counts),
         kind=kind,
     )

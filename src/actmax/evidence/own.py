@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -12,18 +11,17 @@ from numpy import ndarray
 from torch import Tensor
 
 from actmax.evidence.nulls import Null, against
-from actmax.evidence.pairs import assigned_cosines, jaccards
+from actmax.evidence.pairs import direction_cosines, shared_shares
 from actmax.evidence.readings import OwnStatus
+from actmax.evidence.settings import smallest_own_p
 
-LEAST_PER_UNIT = 20
-"""Least number of draws per unit: with fewer no p could survive a correction over units."""
-DRAWS_PER_UNIT = 100
-"""Draws per unit by default: Holm's correction over two spaces and BH's over units leave a single unit only at p ≤ α/(2
-units), which needs 40 draws per unit at α = 0.05 if none of them is as extreme, and more to be told apart from luck."""
-LEAST = 1_000
-"""Least number of draws by default."""
-ENTRIES = 2**22
-"""Relabelled (draw, unit) entries that are held at once."""
+EXACT = 60_000
+"""Up to so many ways to pick a unit's rows, one per seed, all are taken: three units and ten seeds have 59,049."""
+LEAST = 9_999
+"""Least number of draws where not all picks are taken."""
+DRAWS_PER_UNIT = 120
+"""Draws per unit, at least: BH over units leaves a single unit only at p ≤ α/units, which needs 20 draws per unit at
+α = 0.05 if none of them is as extreme, and more to be told apart from luck."""
 MOST_UNITS = 256
 """Units above which they are not set against each other: similarities of all their restarts are held at once."""
 
@@ -37,7 +35,7 @@ class OwnTest:
     between: Float[ndarray, " units"]
     """Mean similarity of a unit's restarts with other units' restarts of other seeds."""
     nulls: tuple[Null, ...]
-    """Within - between of each unit against its own relabellings, one-sided (`greater`)."""
+    """Within of each unit beside what it would be if its rows were those of any units, one-sided (`greater`)."""
 
     @property
     def p(self) -> Float[ndarray, " units"]:
@@ -47,14 +45,14 @@ class OwnTest:
 
 @dataclass(frozen=True)
 class Own:
-    """The test of some units in both spaces, from the same relabellings."""
+    """The test of some units in both spaces, under the same relabellings."""
 
     status: OwnStatus
     """Whether the units could be set against each other, or why not."""
     tokens: OwnTest | None = None
-    """The test by pairwise Jaccard of token sets; None where not available."""
+    """The test by the share of tokens in common; None where not available."""
     embeddings: OwnTest | None = None
-    """The test by assigned cosine of displacements; None where not available."""
+    """The test by the cosine of displacements over all pairs of positions; None where not available."""
     units: int = 1
     """Number of units that were set against each other."""
     seeds: int = 0
@@ -62,13 +60,23 @@ class Own:
     draws: int = 0
     """Number of relabellings behind the null."""
 
+    def only(self, unit: int) -> Own:
+        """The same test with the numbers of one unit alone."""
+        if self.tokens is None or self.embeddings is None:
+            return self
+        parts = (
+            OwnTest(test.within[unit : unit + 1], test.between[unit : unit + 1], (test.nulls[unit],))
+            for test in (self.tokens, self.embeddings)
+        )
+        return replace(self, **dict(zip(("tokens", "embeddings"), parts, strict=True)))
+
     @property
     def smallest_p(self) -> float:
-        """The least p of a unit where all units are alike: 1/(draws + 1), or units^(1 - seeds) if that is more.
+        """The least p of a unit: 1/(draws + 1), or units^(1 - seeds) if that is more.
 
         There are units^seeds ways to pick a unit's rows, and where every unit is its own those of each unit tie.
         """
-        return max(1 / (self.draws + 1), float(self.units) ** (1 - self.seeds))
+        return max(1 / (self.draws + 1), smallest_own_p(self.units, self.seeds))
 
 
 def own_agreement(
@@ -83,29 +91,28 @@ def own_agreement(
     Null hypothesis: within each seed, which unit a result belongs to says nothing: the results of a seed are
     exchangeable over units. Nothing is assumed about seeds: two units that start from the same noise resemble each
     other, so labels are permuted within each seed only (independently from seed to seed), and pairs of one seed are
-    never used. The permutation test is then exact whatever the seeds do, up to Monte Carlo error, which the +1 in p =
-    (k + 1)/(draws + 1) covers.
+    never used. The permutation test is then exact whatever the seeds do. What all units have in common (a direction in
+    which every optimization moves, tokens that attract them all) is in the null too.
 
     Statistic of unit u: within - between, where within is the mean similarity over pairs of its restarts, and between
     the mean over pairs of one of its restarts and another unit's of a different seed. The mean within alone would be
     as exact but answer less: a unit of its own among units that share a tight attractor agrees *less* within than a
-    relabelled unit does (mostly rows of that attractor), and would be missed. Each unit has its own permutation
-    distribution. A rejection means that the unit is not one of many alike; correct over units (`decide` does, by BH).
+    relabelled unit does (mostly rows of that attractor), and would be missed. Under relabelling a unit's rows are one
+    row of any unit from each seed, all equally likely: up to `EXACT` such picks are all taken, else `draws` of them.
+    The null is given on the scale of within: between of the unit plus the statistic of a pick.
 
     Formula: with similarity s of rows (u, i), (v, j) and c = s minus the mean of both rows' means over all rows of
-    other seeds, within - between = U/(U - 1) mean over i < j of c[(u, i), (u, j)]. Similarities: Jaccard of token
-    sets, and assigned cosine of displacements. References: Clarke 1993, Aust. J. Ecol. 18:117 (within against
-    between); Welch 1990, JASA 85:693 and Good 2005, chapter 7 (permutation within blocks); Phipson & Smyth 2010,
-    Stat. Appl. Genet. Mol. Biol. 9:39 (the +1).
+    other seeds, within - between = U/(U - 1) mean over i < j of c[(u, i), (u, j)]. Similarities: share of tokens in
+    common, and cosine of displacements over all pairs of positions. References: Clarke 1993, Aust. J. Ecol. 18:117
+    (within against between); Welch 1990, JASA 85:693 and Good 2005, chapter 7 (permutation within blocks); Phipson &
+    Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39 (the +1).
 
     Args:
         ids: the tokens of each unit's restart from each shared seed.
         displacement: the final minus the initial embedding of each of these restarts.
-        draws: number of relabellings, at least 20 per unit; by default max(1000, 100 units).
-        seed: seed of the relabellings, which have a random stream of their own.
-
-    Raises:
-        ValueError: fewer than 20 draws per unit.
+        draws: number of picks where not all are taken; by default max(9999, 120 units), made one less than a
+            multiple of 40.
+        seed: seed of the picks, which have a random stream of their own.
 
     Example:
         >>> import torch
@@ -116,34 +123,25 @@ def own_agreement(
         ([1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], True)
     """
     units, seeds = ids.shape[:2]
-    draws = _enough(draws, units)
     if units < 2 or seeds < 2:
         return Own(OwnStatus.ONE_UNIT if units < 2 else OwnStatus.ONE_SEED, units=units, seeds=seeds)
-    return _relabelled(ids, displacement, draws, seed)
-
-
-def _enough(draws: int | None, units: int) -> int:
-    """The number of relabellings that was asked for, or the default."""
-    draws = max(LEAST, DRAWS_PER_UNIT * units) if draws is None else draws
-    if draws < LEAST_PER_UNIT * units:
-        raise ValueError(f"{draws} relabellings of {units} units are too few: at least {LEAST_PER_UNIT} per unit")
-    return draws
-
-
-def _relabelled(
-    ids: Int[Tensor, "units seeds tokens"],
-    displacement: Float[Tensor, "units seeds tokens d_model"],
-    draws: int,
-    seed: int,
-) -> Own:
-    """The test in both spaces, under the same relabellings."""
-    units, seeds = ids.shape[:2]
+    exact = units**seeds <= EXACT
+    picks = _all_picks(units, seeds) if exact else _drawn_picks(units, seeds, draws, seed)
     shape = (units, seeds, units, seeds)
-    similarities = jaccards(ids.flatten(0, 1)), assigned_cosines(displacement.flatten(0, 1))
-    spaces = [_Space(similarity.numpy().reshape(shape)) for similarity in similarities]
-    drawn = [np.concatenate(parts) for parts in zip(*_draw(spaces, units, seeds, draws, seed), strict=True)]
-    tokens, embeddings = (space.test(one) for space, one in zip(spaces, drawn, strict=True))
-    return Own(OwnStatus.OK, tokens, embeddings, units, seeds, draws)
+    similarities = shared_shares(ids.flatten(0, 1)), direction_cosines(displacement.flatten(0, 1))
+    tests = [_Space(similarity.numpy().reshape(shape)).test(picks, exact=exact) for similarity in similarities]
+    return Own(OwnStatus.OK, *tests, units=units, seeds=seeds, draws=len(picks) - exact)
+
+
+def _all_picks(units: int, seeds: int) -> Int[ndarray, "picks seeds"]:
+    """Every way to pick the unit of each seed's row; pick number u (1 + U + U² + ...) has unit u throughout."""
+    return np.arange(units**seeds)[:, None] // units ** np.arange(seeds) % units
+
+
+def _drawn_picks(units: int, seeds: int, draws: int | None, seed: int) -> Int[ndarray, "picks seeds"]:
+    least = max(LEAST, DRAWS_PER_UNIT * units) if draws is None else draws
+    count = least if draws is not None else 40 * -(-(least + 1) // 40) - 1
+    return np.random.default_rng(np.random.SeedSequence([seed, *b"units"])).integers(0, units, (count, seeds))
 
 
 class _Space:
@@ -159,39 +157,31 @@ class _Space:
         # its rows' means: a mean over all units is within/U + between (U - 1)/U. So within - between = U/(U - 1)
         # (within - mean of m), which is U/(U - 1) times the mean of c over the unit's own pairs of seeds. Relabelling
         # then only picks other entries of c, and nothing is averaged again.
-        self.units, seeds = similarity.shape[:2]
-        self.pairs = list(combinations(range(seeds), 2))
-        others = ~np.eye(seeds, dtype=bool)
-        means = np.stack([similarity[:, i][:, :, others[i]].mean((1, 2)) for i in range(seeds)], axis=1)
-        self.row_means: Float[ndarray, " units"] = means.mean(axis=1)
+        self.units, self.seeds = similarity.shape[:2]
+        self.pairs = list(combinations(range(self.seeds), 2))
+        others = ~np.eye(self.seeds, dtype=bool)
+        means = np.stack([similarity[:, i][:, :, others[i]].mean((1, 2)) for i in range(self.seeds)], axis=1)
         raw = [similarity[:, i, :, j] for i, j in self.pairs]
         self.within: Float[ndarray, " units"] = np.mean([block.diagonal() for block in raw], axis=0)
+        self.between = (self.units * means.mean(axis=1) - self.within) / (self.units - 1)
         self.centred = [
             block - (means[:, i, None] + means[None, :, j]) / 2 for block, (i, j) in zip(raw, self.pairs, strict=True)
         ]
 
-    def contrast(self, labels: Int[ndarray, "draws seeds units"]) -> Float[ndarray, "draws units"]:
-        """Within - between of each unit, where `labels[d, s, u]` is whose row of seed s unit u has in draw d."""
-        found = np.zeros((len(labels), self.units))
+    def contrast(self, picks: Int[ndarray, "picks seeds"]) -> Float[ndarray, " picks"]:
+        """Within - between of a unit whose row of each seed is that of the picked unit."""
+        found = np.zeros(len(picks))
         for block, (i, j) in zip(self.centred, self.pairs, strict=True):
-            found += block[labels[:, i], labels[:, j]]
+            found += block[picks[:, i], picks[:, j]]
         return found * self.units / ((self.units - 1) * len(self.pairs))
 
-    def test(self, drawn: Float[ndarray, "draws units"]) -> OwnTest:
-        """Sets the contrast of each unit under its true labels beside its draws."""
-        seeds = max(j for _, j in self.pairs) + 1
-        observed = self.contrast(np.broadcast_to(np.arange(self.units), (1, seeds, self.units)))[0]
-        between = (self.units * self.row_means - self.within) / (self.units - 1)
-        nulls = (against(o, d, alternative="greater") for o, d in zip(observed.tolist(), drawn.T, strict=True))
-        return OwnTest(self.within, between, tuple(nulls))
-
-
-def _draw(spaces: list[_Space], units: int, seeds: int, draws: int, seed: int) -> Iterator[list[ndarray]]:
-    """The contrast in each space under relabellings, some draws at a time."""
-    # each seed permutes the units by itself: what two units share because of their seed is in every draw alike
-    generator = np.random.default_rng(np.random.SeedSequence([seed, *b"units"]))
-    together = max(1, ENTRIES // (units * seeds))
-    for start in range(0, draws, together):
-        count = min(together, draws - start)
-        labels = generator.permuted(np.broadcast_to(np.arange(units), (count, seeds, units)), axis=-1)
-        yield [space.contrast(labels) for space in spaces]
+    def test(self, picks: Int[ndarray, "picks seeds"], *, exact: bool) -> OwnTest:
+        """Sets each unit's agreement within beside that of the picks; the unit's own rows are no draw of its null."""
+        drawn, own = self.contrast(picks), np.broadcast_to(np.arange(self.units)[:, None], (self.units, self.seeds))
+        places = own[:, 0] * (self.units ** np.arange(self.seeds)).sum()
+        nulls = []
+        for unit, contrast in enumerate(self.contrast(own).tolist()):
+            others = np.delete(drawn, places[unit]) if exact else drawn
+            base = self.between[unit]
+            nulls.append(against(base + contrast, base + others, alternative="greater"))
+        return OwnTest(self.within, self.between, tuple(nulls))

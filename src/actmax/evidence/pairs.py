@@ -31,8 +31,14 @@ from actmax.evidence.estimates import Estimate, jackknife, not_estimable
 
 Alternative = Literal["two-sided", "greater", "less"]
 """On which side of its null a statistic is looked for."""
+ENUMERATED_SIGNS = 2**12
+"""Up to so many patterns of signs all are taken."""
 ENUMERATED = 5
 """Up to so many positions all assignments are tried in one product (5! = 120), several times faster than one by one."""
+
+
+COMPARED = 2**24
+"""Pairs of tokens that are compared at once."""
 
 
 class Statistic(NamedTuple):
@@ -47,15 +53,16 @@ class Statistic(NamedTuple):
 
 
 TOKENS = {
+    "shared_tokens": Statistic("greater", (0.0, 1.0), "share of tokens that two restarts have in common"),
     "jaccard": Statistic("greater", (0.0, 1.0), "pairwise Jaccard of token sets"),
     "position_agreement": Statistic("greater", (0.0, 1.0), "positions with the same token, over pairs"),
-    "unique_share": Statistic("less", (0.0, 1.0), "unique tokens among all tokens"),
     "entropy": Statistic("less", (0.0, np.inf), "entropy of token frequencies, bits"),
     "coverage": Statistic("greater", (0.0, 1.0), "coverage of the sample of restarts"),
     "richness": Statistic("less", (0.0, np.inf), "Chao2 richness"),
 }
 """The statistics of agreement in token space."""
 EMBEDDINGS = {
+    "direction": Statistic("greater", (-1.0, 1.0), "cosine of displacements, all pairs of positions"),
     "displacement_cosine": Statistic("greater", (-1.0, 1.0), "cosine of displacements, by order"),
     "displacement_cosine_assigned": Statistic("greater", (-1.0, 1.0), "cosine of displacements, assigned"),
     "final_cosine": Statistic("greater", (-1.0, 1.0), "cosine of final embeddings, by order"),
@@ -74,13 +81,33 @@ def jaccards(ids: Int[Tensor, "*batch restarts tokens"]) -> Float[Tensor, "*batc
         >>> jaccards(torch.tensor([[1, 1, 2], [2, 1, 3]]))[0, 1].item()  # {1, 2} and {1, 2, 3}
         0.6666666666666666
     """
+    shared, size = _overlap(ids)
+    return shared / (size[..., :, None] + size[..., None, :] - shared)
+
+
+def shared_shares(ids: Int[Tensor, "*batch restarts tokens"]) -> Float[Tensor, "*batch restarts restarts"]:
+    """The share of their tokens that every two restarts have in common, 2 |A ∩ B| / (|A| + |B|), as sets.
+
+    It is 1 where the sets are the same and, unlike Jaccard's similarity, 1/2 where half of the tokens are. Reference:
+    Dice 1945, Ecology 26:297; Sørensen 1948, Biol. Skr. 5(4):1.
+
+    Example:
+        >>> shared_shares(torch.tensor([[1, 2], [2, 3]]))[0, 1].item()
+        0.5
+    """
+    shared, size = _overlap(ids)
+    return 2 * shared / (size[..., :, None] + size[..., None, :])
+
+
+def _overlap(ids: Int[Tensor, "*batch restarts tokens"]) -> tuple[Tensor, Tensor]:
+    """How many tokens every two restarts have in common, and how many different ones each has."""
     first = _first(ids)
     size = first.sum(-1)
     shared = torch.zeros((*size.shape, size.shape[-1]), dtype=torch.int64)
     for position in range(ids.shape[-1]):
         held = (ids[..., :, None, position, None] == ids[..., None, :, :]).any(-1)
         shared += held & first[..., :, position, None]
-    return shared.double() / (size[..., :, None] + size[..., None, :] - shared)
+    return shared.double(), size
 
 
 def _first(ids: Int[Tensor, "*batch restarts tokens"]) -> Bool[Tensor, "*batch restarts tokens"]:
@@ -107,6 +134,22 @@ def cosines(vectors: Float[Tensor, "*batch restarts tokens d_model"]) -> Float[T
     """
     flat = _unit(vectors).flatten(-2)
     return flat @ flat.mT / vectors.shape[-2]
+
+
+def direction_cosines(
+    vectors: Float[Tensor, "*batch restarts tokens d_model"],
+) -> Float[Tensor, "*batch restarts restarts"]:
+    """The mean cosine of two restarts' vectors over all pairs of positions; a vector of length 0 has cosine 0 to all.
+
+    The mean over pairs of restarts estimates the squared length of the mean direction, without bias: it is 0 on average
+    where restarts have no direction in common, whatever subspace or spread they share.
+
+    Example:
+        >>> direction_cosines(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [3.0, 0.0]]]))[0, 1].item()
+        0.5
+    """
+    mean = _unit(vectors).mean(-2)
+    return mean @ mean.mT
 
 
 def assigned_cosines(
@@ -192,7 +235,11 @@ def entropies(ids: Int[Tensor, "draws restarts tokens"]) -> Float[NDArray[np.flo
     return np.bincount(draw, weights=-share * np.log2(share), minlength=len(ids)).astype(np.float64) + 0.0
 
 
-PAIRED: dict[str, Callable[[Tensor], Tensor]] = {"jaccard": jaccards, "position_agreement": position_agreements}
+PAIRED: dict[str, Callable[[Tensor], Tensor]] = {
+    "shared_tokens": shared_shares,
+    "jaccard": jaccards,
+    "position_agreement": position_agreements,
+}
 """The statistics of `TOKENS` that are means over pairs of restarts, with their similarities."""
 
 
@@ -200,7 +247,6 @@ def pooled(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.fl
     """The statistics of `TOKENS` over all tokens together, not over pairs, one value per draw."""
     counts = incidence_counts(ids)
     return {
-        "unique_share": counts.sum(axis=1) / ids[0].numel(),
         "entropy": entropies(ids),
         "coverage": coverages(counts),
         "richness": chao2s(counts),
@@ -209,7 +255,11 @@ def pooled(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.fl
 
 def token_values(ids: Int[Tensor, "draws restarts tokens"]) -> dict[str, NDArray[np.float64]]:
     """Every statistic of `TOKENS`, one value per draw of restarts."""
-    return {name: pair_mean(similarity(ids)).numpy() for name, similarity in PAIRED.items()} | pooled(ids)
+    some = ids.split(max(1, COMPARED // (ids.shape[-1] * ids.shape[-2]) ** 2))  # every two tokens are compared at once
+    paired = {
+        name: torch.cat([pair_mean(similarity(one)) for one in some]).numpy() for name, similarity in PAIRED.items()
+    }
+    return paired | pooled(ids)
 
 
 def token_estimates(ids: Int[Tensor, "restarts tokens"]) -> dict[str, Estimate]:
@@ -234,6 +284,7 @@ def _left_out(values: Tensor) -> list[Tensor]:
 
 def _embedding_pairs(displacement: Tensor, final: Tensor) -> dict[str, Tensor]:
     return {
+        "direction": direction_cosines(displacement),
         "displacement_cosine": cosines(displacement),
         "displacement_cosine_assigned": assigned_cosines(displacement),
         "final_cosine": cosines(final),
@@ -241,11 +292,70 @@ def _embedding_pairs(displacement: Tensor, final: Tensor) -> dict[str, Tensor]:
     }
 
 
-def embedding_values(
-    displacement: Float[Tensor, "draws restarts tokens d_model"], final: Float[Tensor, "draws restarts tokens d_model"]
+def flipped_values(
+    initial: Float[Tensor, "restarts tokens d_model"],
+    final: Float[Tensor, "restarts tokens d_model"],
+    *,
+    draws: int,
+    seed: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """Every statistic of `EMBEDDINGS`, one value per draw of restarts."""
-    return {name: pair_mean(pairs).numpy() for name, pairs in _embedding_pairs(displacement, final).items()}
+    """Every statistic of `EMBEDDINGS` where the moves of whole restarts change their sign at random.
+
+    Null hypothesis: a restart's moves are as likely as their opposite, independently of other restarts: no direction is
+    in common. Any subspace, spread or dependence between positions that the moves have is kept. All patterns of signs
+    are taken where there are not many more than draws are asked for, without that of the restarts themselves.
+    Reference: Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, section 3.2 (one sample).
+
+    Args:
+        initial: embeddings from which the restarts started.
+        final: embeddings at which they ended.
+        draws: number of draws, where not all patterns are taken.
+        seed: seed of the draws.
+    """
+    moves = (final - initial).double()
+    pairs = _embedding_pairs(torch.cat([moves, -moves]), torch.cat([final.double(), initial.double() - moves]))
+    patterns = torch.from_numpy(signs(len(initial), draws, seed))
+    return {name: _under_signs(similarity, patterns).numpy() for name, similarity in pairs.items()}
+
+
+def signs(count: int, draws: int, seed: int, *, both: bool = False) -> Float[NDArray[np.float64], "patterns count"]:
+    """Random patterns of signs, or all of them where there are not many more; that of all + is left out.
+
+    Args:
+        count: number of signs.
+        draws: number of patterns, where not all are taken.
+        seed: seed of the patterns.
+        both: whether turning all signs makes another pattern; where it does not, the first sign is always +.
+    """
+    free = count if both else count - 1
+    if 2**free <= max(ENUMERATED_SIGNS, draws):
+        patterns = np.arange(1, 2**free)[:, None] >> np.arange(free) & 1
+    else:
+        patterns = np.random.default_rng([seed, *b"signs"]).integers(0, 2, (draws, free))
+    return np.hstack([np.ones((len(patterns), count - free)), 1.0 - 2 * patterns]).astype(np.float64)
+
+
+def _under_signs(
+    similarity: Float[Tensor, "both both"], patterns: Float[Tensor, "draws restarts"]
+) -> Float[Tensor, " draws"]:
+    """Mean over pairs of restarts of a similarity that has rows for each restart and, below, for its mirror image."""
+    # The similarity of restarts i and j under signs s, t is a + b s + c t + d s t, with coefficients from its four
+    # values. Summed over ordered pairs, b and c give the same (the matrix is symmetric), so that a draw is a quadratic
+    # form: Σ a + 2 Σ_i s_i Σ_j b_ij + s' d s over the pairs of different restarts.
+    count = patterns.shape[1]
+    same, turned = similarity[:count, :count], similarity[:count, count:]
+    mirrored = similarity[count:, count:]
+    other = ~torch.eye(count, dtype=torch.bool)
+    constant, linear, product = (
+        part / 4 * other
+        for part in (
+            same + turned + turned.T + mirrored,
+            same + turned - turned.T - mirrored,
+            same - turned - turned.T + mirrored,
+        )
+    )
+    total = constant.sum() + 2 * patterns @ linear.sum(1) + (patterns @ product * patterns).sum(1)
+    return total / (count * (count - 1))
 
 
 def embedding_estimates(

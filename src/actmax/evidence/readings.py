@@ -34,15 +34,34 @@ def read(observed: float | int, low: float | int, high: float | int) -> Reading:
 class Verdict(StrEnum):
     """What may be said of one unit's restarts by the declared rule (`actmax.evidence.verdicts.decide`)."""
 
-    TOKENS = "converges_in_tokens"
-    EMBEDDINGS = "converges_in_embedding_space"
-    NOT_OWN = "not_this_units_own"
-    """Restarts agree more than chance, but no more than those of other units do."""
+    REPRODUCIBLE = "reproducible"
+    """Above chance, the unit's own, and the lower limit of the chance-corrected agreement is at least 0.5."""
+    PARTLY = "partly_reproducible"
+    """Above chance, the unit's own, and the lower limit of the chance-corrected agreement is at least 0.1."""
+    DETECTABLE = "detectable_not_the_same_answer"
+    """Above chance and the unit's own, but too little to call the answers the same."""
+    SHARED = "shared_with_other_units"
+    """Restarts agree, but no more than restarts of other units do."""
     CHANCE = "not_above_chance"
-    NOT_AVAILABLE = "not_available"
+    NOT_JUDGED = "not_judged"
+
+    @property
+    def answer(self) -> Answer:
+        """The answer to: would another start give the same?"""
+        answers = {Verdict.REPRODUCIBLE: Answer.YES, Verdict.PARTLY: Answer.PARTLY, Verdict.NOT_JUDGED: Answer.UNKNOWN}
+        return answers.get(self, Answer.NO)
 
 
-VERDICTS = (Verdict.TOKENS, Verdict.EMBEDDINGS, Verdict.NOT_OWN, Verdict.CHANCE)
+class Answer(StrEnum):
+    """The headline: whether another start gives the same answer."""
+
+    YES = "yes"
+    PARTLY = "partly"
+    NO = "no"
+    UNKNOWN = "not_judged"
+
+
+VERDICTS = (Verdict.REPRODUCIBLE, Verdict.PARTLY, Verdict.DETECTABLE, Verdict.SHARED, Verdict.CHANCE)
 """The verdicts that say something of a unit, strongest first."""
 
 
@@ -53,6 +72,8 @@ class DecisionStatus(StrEnum):
     ONE_RESTART = "one_restart"
     TOO_FEW_DRAWS = "too_few_draws"
     """The null has too few draws for any p to reach the level."""
+    OTHER_UNITS_NOT_TESTED = "other_units_not_tested"
+    """Restarts agree more than chance, and whether other units' restarts agree as much was not tested."""
 
 
 class OwnStatus(StrEnum):
@@ -70,13 +91,16 @@ class OwnStatus(StrEnum):
 
 
 class GapEnd(StrEnum):
-    """Where on an optimum's way to text its gain over random text is lost."""
+    """How far an optimum's gain over random tokens is carried on its way to text."""
 
-    SNAP = "at_the_snap"
-    RETOKENISE = "at_the_tokenizer"
-    SURVIVES = "survives"
     NO_GAIN = "no_gain"
-    """The optimum itself is no better than random tokens."""
+    """The optimum itself is not beyond random tokens."""
+    SNAP = "at_the_snap"
+    """The optimum is beyond random tokens, and its decoded tokens are not."""
+    RETOKENISE = "at_the_tokenizer"
+    """The decoded tokens are beyond random tokens, and their text tokenised again is not."""
+    SURVIVES = "survives"
+    """The text is still beyond random tokens."""
 
 
 class NeighbourStatus(StrEnum):

@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy import ndarray
 from statsmodels.stats.proportion import proportion_confint
 
+from actmax.evidence.agreement import Agreement
 from actmax.evidence.estimates import LEVEL
-from actmax.evidence.nulls import Null
-from actmax.evidence.own import Own, OwnTest
+from actmax.evidence.nulls import Null, against
+from actmax.evidence.own import Own
 from actmax.evidence.readings import VERDICTS, DecisionStatus, OwnStatus, Verdict
-from actmax.stats.corrections import benjamini_hochberg, holm
+from actmax.evidence.settings import ALPHA, RANDOM_MOVES, claim_alpha
 
-PRIMARY = {"tokens": "jaccard", "embeddings": "displacement_cosine_assigned"}
+PRIMARY = {"tokens": "shared_tokens", "embeddings": "direction"}
 """The one statistic of each space on which the verdict rests."""
+SAME, PARTLY_SAME = 0.5, 0.1
+"""Lower limits of the chance-corrected agreement from which on answers are called the same, and partly the same."""
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What the rule needs of how far a unit's restarts agree."""
+
+    p: float
+    """p of the share of tokens in common; NaN for one restart."""
+    smallest_p: float
+    """The smallest p that its draws can give."""
+    kappa_tokens_low: float
+    """Lower limit of κ in tokens; NaN where it has no interval."""
+    kappa_embeddings_low: float
+    """Lower limit of κ in embeddings; NaN where it has no interval."""
+
+    @classmethod
+    def of(cls, agreement: Agreement) -> Agreed:
+        """What the rule needs of an agreement."""
+        null, kappa = agreement.nulls[PRIMARY["tokens"]], agreement.kappa
+        return cls(null.p, null.smallest_p, kappa["tokens"].low, kappa["embeddings"].low)
+
+    @classmethod
+    def of_row(cls, row: Mapping[Any, Any]) -> Agreed:
+        """The same from a unit's row of `units.parquet`."""
+        smallest = 1 / (float(row["null_shared_tokens_draws"]) + 1)
+        return cls(row["null_shared_tokens_p"], smallest, row["kappa_tokens_low"], row["kappa_embeddings_low"])
 
 
 @dataclass(frozen=True)
@@ -29,164 +57,162 @@ class Decision:
 
     verdict: Verdict
     """What may be said of the unit."""
+    verdict_tokens: Verdict
+    """What may be said of its tokens, which decide the headline."""
+    verdict_embeddings: Verdict
+    """What may be said of its moves in embedding space."""
     status: DecisionStatus
-    """Whether there was anything to judge, or why not."""
+    """Whether its tokens could be judged, or why not."""
     alpha: float
-    """Level of both questions."""
-    p_tokens: float
-    """p of the first question in token space (above chance?), by Holm over the two spaces."""
-    p_embeddings: float
-    """p of the first question in embedding space, by Holm over the two spaces."""
-    own_p_tokens: float = nan
-    """p of the second question in token space (its own?), by Holm, then BH over units; NaN where not available."""
-    own_p_embeddings: float = nan
-    """p of the second question in embedding space, by Holm, then BH over units; NaN where not available."""
+    """Level of one claim: of shared tokens, and of the direction of moves beside other units."""
+    own_alpha: float
+    """Level at which shared tokens are called the unit's own: BH over the units whose tokens are above chance."""
     own: OwnStatus = OwnStatus.ONE_UNIT
-    """Whether the second question could be asked, or why not."""
+    """Whether the unit was set against other units, or why not."""
     own_units: int = 1
     """Number of units that were set against each other."""
     own_seeds: int = 0
     """Number of seeds that these units share."""
-    own_draws: int = 0
-    """Number of relabellings of the second question's null."""
-    own_contrast_tokens: Null | None = None
-    """Agreement within the unit minus that between units in token space; None where the question was not asked."""
-    own_contrast_embeddings: Null | None = None
-    """Agreement within the unit minus that between units in embedding space; None where the question was not asked."""
+    own_tokens: Null | None = None
+    """Shared tokens within the unit beside those of any units' rows; None where that was not tested."""
+    direction: Null | None = None
+    """Direction of moves within the unit beside that of any units' rows; None where that was not tested."""
 
     def flat(self) -> dict[str, Any]:
         """The columns of `units.parquet` that say the verdict and why."""
-        columns: dict[str, Any] = {
-            "convergence": self.verdict.value,
-            "convergence_status": self.status.value,
-            "convergence_alpha": self.alpha,
-            "convergence_p_tokens": self.p_tokens,
-            "convergence_p_embeddings": self.p_embeddings,
-            "own_p_tokens": self.own_p_tokens,
-            "own_p_embeddings": self.own_p_embeddings,
+        missing = against(nan, [], alternative="greater")
+        own, direction = self.own_tokens or missing, self.direction or missing
+        return {
+            "verdict": self.verdict.value,
+            "answer": self.verdict.answer.value,
+            "verdict_tokens": self.verdict_tokens.value,
+            "verdict_embeddings": self.verdict_embeddings.value,
+            "verdict_status": self.status.value,
             "own": self.own.value,
             "own_units": self.own_units,
             "own_seeds": self.own_seeds,
-            "own_draws": self.own_draws,
+            "own_tokens": own.observed,
+            **own.claim_columns("own_tokens", self.own_alpha),
+            **direction.claim_columns("direction", self.alpha),
+            **({} if self.direction is None else {"direction": direction.observed}),
         }
-        for name in ("own_contrast_tokens", "own_contrast_embeddings"):
-            null: Null | None = getattr(self, name)
-            columns[name] = nan if null is None else null.observed
-            columns |= {f"null_{name}_{part}": getattr(null, part, nan) for part in ("mean", "low", "high")}
-        return columns
 
 
 def decide(
-    tokens: Sequence[Null], embeddings: Sequence[Null], own: Own, *, alpha: float = 0.05
+    agreed: Sequence[Agreed],
+    own: Own,
+    *,
+    kind: str = RANDOM_MOVES,
+    judged: Sequence[int] | None = None,
+    alpha: float = ALPHA,
 ) -> tuple[Decision, ...]:
     """The declared rule, for the units of one job or sweep.
 
-    One primary statistic per space: the mean pairwise Jaccard of token sets, and the mean assigned cosine of
-    displacements. Question 1, above chance: a space is above chance where its p against random displacements is at
-    most α, by Holm over the two spaces, so that a unit with nothing there is called above chance in either with
-    probability at most α. Question 2, this unit's own: likewise by Holm over the two spaces, then by BH over units,
-    so that of the units called their own at most a share α is expected not to be. A space converges where both
-    answers are yes; where question 2 is not available (one unit, or too few seeds to reach α), where the first is
-    yes. Then
+    Each claim on a unit is made at the level α over the number of claims (`CLAIMS`, Bonferroni), so that a unit with
+    nothing to find has any false claim with probability at most α.
 
-    - `converges_in_tokens`: token space converges;
-    - `converges_in_embedding_space`: embedding space converges, token space does not;
-    - `not_this_units_own`: some space is above chance, none converges;
-    - `not_above_chance`: no space is above chance.
+    *Tokens* are detected where the share of tokens that two restarts have in common is above what they would have by
+    chance (`displace`, or for a search `redraw`): p at most the level of a claim. They are the unit's own where that
+    share also exceeds the share with other units' restarts (`own_agreement`), at α by BH over the units whose tokens
+    are detected; asked only of these. *Moves* are detected, and by the same test the unit's own, where their direction
+    is more in common within the unit than with other units: optimizations of different units move in a common
+    direction too, so that other units are the null. How much is the same is said by κ, the chance-corrected agreement
+    with its 95 % interval (`kappa`), lower limit L. For each space
 
-    Assumptions: those of `agree` and `own_agreement`. Question 1 is not corrected over units: over many units with
-    nothing there, expect up to a share α above chance. References: Holm 1979, Scand. J. Statist. 6:65; Benjamini &
-    Hochberg 1995, JRSS B 57:289.
+    - `reproducible`: detected, the unit's own, L ≥ 0.5;
+    - `partly_reproducible`: likewise, L ≥ 0.1;
+    - `detectable_not_the_same_answer`: detected and the unit's own;
+    - `shared_with_other_units`: tokens: detected, not the unit's own; moves: not detected, but L ≥ 0.1;
+    - `not_above_chance`: none of these;
+    - `not_judged`: what decides was not tested. Nothing that was not tested counts as yes.
+
+    The unit's verdict is that of its tokens where they are reproducible, partly reproducible or not judged. Else it is
+    `detectable_not_the_same_answer` where tokens or moves are the unit's own in any degree, `shared_with_other_units`
+    where either is, and `not_above_chance`.
+
+    Detection is not corrected over units: over many units with nothing there, expect up to a share α with a claim.
+    References: Benjamini & Hochberg 1995, JRSS B 57:289; Cohen 1960, Educ. Psychol. Meas. 20:37.
 
     Args:
-        tokens: the null of each unit's mean pairwise Jaccard.
-        embeddings: the null of its mean assigned displacement cosine.
+        agreed: how far the restarts of each unit agree.
         own: the test of the same units in the same order, or of one unit (not available).
-        alpha: level of both questions.
+        kind: what restarts would end at by chance.
+        judged: numbers of the units that count in the correction over units; None for all (control units do not).
+        alpha: level of all claims on a unit together.
 
     Raises:
         ValueError: the numbers of units differ.
-
-    Example:
-        >>> from actmax.evidence.own import Own
-        >>> jaccard = Null(0.0, 0.0, 0.0, 0.0, 1.0, 99, "greater")
-        >>> cosine = Null(0.8, 0.1, 0.0, 0.2, 0.01, 99, "greater")
-        >>> decide([jaccard], [cosine], Own(OwnStatus.ONE_UNIT))[0].verdict.value
-        'converges_in_embedding_space'
     """
     tests = [test for test in (own.tokens, own.embeddings) if test is not None]
-    if len(tokens) != len(embeddings) or any(len(test.nulls) != len(tokens) for test in tests):
-        raise ValueError("the nulls of both spaces and the test of units must name the same units")
-    available = _availability(own, alpha)
-    # Holm over two spaces: twice the smaller p, and the larger as it is but no less than that
-    above = holm(np.array([[t.p, e.p] for t, e in zip(tokens, embeddings, strict=True)]).reshape(-1, 2), axis=1)
-    own_p = _own_p(own.tokens, own.embeddings) if available == OwnStatus.OK else np.full_like(above, nan)
-    draws = [min(_draws(t), _draws(e)) for t, e in zip(tokens, embeddings, strict=True)]
-    numbers = enumerate(zip(above, own_p, draws, strict=True))
-    return tuple(_decision(unit, *each, own=own, available=available, alpha=alpha) for unit, each in numbers)
+    if any(len(test.nulls) != len(agreed) for test in tests):
+        raise ValueError("the agreement and the test of units must name the same units")
+    level = claim_alpha(kind, alpha)
+    available = own.status if own.status != OwnStatus.OK or own.smallest_p <= level else OwnStatus.OUT_OF_REACH
+    tested = available == OwnStatus.OK
+    detected = [one.p <= level for one in agreed]
+    asked = [unit for unit in (range(len(agreed)) if judged is None else judged) if detected[unit]]
+    own_level = _bh_level([own.tokens.nulls[unit].p for unit in asked] if own.tokens and tested else [], alpha)
+    found = []
+    for unit, one in enumerate(agreed):
+        own_tokens = own.tokens.nulls[unit] if own.tokens and tested else None
+        direction = own.embeddings.nulls[unit] if own.embeddings and tested else None
+        in_tokens, status = _judge_tokens(one, level, own_tokens, own_level)
+        in_embeddings = _judge_moves(one, level, direction)
+        verdict = _together(in_tokens, in_embeddings)
+        asked_own = own_tokens if detected[unit] else None
+        numbers = {"own": available, "own_units": own.units, "own_seeds": own.seeds}
+        numbers |= {"own_tokens": asked_own, "direction": direction}
+        found.append(Decision(verdict, in_tokens, in_embeddings, status, level, own_level, **numbers))
+    return tuple(found)
 
 
-def _decision(
-    unit: int, p: ndarray, own_p: ndarray, draws: float, *, own: Own, available: OwnStatus, alpha: float
-) -> Decision:
-    """The decision on one unit, from its p in both spaces of question 1 and of question 2."""
-    verdict, status = _judge(p, own_p if available == OwnStatus.OK else None, draws, alpha)
-    return Decision(
-        verdict=verdict,
-        status=status,
-        alpha=alpha,
-        p_tokens=float(p[0]),
-        p_embeddings=float(p[1]),
-        own_p_tokens=float(own_p[0]),
-        own_p_embeddings=float(own_p[1]),
-        own=available,
-        own_units=own.units,
-        own_seeds=own.seeds,
-        own_draws=own.draws,
-        own_contrast_tokens=own.tokens and own.tokens.nulls[unit],
-        own_contrast_embeddings=own.embeddings and own.embeddings.nulls[unit],
-    )
+def _bh_level(p: Sequence[float], alpha: float) -> float:
+    """The level at which BH rejects: α k/m for the k of m that it rejects, α/m where it rejects none."""
+    ordered, count = sorted(p), len(p)
+    rejected = [rank for rank, one in enumerate(ordered, start=1) if one <= alpha * rank / count]
+    return alpha * max(rejected, default=1) / max(count, 1)
 
 
-def _draws(null: Null) -> float:
-    return float(null.draws) if null.draws > 0 else np.inf  # 0 stands for an exact null
+def _judge_tokens(one: Agreed, level: float, own: Null | None, own_level: float) -> tuple[Verdict, DecisionStatus]:
+    if not np.isfinite(one.p):
+        return Verdict.NOT_JUDGED, DecisionStatus.ONE_RESTART
+    if one.smallest_p > level:
+        return Verdict.NOT_JUDGED, DecisionStatus.TOO_FEW_DRAWS
+    if one.p > level:
+        return Verdict.CHANCE, DecisionStatus.OK
+    if own is None:
+        return Verdict.NOT_JUDGED, DecisionStatus.OTHER_UNITS_NOT_TESTED
+    return _how_same(one.kappa_tokens_low) if own.p <= own_level else Verdict.SHARED, DecisionStatus.OK
 
 
-def _availability(own: Own, alpha: float) -> OwnStatus:
-    """Whether question 2 could be answered yes at all.
-
-    One unit of its own has p ≥ units^-seeds, and needs 2 units p ≤ α; if all are, p ≥ units^(1 - seeds) and 2 p ≤ α.
-    It is the same condition, and a test that cannot say yes may not say no.
-    """
-    return own.status if own.status != OwnStatus.OK or 2 * own.smallest_p <= alpha else OwnStatus.OUT_OF_REACH
-
-
-def _own_p(tokens: OwnTest | None, embeddings: OwnTest | None) -> ndarray:
-    """The p of question 2, units x spaces: Holm over the spaces of each unit, then BH over units in each space."""
-    if tokens is None or embeddings is None:
-        raise ValueError("a test of units whose status is ok must hold both spaces")
-    return benjamini_hochberg(holm(np.stack([tokens.p, embeddings.p], axis=1), axis=1), axis=0)
+def _judge_moves(one: Agreed, level: float, direction: Null | None) -> Verdict:
+    if direction is None:
+        return Verdict.NOT_JUDGED
+    if direction.p <= level:
+        return _how_same(one.kappa_embeddings_low)
+    return Verdict.SHARED if one.kappa_embeddings_low >= PARTLY_SAME else Verdict.CHANCE
 
 
-def _judge(p: ndarray, own_p: ndarray | None, draws: float, alpha: float) -> tuple[Verdict, DecisionStatus]:
-    """The rule, for one unit: p of question 1, and of question 2 where it is available; tokens first."""
-    if 2 / (draws + 1) > alpha:  # the smaller p, doubled by Holm, cannot be less: no unit could be above chance
-        return Verdict.NOT_AVAILABLE, DecisionStatus.TOO_FEW_DRAWS
-    if not np.isfinite(p).all():
-        return Verdict.NOT_AVAILABLE, DecisionStatus.ONE_RESTART
-    above = p <= alpha
-    in_tokens, in_embeddings = above if own_p is None else above & (own_p <= alpha)
-    if in_tokens:
-        return Verdict.TOKENS, DecisionStatus.OK
-    if in_embeddings:
-        return Verdict.EMBEDDINGS, DecisionStatus.OK
-    return Verdict.NOT_OWN if above.any() else Verdict.CHANCE, DecisionStatus.OK
+def _how_same(low: float) -> Verdict:
+    if low >= SAME:
+        return Verdict.REPRODUCIBLE
+    return Verdict.PARTLY if low >= PARTLY_SAME else Verdict.DETECTABLE
+
+
+def _together(tokens: Verdict, embeddings: Verdict) -> Verdict:
+    """The unit's verdict: tokens decide whether the answer is the same, moves can only add that something is there."""
+    own = {Verdict.REPRODUCIBLE, Verdict.PARTLY, Verdict.DETECTABLE}
+    if tokens in (Verdict.REPRODUCIBLE, Verdict.PARTLY, Verdict.NOT_JUDGED):
+        return tokens
+    if tokens in own or embeddings in own:
+        return Verdict.DETECTABLE
+    return Verdict.SHARED if Verdict.SHARED in (tokens, embeddings) else Verdict.CHANCE
 
 
 def shares(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """The share of each verdict over units, with its interval.
 
-    Units without a verdict (`not_available`) are left out. The interval is Wilson's, which is never of width zero and
+    Units without a verdict (`not_judged`) are left out. The interval is Wilson's, which is never of width zero and
     keeps its level at shares near 0 and 1. It takes units as independent draws; units that share seeds are not quite,
     so read it as a least width. Reference: Wilson 1927, JASA 22:209.
 
@@ -195,7 +221,7 @@ def shares(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         has a verdict.
 
     Example:
-        >>> print(shares([Verdict.CHANCE] * 10).round(2).iloc[3].to_dict())
+        >>> print(shares([Verdict.CHANCE] * 10).round(2).iloc[4].to_dict())
         {'verdict': 'not_above_chance', 'count': 10, 'units': 10, 'share': 1.0, 'low': 0.72, 'high': 1.0}
     """
     counts = Counter(verdicts)

@@ -95,6 +95,7 @@ class Trajectory(JobCallback):
                 **address_columns([row.unit for row in rows] * len(steps)),
                 "seed": [row.seed for row in rows] * len(steps),
                 "activation": values.flatten().numpy(),
+                "control": [row.unit in module.controls for row in rows] * len(steps),
             }
         )
         self.contents.write_table("trajectory", table)
@@ -140,10 +141,14 @@ class Measures(JobCallback):
             logger.log_metrics(measured, step=trainer.global_step)
 
     def measure(self, module: Maximization) -> dict[str, float]:
-        """The three measures, accumulated over chunks of `max_rows` rows (and over ranks, when computed)."""
+        """The three measures, accumulated over chunks of `max_rows` rows (and over ranks, when computed).
+
+        Control units are left out.
+        """
         number = {unit: number for number, unit in enumerate(by_unit(module.job))}  # the same on every rank
-        units = torch.tensor([number[unit] for unit, rows in by_unit(module.rows).items() for _ in rows])
-        order = torch.tensor([row for rows in by_unit(module.rows).values() for row in rows])
+        own = {unit: rows for unit, rows in by_unit(module.rows).items() if unit not in module.controls}
+        units = torch.tensor([number[unit] for unit, rows in own.items() for _ in rows], dtype=torch.long)
+        order = torch.tensor([row for rows in own.values() for row in rows], dtype=torch.long)
         for rows in order.split(module.max_rows):
             ids = self.nearest(module.embedding[rows.to(module.embedding.device)]).best
             self.unique.update(units[: len(rows)], ids)
@@ -175,8 +180,9 @@ class Comparison(JobCallback):
         The activations are `SITE.LAYER.initial` and `.final`, shape (restarts, width), reduced like the target. Where
         there is nothing to compare, `status` says why.
         """
-        if len(found) > self.max_units:
-            sizes = {"asked": len(found), "max_units": self.max_units}
+        own = [unit for unit in found if unit not in module.controls]
+        if len(own) > self.max_units:
+            sizes = {"asked": len(own), "max_units": self.max_units}
             return {"comparison": {"status": NeighbourStatus.TOO_MANY_UNITS.value, **sizes}}
         before, after = module.capture(module.initial), module.capture(self._final(module, found))
         saved = {place_name(*place): (before[place], after[place]) for place in before}
@@ -187,7 +193,7 @@ class Comparison(JobCallback):
         )
         if min(len(seeds) for seeds, _ in found.values()) < 2:
             return {"comparison": {"status": NeighbourStatus.ONE_RESTART.value}}
-        compared = {unit: self._compare(module, unit, before, after) for unit in found}
+        compared = {unit: self._compare(module, unit, before, after) for unit in own}
         tables = [addressed(one.table, [unit]) for unit, one in compared.items()]
         self.contents.write_table("comparison", pd.concat(tables, ignore_index=True))
         headlines = {str(unit): one.headline for unit, one in compared.items()}
@@ -247,6 +253,13 @@ class Stopper(Callback):
             trainer.should_stop = True
 
 
+def _own_mean(module: Maximization) -> float:
+    """Mean activation over the restarts of the job's own units; over all where a rank has none of them."""
+    own = [row.unit not in module.controls for row in module.rows]
+    values = module.activation.cpu()
+    return (values[own] if any(own) else values).nanmean().item()
+
+
 class Progress(Callback):
     """A bar with the mean activation on a terminal; elsewhere a plain line now and then.
 
@@ -262,9 +275,11 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the bar, at the step at which the fit starts or resumes."""
-        job = _module(pl_module).job
-        units = len(by_unit(job))
+        module = _module(pl_module)
+        job, beside = module.job, len(module.controls)
+        units = len(by_unit(job)) - beside
         title = f"{len(job)} restarts of {units} unit{'s'[: units > 1]}"
+        title += f" and {beside} control{'s'[: beside > 1]}" if beside else ""
         start = trainer.global_step
         self.bar = Bar(title, trainer.max_steps, unit="step", start=start, seconds=self.seconds)
 
@@ -273,7 +288,7 @@ class Progress(Callback):
     ) -> None:
         """Moves the bar on; reads the device only when something is shown."""
         if self.bar is not None:
-            self.bar.advance(note=lambda: f"activation {_module(pl_module).activation.nanmean().item():.4g}")
+            self.bar.advance(note=lambda: f"activation {_own_mean(_module(pl_module)):.4g}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Closes the bar after the last step."""

@@ -7,7 +7,7 @@ does depends on no other restart, beyond rounding.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,7 +25,7 @@ from actmax.maximize.priors import Prior, Seen, coefficients
 from actmax.model.nearest import Vocabulary
 from actmax.model.objective import LAST, Objective, Row, by_unit, own_activations
 from actmax.model.subject import Subject
-from actmax.model.target import Place
+from actmax.model.target import Place, Unit
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class Maximization(LightningModule):
         max_rows: rows per forward pass; None for all at once, or for as many as the free memory has room for.
         identity: what a checkpoint must name to be this job's own.
         job: the restarts of the whole job, where `rows` are a share of them; None where they are all.
+        controls: units that run beside the job's own, and count in no running measure.
         compiled: whether the steps run the subject's blocks through PyTorch's compiler.
     """
 
@@ -104,6 +105,7 @@ class Maximization(LightningModule):
         max_rows: int | None = None,
         identity: Mapping[str, str | None] | None = None,
         job: Sequence[Row] | None = None,
+        controls: Collection[Unit] = (),
         compiled: bool = False,
     ) -> None:
         super().__init__()
@@ -111,6 +113,7 @@ class Maximization(LightningModule):
         self.__dict__["subject"] = subject  # past nn.Module's registration
         self.rows = tuple(rows)
         self.job = self.rows if job is None else tuple(job)
+        self.controls = tuple(controls)
         if [row for numbers in by_unit(self.rows).values() for row in numbers] != list(range(len(self.rows))):
             raise ValueError("the rows of a unit must stand together")
         self.objective = objective

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import nan
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +21,11 @@ from actmax.model.objective import LAST, Objective, own_activations
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
+from actmax.progress import Bar
 from actmax.seeds import stream
 
+RANDOM_VERSION = 1
+"""Version of how random sequences are drawn and read: kept activations of another version are not read."""
 ROWS = 256
 """Token sequences per forward pass, at most."""
 
@@ -54,11 +61,24 @@ def activations(
 
 @torch.no_grad()
 def by_unit_activations(
-    subject: Subject, objective: Objective, ids: Int[Tensor, "rows tokens"], units: Sequence[Unit]
+    subject: Subject,
+    objective: Objective,
+    ids: Int[Tensor, "rows tokens"],
+    units: Sequence[Unit],
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Float[ndarray, "rows units"]:
-    """The activation of every unit at every token sequence, reduced over positions."""
+    """The activation of every unit at every token sequence, reduced over positions.
+
+    Args:
+        subject: the language model.
+        objective: whose reduction counts.
+        ids: the sequences.
+        units: what is read.
+        progress: called with the number of sequences that were just read.
+    """
 
     def act(some: Tensor) -> ndarray:
+        progress(len(some))
         captured = subject.run(subject.embed(some), [unit.place for unit in units])
         return np.stack([_numbers(objective.activation(unit.read(captured))) for unit in units], axis=1)
 
@@ -113,8 +133,58 @@ def _numbers(values: Tensor) -> ndarray:
 
 @lru_cache(maxsize=8)
 def random_activations(
-    subject: Subject, objective: Objective, units: tuple[Unit, ...], tokens: int, settings: GapSettings
+    subject: Subject,
+    objective: Objective,
+    units: tuple[Unit, ...],
+    tokens: int,
+    settings: GapSettings,
+    cache: Path | None = None,
 ) -> Float[ndarray, "draws units"]:
-    """The activations of every unit at random token sequences; cached, for jobs of a sweep over seeds ask alike."""
-    ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
-    return by_unit_activations(subject, objective, ids, units)
+    """The activations of every unit at random token sequences, kept for other jobs on the same units.
+
+    Args:
+        subject: the language model.
+        objective: whose reduction counts.
+        units: what is read.
+        tokens: length of the sequences.
+        settings: number and seed of the sequences.
+        cache: a folder that keeps them, a file per weights, unit, reduction, length, number and seed.
+    """
+    names = {unit: _random_name(subject, objective, unit, tokens, settings) for unit in units}
+    files = {} if cache is None else {unit: cache / name for unit, name in names.items()}
+    kept = {unit: _kept(file, settings.draws) for unit, file in files.items()}
+    found = {unit: values for unit, values in kept.items() if values is not None}
+    missing = [unit for unit in units if unit not in found]
+    if missing:
+        ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
+        with Bar("activations of random tokens", len(ids), unit="sequence") as bar:
+            made = by_unit_activations(subject, objective, ids, missing, progress=bar.advance)
+        found |= dict(zip(missing, made.T, strict=True))
+        for unit in files.keys() & set(missing):
+            _keep(files[unit], found[unit])
+    return np.stack([found[unit] for unit in units], axis=1)
+
+
+def _random_name(subject: Subject, objective: Objective, unit: Unit, tokens: int, settings: GapSettings) -> str:
+    """A file's name that says everything the activations depend on."""
+    asked = [str(unit), objective.reduction, str(subject.dtype), tokens, settings.draws, settings.seed]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    return f"{subject.weights_hash[:24]}-{digest}-v{RANDOM_VERSION}.npy"
+
+
+def _kept(file: Path, draws: int) -> Float[ndarray, " draws"] | None:
+    """Activations of an earlier job; None where there are none, or the file is damaged (then they are made anew)."""
+    try:
+        values = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == (draws,) and values.dtype == np.float64 else None
+
+
+def _keep(file: Path, values: Float[ndarray, " draws"]) -> None:
+    """Writes activations whole or not at all, whoever else writes the same."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.part")
+    with partial.open("wb") as stream:
+        np.save(stream, values)
+    partial.replace(file)

@@ -213,6 +213,8 @@ class Page:
     """The first screen: main tables, statements, main figures. A terminal shows nothing else."""
     sections: tuple[Section, ...] = ()
     """The rest. A block of the first screen may stand in a section too; a page shows it there alone."""
+    card: tuple[Block, ...] = ()
+    """The card that the verdict is read from: a page shows it below the verdict, a terminal as the last thing."""
     title: str = ""
     """Title of the browser's tab."""
     state: str = "complete"

@@ -80,6 +80,8 @@ def _encoded(figure: Figure, kind: str) -> bytes:
 def decode_gap(gaps: pd.DataFrame) -> Figure:
     """Each restart's activation on its way to text, in standard deviations of random token sequences.
 
+    Curves of restarts are to be read against the band of single sequences, their mean against the band of means.
+
     Args:
         gaps: `gaps.parquet`, of units that differ from one random sequence to the next.
     """
@@ -87,7 +89,9 @@ def decode_gap(gaps: pd.DataFrame) -> Figure:
     axes = figure.add_subplot()
     base, deviation = (gaps[f"random_activation_{part}"].to_numpy(float) for part in ("mean", "sd"))
     z = {name: (gaps[name].to_numpy(float) - base) / deviation for name in STAGES}
-    axes.axhspan(-1.96, 1.96, color="0.88", lw=0, label="random tokens, 95 %")
+    of_mean = 1.96 / np.sqrt(len(gaps))
+    axes.axhspan(-1.96, 1.96, color="0.9", lw=0, label="95 % of random sequences")
+    axes.axhspan(-of_mean, of_mean, color="0.75", lw=0, label=f"95 % of means of {len(gaps)}")
     values = np.stack(list(z.values()), axis=1)
     axes.plot(range(len(STAGES)), values.T, color=COLOURS[0], lw=0.6, alpha=0.35)
     axes.plot(range(len(STAGES)), np.nanmean(values, axis=0), color=COLOURS[1], lw=1.5, marker="o", ms=4, label="mean")
@@ -107,18 +111,19 @@ def agreement_histograms(units: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
     spaces = {
-        "tokens": ("jaccard", "shared tokens (Jaccard)"),
-        "embeddings": ("displacement_cosine_assigned", "cosine of moves (assigned)"),
+        "tokens": ("shared_tokens", "tokens in common"),
+        "embeddings": ("direction", "cosine of moves"),
     }
-    for place, (space, (name, words)) in enumerate(spaces.items(), start=1):
+    for place, (name, words) in enumerate(spaces.values(), start=1):
         axes = figure.add_subplot(1, 2, place)
         gain = (units[name] - units[f"null_{name}_mean"]).to_numpy(float)
-        above = units[f"convergence_p_{space}"].to_numpy(float) <= 0.05
+        alpha = units[f"null_{name}_alpha"].to_numpy(float)
+        above = units[f"null_{name}_p"].to_numpy(float) <= alpha
         axes.hist([gain[~above], gain[above]], bins=40, stacked=True, color=["0.7", COLOURS[0]])
         axes.axvline(0, color="0.3", lw=0.8)
         axes.set_xlabel(f"{words} above its null")
         axes.locator_params(axis="x", nbins=4)
-        axes.set_title(f"{int(above.sum())} of {len(above)} units above chance (chance: up to {len(above) * 0.05:.0f})")
+        axes.set_title(f"{int(above.sum())} of {len(above)} units above chance (chance: up to {alpha.sum():.1f})")
         axes.set_ylabel("units")
     return figure
 
@@ -130,7 +135,7 @@ def prior_comparison(priors: pd.DataFrame) -> Figure:
         priors: `ladder.parquet`.
     """
     figure = Figure(figsize=(WIDE, 3.0), layout="constrained")
-    spaces = {"jaccard": "shared tokens (Jaccard)", "displacement_cosine_assigned": "cosine of moves (assigned)"}
+    spaces = {"shared_tokens": "tokens in common", "direction": "cosine of moves"}
     for place, (name, words) in enumerate(spaces.items(), start=1):
         axes = figure.add_subplot(1, 2, place)
         for colour, (site, rows) in zip(COLOURS, priors.groupby("site", sort=False), strict=False):
@@ -176,21 +181,21 @@ def trajectories(activations: pd.DataFrame) -> Figure:
 
 
 MEASURES = {
-    "unique_share": "unique tokens\n(share of all)",
+    "tokens_unique": "different tokens",
     "init_retention": "kept from the start\n(share of positions)",
     "cosine_mean": "cosine to the\nnearest token",
-    "jaccard": "shared tokens\n(Jaccard)",
-    "displacement_cosine_assigned": "cosine of moves\n(assigned)",
+    "shared_tokens": "tokens in common\n(two restarts)",
+    "direction": "cosine of moves\n(null: other units)",
 }
 """Headline measures of a unit by their column in `units.parquet`, with their names in the figure."""
-NULLS = {"init_retention": "retention", "cosine_mean": "cosine"}
+NULLS = {"tokens_unique": "unique", "init_retention": "retention", "cosine_mean": "cosine"}
 """Names of the nulls that are called otherwise than their measure."""
 UNITS = 40
 """Most units in one figure."""
 
 
 def against_nulls(units: pd.DataFrame) -> Figure:
-    """Each headline measure of each unit beside the 95 % interval of its null.
+    """Each headline measure of each unit beside the interval of its null, at the level of a claim; axes begin at 0.
 
     Args:
         units: `units.parquet`; the first 40 are drawn.
@@ -202,11 +207,16 @@ def against_nulls(units: pd.DataFrame) -> Figure:
     for axes, (name, words) in zip(panels, MEASURES.items(), strict=True):
         null = f"null_{NULLS.get(name, name)}"
         low, high, mean = (some[f"{null}_{part}"].to_numpy(float) for part in ("low", "high", "mean"))
-        axes.barh(places, high - low, left=low, height=0.5, color="0.8", label="null, 95 %")
+        found = some[name].to_numpy(float)
+        one_sided = np.isnan(low) & ~np.isnan(high)  # a test for more has no lower limit: the bar goes on to the left
+        low = np.where(one_sided, np.fmin(0, np.fmin(mean, found)), low)
+        axes.barh(places, high - low, left=low, height=0.5, color="0.8", label="null")
         axes.plot(mean, places, "|", color="0.35", ms=7, label="its mean")
-        axes.plot(some[name].to_numpy(float), places, "o", color=COLOURS[1], ms=4, label="found")
+        axes.plot(found, places, "o", color=COLOURS[1], ms=4, label="found")
         axes.set_xlabel(words)
         axes.margins(x=0.15)
+        if np.isfinite(found).any():  # a scale that is cut would show any distance as large
+            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if np.nanmin(found) < 0 else 0.0)
         axes.locator_params(axis="x", nbins=2)
     panels[0].set_yticks(places, [str(Unit.of_row(row)) for row in some.to_dict("records")])
     panels[0].set_ylim(len(some) - 0.4, -0.6)
@@ -246,7 +256,7 @@ def neighbours(changes: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
     changed = ~target & (changes["paired_p_bonferroni"].to_numpy(float) <= alpha)
     x, y = changes["coordinate"].to_numpy(), changes["paired_difference"].to_numpy(float)
     for rows, colour, words in (
-        (~target & ~changed, "0.6", "neighbour"),
+        (~target & ~changed, "0.6", "neighbour, change not established"),
         (changed, COLOURS[0], "changed (paired t, Bonferroni)"),
         (target, COLOURS[1], "target"),
     ):
@@ -421,8 +431,8 @@ LAYERS = {
     "unique_share": "unique tokens",
     "init_retention": "kept from the start",
     "cosine_mean": "cosine to the nearest token",
-    "jaccard": "shared tokens (Jaccard)",
-    "displacement_cosine_assigned": "cosine of moves (assigned)",
+    "shared_tokens": "tokens in common",
+    "direction": "cosine of moves",
 }
 """Measures by their column in `layers.parquet`, with their names in the figure."""
 CELLS = 16
@@ -479,7 +489,9 @@ def verdict_shares(layers: pd.DataFrame, verdicts: Mapping[str, str]) -> Figure:
     counts = layers[list(verdicts)].to_numpy(float)
     judged = np.maximum(counts.sum(axis=1), 1)
     colours = (*COLOURS[: len(verdicts) - 1], "0.85")
-    for colour, hatch, name, column in zip(colours, ("", "//", "..", ""), verdicts.values(), counts.T, strict=False):
+    for colour, hatch, name, column in zip(
+        colours, ("", "//", "..", "xx", ""), verdicts.values(), counts.T, strict=False
+    ):
         share = 100 * column / judged
         places = np.arange(len(layers))
         axes.barh(places, share, left=left, height=0.7, color=colour, hatch=hatch, ec="white", label=name)

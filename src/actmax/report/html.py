@@ -20,7 +20,7 @@ from actmax.report.blocks import Page, Table, visible_text
 
 def render(page: Page) -> str:
     """The page as HTML; it holds a script where it holds a table, which the script sorts."""
-    blocks = (*page.opening, *(block for section in page.sections for block in section.blocks))
+    blocks = (*page.card, *page.opening, *(block for section in page.sections for block in section.blocks))
     script = asset("page.js") if any(isinstance(block, Table) for block in blocks) else ""
     style = asset("blocks.css") + asset("page.css")
     return template("page.html", page=page, style=style, script=script, policy=_policy())

@@ -29,7 +29,7 @@ def open_console() -> Console:
 def show(page: Page, console: Console | None = None) -> None:
     """Prints the first screen of a page. Whatever stands in a text, it cannot move the cursor or change colours."""
     console = console or open_console()
-    for block in page.first:
+    for block in (*page.first, *page.card):
         for line in _lines(block, console.width):
             console.print(line)
 

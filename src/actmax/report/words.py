@@ -14,21 +14,20 @@ from typing import Any
 
 import pandas as pd
 
-from actmax.evidence.findings import ALPHA, known
+from actmax.evidence.findings import Finding, Measure, known
 from actmax.evidence.gap import STAGES
-from actmax.evidence.nulls import RANDOM_MOVES
 from actmax.evidence.own import MOST_UNITS
 from actmax.evidence.readings import (
     VERDICTS,
+    Answer,
     DecisionStatus,
     GapEnd,
     NeighbourStatus,
     OwnStatus,
     Reading,
     Verdict,
-    read,
 )
-from actmax.evidence.verdicts import PRIMARY, shares
+from actmax.evidence.settings import ALPHA
 from actmax.model.target import Unit, place_name
 from actmax.report.blocks import join, visible
 from actmax.stats.t_and_logit import SEPARATED
@@ -37,37 +36,56 @@ Row = Mapping[Any, Any]
 """The numbers of one unit, or another object of a record, by name."""
 
 LABELS: dict[StrEnum, str] = {
-    Verdict.TOKENS: "converges in tokens",
-    Verdict.EMBEDDINGS: "converges in embedding space only",
-    Verdict.NOT_OWN: "above chance, not this unit's own",
-    Verdict.CHANCE: "not above chance",
+    Verdict.DETECTABLE: "detectable, not the same answer",
     GapEnd.SNAP: "at the snap",
     GapEnd.RETOKENISE: "at the tokenizer",
 }
 """Words of enum members whose value is not their words."""
-ANSWERS = {
-    Verdict.TOKENS: "Yes: other starts end at the same tokens more often than chance.",
-    Verdict.EMBEDDINGS: "Only in part: other starts move the same way more than chance, "
-    "but their tokens agree no more than chance.",
-    Verdict.NOT_OWN: "Restarts agree more than chance, but no more than those of other units do.",
-    Verdict.CHANCE: "No: other starts agree no more than chance.",
+OF_TOKENS = {
+    Verdict.REPRODUCIBLE: "Other starts end at the same tokens, and those of other units do not.",
+    Verdict.PARTLY: "Other starts end at some of the same tokens, more than those of other units do.",
+    Verdict.DETECTABLE: "Other starts share more tokens than chance, and than those of other units, but too few to "
+    "call the answers the same.",
+    Verdict.SHARED: "Other starts share more tokens than chance, but no more than those of other units do.",
+    Verdict.CHANCE: "Other starts share no more tokens than chance.",
 }
-"""The verdicts as answers to the question whether one would get the same again."""
+"""What the verdict on a unit's tokens says."""
+OF_MOVES = {
+    Verdict.REPRODUCIBLE: "In embedding space they move the same way, and those of other units do not.",
+    Verdict.PARTLY: "In embedding space they move partly the same way, more than those of other units do.",
+    Verdict.DETECTABLE: "In embedding space they have a direction in common that other units have not, but they do not "
+    "move the same way.",
+    Verdict.SHARED: "In embedding space they move alike, but no more than those of other units do.",
+    Verdict.CHANCE: "In embedding space they have no more of a direction in common than those of other units.",
+    Verdict.NOT_JUDGED: "Whether they move more alike than those of other units was not tested",
+}
+"""What the verdict on a unit's moves says."""
 ENDINGS = {
-    GapEnd.SNAP: "What the embedding gained is lost once it is replaced by its tokens.",
-    GapEnd.RETOKENISE: "What was gained survives as tokens, but not as text that is tokenised again.",
-    GapEnd.SURVIVES: "What was gained survives as text.",
-    GapEnd.NO_GAIN: "The optimum itself does no better than random tokens.",
+    GapEnd.NO_GAIN: "The optimum itself is not beyond random tokens.",
+    GapEnd.SNAP: "As text the optimum is not beyond random tokens.",
+    GapEnd.RETOKENISE: "As tokens the optimum is beyond random tokens, as text that is tokenised again it is not.",
+    GapEnd.SURVIVES: "As text the optimum is still beyond random tokens.",
 }
-"""Where the gain is lost, as an answer."""
+"""How far the gain is carried on its way to text."""
+CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
+    Measure.SHARED_TOKENS: ("fewer than chance", "no more than chance", "more than chance"),
+    Measure.OWN_TOKENS: ("fewer than other units", "no more than other units", "more than other units: its own"),
+    Measure.DIRECTION: ("less than other units", "no more than other units", "more than other units: its own"),
+    Measure.UNIQUE_TOKENS: ("fewer than chance", "as many as chance", "more than chance"),
+    Measure.NEAREST_COSINE: ("further than noise", "as near as noise", "nearer than noise"),
+    Measure.RETENTION: ("fewer than chance leaves", "as many as chance leaves", "more than chance leaves"),
+    Measure.OPTIMUM: ("below random tokens", "not beyond random tokens", "above random tokens"),
+    Measure.SNAPPED: ("below random tokens", "not beyond random tokens", "above random tokens"),
+}
+"""How a finding on a unit reads below, inside and above the interval of its null."""
 
 
 def label(member: StrEnum) -> str:
     """An enum member in words.
 
     Example:
-        >>> label(Verdict.NOT_OWN), label(Verdict.NOT_AVAILABLE)
-        ("above chance, not this unit's own", 'not available')
+        >>> label(Verdict.DETECTABLE), label(Verdict.NOT_JUDGED)
+        ('detectable, not the same answer', 'not judged')
     """
     return LABELS.get(member, member.value.replace("_", " "))
 
@@ -78,74 +96,146 @@ def one_line(summary: Row) -> str:
         return restarts_statement(summary)
     row = known(summary)
     change = f"{row['activation_initial_mean']:.4g} → {row['activation_final_mean']:.4g}"
-    unique = f"{row['tokens_unique']} of {row['tokens_total']} tokens unique"
-    return (
-        f"activation {change}, {unique} (null {row['null_unique_mean']:.1f}), "
-        f"{row['init_retention']:.0%} kept from the start (null {row['null_retention_mean']:.0%})"
-    )
+    shared = f"{row['shared_tokens']:.1%} of tokens shared (null {row['null_shared_tokens_mean']:.1%})"
+    text = f"{row['activation_snapped_mean']:.3g} as text (random tokens {row['random_activation_mean']:.3g})"
+    return f"{answer_word(row)}, {label(Verdict(row['verdict']))}: activation {change}, {text}, {shared}"
 
 
 def restarts_statement(summary: Row) -> str:
     """What a job on units found, from its `summary.json`: all of one unit, the shares of verdicts over several."""
-    return unit_statement(summary) if summary["units"] == 1 else verdict_shares(summary["convergence"])
+    if summary["units"] != 1:
+        return verdict_shares(summary["verdicts"])
+    return f"{rise(summary)} {unit_answer(summary)}"
 
 
 # units
 
 
-def unit_statement(row: Row) -> str:
-    """What the numbers of one unit say, with null results said as clearly as positive ones."""
-    row = known(row)
-    found = f"{_decoded(row)} {_start(row)}" if row["null_of_ends"] == RANDOM_MOVES else _searched(row)
-    return f"{_rise(row)} {_agreement(row)} {found}"
+def answer_word(row: Row) -> str:
+    """The headline in a word or two: whether another start gives the same answer."""
+    return label(Answer(row["answer"])).capitalize()
 
 
-def units_statement(units: pd.DataFrame) -> str:
-    """What the numbers of one unit say, or the shares of the verdicts over several; columns as in `units.parquet`."""
-    if len(units) == 1:
-        return unit_statement(units.iloc[0].to_dict())
-    return verdict_shares(shares([Verdict(verdict) for verdict in units["convergence"]]).to_dict("records"))
+def rise(row: Row) -> str:
+    """How far the activation rose, and how many restarts went non-finite."""
+    change = f"from {row['activation_initial_mean']:.4g} to {row['activation_final_mean']:.4g}"
+    restarts, frozen = row["restarts"], row["restarts_frozen"]
+    sentence = f"The mean activation over {restarts} restart{'s'[: restarts > 1]} went {change}."
+    return sentence + f" {frozen} went non-finite and stand at their best finite embedding." * bool(frozen)
 
 
 def unit_answer(row: Row) -> str:
     """The answer on one unit in plain words: whether other starts end alike, and what is left as text."""
     row = known(row)
-    verdict, own, gap = Verdict(row["convergence"]), OwnStatus(row["own"]), GapEnd(row["gap"])
-    answer = ANSWERS.get(verdict, f"That cannot be said: {_obstacle(row)}.")
-    caution = ""
-    if own != OwnStatus.OK and verdict in (Verdict.TOKENS, Verdict.EMBEDDINGS):
-        caution = "Whether that is this unit's own is not known: it takes other units to compare with."
-    return join([answer, caution, ENDINGS[gap]])
+    tokens, moves = Verdict(row["verdict_tokens"]), Verdict(row["verdict_embeddings"])
+    untested = DecisionStatus(row["verdict_status"]) in (DecisionStatus.ONE_RESTART, DecisionStatus.TOO_FEW_DRAWS)
+    of_tokens = OF_TOKENS.get(tokens, "") or f"{_obstacle(row)}."
+    of_moves = OF_MOVES[moves] + (f": {_own_obstacle(row)}." if moves == Verdict.NOT_JUDGED else "")
+    return join([f"{answer_word(row)}.", of_tokens, "" if untested else of_moves, ENDINGS[GapEnd(row["gap"])]])
 
 
 def units_answer(units: pd.DataFrame) -> str:
-    """The answer on one unit, or how many of several units have which verdict and lose their gain as text."""
+    """The answer on one unit, or how many of several units have which verdict, and stay beyond random tokens as text.
+
+    Args:
+        units: `units.parquet`, without control units.
+    """
     if len(units) == 1:
         return unit_answer(units.iloc[0].to_dict())
-    counts, ends = Counter(units["convergence"]), Counter(units["gap"])
-    parts = [f"{counts[verdict]} {label(verdict)}" for verdict in VERDICTS if counts[verdict]]
-    unknown = len(units) - sum(counts[verdict] for verdict in VERDICTS)
-    if unknown:
-        parts.append(f"{unknown} cannot be judged")
-    lost = ends[GapEnd.SNAP] + ends[GapEnd.RETOKENISE]
-    return f"Of {len(units)} units: {'; '.join(parts)}. The gain dies on the way to text in {lost} of them."
+    counts, ends = Counter(units["verdict"]), Counter(units["gap"])
+    parts = [f"{counts[verdict]} {label(verdict)}" for verdict in (*VERDICTS, Verdict.NOT_JUDGED) if counts[verdict]]
+    return (
+        f"Of {len(units)} units: {'; '.join(parts)}. As text {ends[GapEnd.SURVIVES]} of them are still beyond random "
+        "tokens."
+    )
+
+
+def _obstacle(row: Row) -> str:
+    """Why tokens could not be judged."""
+    alpha = row["null_shared_tokens_alpha"]
+    return {
+        DecisionStatus.ONE_RESTART: "One restart has no pairs",
+        DecisionStatus.TOO_FEW_DRAWS: f"{row['null_shared_tokens_draws']:.0f} draws cannot give a p of {alpha:.2g} or "
+        "less (nulls.draws)",
+        DecisionStatus.OTHER_UNITS_NOT_TESTED: "Other starts share more tokens than chance; whether those of other "
+        f"units share as many was not tested: {_own_obstacle(row)}",
+    }[DecisionStatus(row["verdict_status"])]
+
+
+def _own_obstacle(row: Row) -> str:
+    """Why a unit's restarts could not be set against those of other units."""
+    units, seeds = row["own_units"], row["own_seeds"]
+    return {
+        OwnStatus.ONE_UNIT: "there is no other unit (controls=2 adds two)",
+        OwnStatus.ONE_SEED: "one seed has no pairs",
+        OwnStatus.NO_SHARED_SEEDS: "the units share fewer than two seeds",
+        OwnStatus.TOO_MANY_UNITS: f"{units} units, and above {MOST_UNITS} it takes too much memory",
+        OwnStatus.OUT_OF_REACH: f"{units} units x {seeds} seeds cannot give a small enough p (more seeds do)",
+    }[OwnStatus(row["own"])]
+
+
+def claim_words(one: Finding) -> str:
+    """How a finding on a unit reads, with its p: the words claim something exactly where the finding does."""
+    if one.reading == Reading.NOT_AVAILABLE:
+        return "not tested"
+    place = (Reading.BELOW, Reading.WITHIN, Reading.ABOVE).index(one.reading)
+    return f"{CLAIM_WORDS[one.measure][place]} ({p_words(one)})"
+
+
+def p_words(one: Finding) -> str:
+    """A p, marked where it is the smallest that so many draws can give.
+
+    Example:
+        >>> from actmax.evidence.findings import Measure, finding
+        >>> p_words(finding(Measure.SHARED_TOKENS, 1, (0, 0, 0), p=0.001, alternative="greater", draws=999))
+        'p ≤ 0.001, the smallest that 999 draws can give'
+    """
+    if one.draws and one.p <= one.smallest_p * (1 + 1e-9):
+        return f"p ≤ {one.p:.2g}, the smallest that {one.draws:,} draws can give"
+    return f"p = {one.p:.2g}"
+
+
+def in_order(one: Finding, form: str) -> tuple[str, str, str]:
+    """The observed number and both limits of the null as text, with digits enough that none changes sides.
+
+    Args:
+        one: the finding.
+        form: the format of a number with few digits: `.1%`, `.3g` or `.4f`.
+    """
+    digits, kind = int(form[1:-1]), form[-1]
+    limits = [value for value in (one.null_low, one.null_high) if not isnan(value)]
+    text = form
+    for more in range(digits, digits + 12):
+        text = f".{more}{kind}"
+        if all(_side(f"{one.observed:{text}}", f"{value:{text}}") == _sign(one.observed - value) for value in limits):
+            break
+    observed, low, high = (f"{value:{text}}" for value in (one.observed, one.null_low, one.null_high))
+    return observed, low, high
+
+
+def _side(one: str, other: str) -> int:
+    return _sign(float(one.rstrip("%")) - float(other.rstrip("%")))
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
 
 
 def verdict_shares(rows: Sequence[Row]) -> str:
     """The shares of the verdicts over units.
 
     Args:
-        rows: rows of `actmax.evidence.verdicts.shares`; `convergence` in the `summary.json` of a job on several units.
+        rows: rows of `actmax.evidence.verdicts.shares`; `verdicts` in the `summary.json` of a job on several units.
     """
     judged = max(row["units"] for row in rows)
     if judged == 0:
-        return "No unit could be judged: one restart has no pairs, and a null needs 39 draws."
+        return "No unit could be judged."
     parts = [
         f"{row['count']} {label(Verdict(row['verdict']))} ({row['share']:.0%}, 95 %: {row['low']:.0%} to "
         f"{row['high']:.0%})"
         for row in rows
     ]
-    return f"Of {judged} units: {'; '.join(parts)}. With nothing there, up to 5 % would be above chance."
+    return f"Of {judged} units: {'; '.join(parts)}. With nothing there, up to 5 % would have a claim."
 
 
 def verdict_counts(counts: Row) -> str:
@@ -166,167 +256,18 @@ def overall_statement(row: Row) -> str:
     return f"Of {row['units']} units ({row['restarts']} restarts): {verdict_counts(row)}."
 
 
-def gap_statement(row: Row) -> str:
-    """Where the gain of one unit is lost on its way to text."""
-    row = known(row)
-    stages = (
-        f"activation {row['activation_final_mean']:.4g} at the optimum, {row['activation_snapped_mean']:.3g} once "
-        f"snapped to its tokens, {row['activation_retokenised_mean']:.3g} as their text tokenised again; random tokens "
-        f"give {row['random_activation_mean']:.3g} ± {row['random_activation_sd']:.2g} (mean of {row['restarts']}, "
-        f"95 %: {row['null_snapped_low']:.3g} to {row['null_snapped_high']:.3g}; snapped: z = "
-        f"{row['z_snapped']:.2g}, p = {row['null_snapped_p']:.2g})."
-    )
-    ending = {
-        GapEnd.NO_GAIN: "The optimum itself is no better than random tokens.",
-        GapEnd.SNAP: f"The gain dies at the snap: {row['kept_snapped']:.1%} of it is left.",
-        GapEnd.RETOKENISE: f"The gain dies at the tokenizer: {row['kept_retokenised']:.1%} of it is left.",
-        GapEnd.SURVIVES: f"The gain survives: {row['kept_retokenised']:.1%} of it is left.",
-    }[GapEnd(row["gap"])]
-    if isnan(row["null_cross_entropy_mean"]):
-        return f"{stages} {ending}"
-    noise = f"what the initial noise decodes to: {row['cross_entropy_initial_mean']:.3g}"
-    low, high = row["null_cross_entropy_low"], row["null_cross_entropy_high"]
-    null = f"random tokens: {row['null_cross_entropy_mean']:.3g}, 95 %: {low:.3g} to {high:.3g}"
-    entropy = f"Cross-entropy of the snapped tokens: {row['cross_entropy_mean']:.3g} nats per token ({noise}; {null})."
-    return f"{stages} {ending} {entropy}"
-
-
 def gap_shares(units: pd.DataFrame) -> str:
-    """Where the gain of one unit is lost, or over several units; columns as in `units.parquet`."""
-    if len(units) == 1:
-        return gap_statement(units.iloc[0].to_dict())
+    """How far the gain of several units is carried on its way to text; columns as in `units.parquet`."""
     counts = Counter(units["gap"])
     endings = {
-        GapEnd.SNAP: "the gain dies at the snap",
-        GapEnd.RETOKENISE: "the gain dies at the tokenizer",
-        GapEnd.SURVIVES: "the gain survives",
-        GapEnd.NO_GAIN: "the optimum itself is no better than random tokens",
+        GapEnd.NO_GAIN: "the optimum itself is not beyond random tokens",
+        GapEnd.SNAP: "its tokens are not",
+        GapEnd.RETOKENISE: "its tokens are, their text tokenised again is not",
+        GapEnd.SURVIVES: "its text still is",
     }
     parts = "; ".join(f"in {counts[end]} {text}" for end, text in endings.items() if counts[end])
     z = ", ".join(f"{stage} {units[f'z_{stage}'].mean():.3g}" for stage in STAGES)
-    return f"Of {len(units)} units: {parts}. Mean z against random tokens: {z}."
-
-
-def _rise(row: Row) -> str:
-    change = f"from {row['activation_initial_mean']:.4g} to {row['activation_final_mean']:.4g}"
-    restarts, frozen = row["restarts"], row["restarts_frozen"]
-    sentence = f"The mean activation over {restarts} restart{'s'[: restarts > 1]} went {change}."
-    if frozen:
-        sentence += f" {frozen} went non-finite and stand at their best finite embedding."
-    return sentence
-
-
-def _agreement(row: Row) -> str:
-    """The declared verdict, the two numbers that it rests on, and why."""
-    verdict, chance = Verdict(row["convergence"]), row["null_of_ends"]
-    if verdict == Verdict.NOT_AVAILABLE:
-        return f"Agreement of restarts: not available, {_obstacle(row)}."
-    shared, moves = (f"{chance}: {{0:{form}}}, 95 %: {{1:{form}}} to {{2:{form}}}" for form in (".1%", ".3f"))
-    nulls = (
-        [row[f"null_{name}_{part}"] for part in ("mean", "low", "high")]
-        for name in (PRIMARY["tokens"], PRIMARY["embeddings"])
-    )
-    tokens, embeddings = (text.format(*null) for text, null in zip((shared, moves), nulls, strict=True))
-    return (
-        f"Agreement of restarts: {label(verdict)}. Two restarts share {row[PRIMARY['tokens']]:.1%} of their tokens "
-        f"({tokens}) and their moves, positions matched, have a mean cosine of {row[PRIMARY['embeddings']]:.3f} "
-        f"({embeddings}): {_above_chance(row)}; {_own(row)}."
-    )
-
-
-def _obstacle(row: Row) -> str:
-    """Why there is no verdict."""
-    if row["convergence_status"] == DecisionStatus.ONE_RESTART:
-        return "one restart has no pairs"
-    return f"too few draws to reach p ≤ {row['convergence_alpha']:g}"
-
-
-def _spaces_above(row: Row) -> list[str]:
-    return [space for space in PRIMARY if row[f"convergence_p_{space}"] <= row["convergence_alpha"]]
-
-
-def _above_chance(row: Row) -> str:
-    """The first question: in which spaces restarts agree more than chance."""
-    found = " and ".join(_spaces_above(row)) or "neither space"
-    p = [row[f"convergence_p_{space}"] for space in PRIMARY]
-    return f"above chance in {found} (tokens p = {p[0]:.2g}, embeddings p = {p[1]:.2g}, Holm)"
-
-
-def _own(row: Row) -> str:
-    """The second question: whether that is this unit's own."""
-    if not _spaces_above(row):
-        return "so whether it is this unit's own does not arise"
-    units, seeds = row["own_units"], row["own_seeds"]
-    obstacles = {
-        OwnStatus.ONE_UNIT: "one unit",
-        OwnStatus.ONE_SEED: "one seed",
-        OwnStatus.NO_SHARED_SEEDS: "the units share fewer than two seeds",
-        OwnStatus.TOO_MANY_UNITS: f"{units} units, and above {MOST_UNITS} it takes too much memory",
-        OwnStatus.OUT_OF_REACH: f"{units} units x {seeds} seeds cannot reach p ≤ {row['convergence_alpha']:g}",
-    }
-    status = OwnStatus(row["own"])
-    if status != OwnStatus.OK:
-        return f"whether it is this unit's own: not available: {obstacles[status]}"
-    p = [row[f"own_p_{space}"] for space in PRIMARY]
-    return f"this unit's own: tokens p = {p[0]:.2g}, embeddings p = {p[1]:.2g} (Holm, then BH over units)"
-
-
-def _decoded(row: Row) -> str:
-    """Whether the decoded tokens repeat more, or lie nearer to tokens, than decoded random vectors."""
-    unique, cosine = (_null(row, name) for name in ("unique", "cosine"))
-    observed = row["cosine_mean"]
-    facts = (
-        f"{row['tokens_unique']} of {row['tokens_total']} decoded tokens are unique (decoded random vectors: "
-        f"{unique['mean']:.1f}, 95 %: {unique['low']:.0f} to {unique['high']:.0f}, {_p(unique, row['pool_draws'])}) "
-        f"and their mean cosine is {observed:.4f} (random: {cosine['mean']:.4f}, 95 %: {cosine['low']:.4f} to "
-        f"{cosine['high']:.4f}, {_p(cosine, row['pool_draws'])})"
-    )
-    repeats = read(row["tokens_unique"], unique["low"], unique["high"]) == Reading.BELOW
-    nearer = read(observed, cosine["low"], cosine["high"]) == Reading.ABOVE
-    if not (repeats or nearer):
-        return f"Null result: {facts}, so tokens repeat no more and lie no nearer than decoded noise."
-    found = ["tokens repeat more than in decoded noise"] * repeats
-    found += ["they lie nearer to real tokens than decoded noise"] * nearer
-    return f"Beyond chance: {facts}: {' and '.join(found)}."
-
-
-def _searched(row: Row) -> str:
-    """The tokens of restarts that end at tokens, where lying near tokens says nothing."""
-    unique, kept, chance = _null(row, "displaced_unique"), _null(row, "retention"), row["null_of_ends"]
-    draws = row["end_draws"]
-    return (
-        f"{row['tokens_unique']} of {row['tokens_total']} tokens are unique ({chance}: {unique['mean']:.1f}, 95 %: "
-        f"{unique['low']:.0f} to {unique['high']:.0f}, {_p(unique, draws)}); {row['init_retention']:.0%} of the "
-        f"positions hold the token that they began with ({chance}: {kept['mean']:.0%}, 95 %: {kept['low']:.0%} to "
-        f"{kept['high']:.0%}, {_p(kept, draws)})."
-    )
-
-
-def _start(row: Row) -> str:
-    """Whether the result holds more or less of its start than a random move of the same length."""
-    null = _null(row, "retention")
-    facts = (
-        f"{row['init_retention']:.0%} of the positions still decode to the token of their initial noise, where random "
-        f"moves of the same length leave {null['mean']:.0%} (95 %: {null['low']:.0%} to {null['high']:.0%}, "
-        f"{_p(null, row['end_draws'])})"
-    )
-    meaning = {
-        Reading.ABOVE: "the result holds more of its start than a random move would leave",
-        Reading.WITHIN: "no more and no less of the start than a random move leaves",
-        Reading.BELOW: "the optimizer leaves its start more thoroughly than a random move",
-        Reading.NOT_AVAILABLE: "the two cannot be compared",
-    }[read(row["init_retention"], null["low"], null["high"])]
-    return f"Initialization: {facts}: {meaning}."
-
-
-def _null(row: Row, name: str) -> dict[str, float | int]:
-    return {part: row[f"null_{name}_{part}"] for part in ("mean", "low", "high", "p")}
-
-
-def _p(null: Mapping[str, float | int], draws: int) -> str:
-    """A two-sided p, and whether it is the smallest that so many draws can give."""
-    smallest = draws and null["p"] <= 2 / (draws + 1) * 1.0001
-    return f"p = {null['p']:.2g}" + (", the smallest it can be" if smallest else "")
+    return f"Of {len(units)} units: {parts}. Mean z, in standard deviations of one random sequence: {z}."
 
 
 def search_statement(summary: Row) -> str:
@@ -363,8 +304,17 @@ def neighbours_statement(data: Row) -> str:
         f"{separated if data['status'] in SEPARATED else ''}. Of its {data['neighbours']} neighbours "
         f"{data['neighbours_changed']} changed (paired t, Bonferroni {data['alpha']:g}): {data['neighbours_rose']} "
         f"rose and {data['neighbours_changed'] - data['neighbours_rose']} fell; {data['neighbours_separated']} are "
-        "separated."
+        f"separated. {_further(data)}"
     )
+
+
+def _further(data: Row) -> str:
+    """How many neighbours moved as far as the target: a change that is not established may be large all the same."""
+    count, unclear = data["neighbours_further"], data["neighbours_further_unclear"]
+    if not count:
+        return "None moved as far as the target on average."
+    established = f", {unclear} of them too unevenly over restarts for the test to establish it" if unclear else ""
+    return f"{count} moved at least as far as the target on average{established}."
 
 
 def neighbours_obstacle(comparison: Row) -> str:
@@ -546,7 +496,7 @@ def decoder_statement(found: Row) -> str:
     result = "" if whole["p"] <= ALPHA else "Null result: "
     return (
         f"{result}A decoder over all units is right on {whole['accuracy']:.1%} of held-out words (shuffled labels: "
-        f"{whole['null_mean']:.1%}, 95 %: {whole['null_low']:.1%} to {whole['null_high']:.1%}, p = {whole['p']:.2g}); "
+        f"{whole['null_mean']:.1%}, 95 %: up to {whole['null_limit']:.1%}, p = {whole['p']:.2g}); "
         f"the best layer, {place}, on {best['accuracy']:.1%} (best of the shuffled: {best['null_mean']:.1%}, p = "
         f"{best['p']:.2g}); {found['layers_above_chance']} of {found['layers']} layers are above chance."
     )
@@ -562,7 +512,8 @@ def priors_answer(priors: pd.DataFrame) -> str:
         priors: `ladder.parquet`.
     """
     best, alike = (
-        priors.sort_values(name, ascending=False, na_position="last").iloc[0] for name in ("z_snapped", "jaccard_above")
+        priors.sort_values(name, ascending=False, na_position="last").iloc[0]
+        for name in ("z_snapped", "shared_tokens_above")
     )
     return (
         f"{best['prior']} has the most activation left in tokens, restarts of {alike['prior']} share the most tokens "

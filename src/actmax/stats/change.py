@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,7 @@ class BeforeAfter:
         target = next(row for row in rows if row["is_target"])
         others = [row for row in rows if not row["is_target"]]
         moved = [row for row in others if row["paired_p_bonferroni"] <= self.alpha]
+        unclear = [row for row in others if not row["paired_p_bonferroni"] <= self.alpha]
         return {
             "restarts": self.restarts,
             "alpha": self.alpha,
@@ -50,9 +52,16 @@ class BeforeAfter:
             "status": target["status"],
             "neighbours": len(others),
             "neighbours_changed": len(moved),
+            "neighbours_further": sum(_further(row, target) for row in others),
+            "neighbours_further_unclear": sum(_further(row, target) for row in unclear),
             "neighbours_rose": sum(row["paired_difference"] > 0 for row in moved),
             "neighbours_separated": sum(row["status"] in SEPARATED for row in others),
         }
+
+
+def _further(row: Mapping[Any, Any], target: Mapping[Any, Any]) -> bool:
+    """Whether a coordinate moved at least as far as the target on average."""
+    return bool(abs(row["paired_difference"]) >= abs(target["paired_difference"]))
 
 
 def before_after(

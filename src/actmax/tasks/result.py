@@ -89,8 +89,9 @@ class Result:
         from actmax.model.target import Unit
 
         units = self.units
+        units = units.loc[~units["control"]]
         names = [str(Unit.of_row(row)) for row in units.to_dict("records")]
-        return pd.Series([Verdict(value) for value in units["convergence"]], names, dtype=object, name="verdict")
+        return pd.Series([Verdict(value) for value in units["verdict"]], names, dtype=object, name="verdict")
 
     @property
     def verdict(self) -> Verdict:

@@ -10,7 +10,7 @@ from actmax.errors import InputError
 from actmax.model.settings import SubjectSettings
 from actmax.settings import check as check_limits
 from actmax.tasks import registry
-from actmax.tasks.settings import RestartSettings, TaskSettings, TrainerSettings, seeds, units
+from actmax.tasks.settings import RestartSettings, TaskSettings, TrainerSettings, control_count, seeds, units
 from actmax.tasks.task import hashed, subject_keys
 from actmax.weights import fingerprint
 
@@ -62,6 +62,7 @@ def check(cfg: Any, schema: type) -> None:
         raise InputError("trainer.strategy", strategy, reason, way_out)
     seeds(cfg)
     units(cfg)
+    control_count(cfg)
     for name in registry.names():
         registry.task_of(name).check_settings(cfg)
     task.check(cfg)

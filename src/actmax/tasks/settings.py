@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice, zip_longest
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from actmax.errors import InputError
+from actmax.evidence.settings import controls_needed
 from actmax.model.architecture import SITES
-from actmax.model.target import Unit
+from actmax.model.target import Place, Unit, place_name
 from actmax.settings import setting
+
+if TYPE_CHECKING:
+    from actmax.model.architecture import Geometry
 
 PRECISIONS = ("highest", "high", "medium")
 """PyTorch's names for how exact float32 products are, the exact one first."""
@@ -83,6 +89,9 @@ class RestartSettings:
 
     seeds: Any = 0
     """Seeds of the restarts: a number, a list, or a range such as `"0:10"`."""
+    controls: Any = "auto"
+    """Control units that run beside the job's own, so that it can tell what is the unit's own: a number, or `auto`: as
+    few as that takes, two for one unit and ten seeds."""
     tokens: int = setting(5, least=1)
     """Positions of an embedding, or tokens of a sequence."""
     steps: int = setting(500, least=1)
@@ -133,6 +142,41 @@ def units(cfg: Any) -> list[Unit]:
     layer = cfg.unit.layer
     layers = [None] if layer is None else integers(layer, "unit.layer")
     return [Unit(cfg.unit.site, layer, index) for layer in layers for index in integers(cfg.unit.index, "unit.index")]
+
+
+def control_count(cfg: Any) -> int:
+    """How many control units a job asks for.
+
+    Raises:
+        InputError: it is neither a number from 0 nor `auto`.
+    """
+    asked = cfg.controls
+    if asked == "auto":
+        return controls_needed(len(units(cfg)), len(seeds(cfg)))
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
+        raise InputError("controls", asked, "must be a number of control units from 0, or auto")
+    return asked
+
+
+def control_units(cfg: Any, sizes: Geometry) -> list[Unit]:
+    """The control units of a job: drawn from the sites and layers of its units, the same for all jobs there.
+
+    Each site and layer has its order of coordinates, a permutation that depends on nothing else. The controls are the
+    first of it that the job does not ask for itself, from each of the job's layers in turn; fewer than asked for where
+    a site has no more.
+
+    Args:
+        cfg: the job's config.
+        sizes: sizes of the subject.
+    """
+    own, count = units(cfg), control_count(cfg)
+    orders: dict[Place, Iterator[Unit]] = {}
+    for place in dict.fromkeys(unit.place for unit in own):
+        indices = list(range(sizes.width(place[0])))
+        Random(f"controls {place_name(*place)}").shuffle(indices)  # noqa: S311 an order that stays, no secret
+        orders[place] = iter([unit for unit in (Unit(*place, index) for index in indices) if unit not in own])
+    turns = (unit for turn in zip_longest(*orders.values()) for unit in turn if unit is not None)
+    return list(islice(turns, count))
 
 
 GROUPS: Mapping[str, Any] = {

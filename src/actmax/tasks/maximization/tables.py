@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -72,8 +72,17 @@ def write_rounding(
     return {"kernel": kernel, **means}
 
 
-def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]]) -> Summary:
-    """Each loss term's weight, its coefficient and its value at the start and at the end, means over restarts."""
+def prior_summary(
+    module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]], controls: Collection[Unit] = ()
+) -> Summary:
+    """Each loss term's weight, its coefficient and its value at the start and at the end, means over restarts.
+
+    Args:
+        module: the module after its fit.
+        found: the restarts of each unit, control units too.
+        controls: the control units, which are left out of the means.
+    """
+    own = [row for row, one in enumerate(module.rows) if one.unit not in controls]
     values = {
         name: module.prior_values(torch.cat([getattr(one, name) for _, one in found.values()]).to(module.device))
         for name in ("initial", "final")
@@ -82,8 +91,8 @@ def prior_summary(module: Maximization, found: Mapping[Unit, tuple[list[int], Re
         prior.name: {
             "weight": prior.weight,
             "scale": prior.scale,
-            "coefficient_mean": float(module.coefficients[:, number].mean()),
-            **{f"{name}_mean": float(terms[prior.name].mean()) for name, terms in values.items()},
+            "coefficient_mean": float(module.coefficients[own, number].mean()),
+            **{f"{name}_mean": float(terms[prior.name][own].mean()) for name, terms in values.items()},
         }
         for number, prior in enumerate(module.priors)
     }

@@ -95,7 +95,8 @@ class MaximizationWork(UnitsWork):
         finished = self._fit(run)
         seconds = {"fit": time.perf_counter() - clock}
         found = tables.by_unit_restarts(self.module, interrupted=not finished)
-        measure.write_restarts(run.contents, self.subject, found, top_k=cfg.decode.top_k)
+        measure.write_restarts(run.contents, self.subject, found, top_k=cfg.decode.top_k, controls=self.controls)
+        own = {unit: one for unit, one in found.items() if unit not in self.controls}
         summary: Summary = {}
         for callback in self.callbacks:
             if isinstance(callback, JobCallback):
@@ -103,7 +104,7 @@ class MaximizationWork(UnitsWork):
         if not finished:
             log.warning("Stopped by hand: the best of each restart so far is kept.")
             raise KeyboardInterrupt
-        summary |= tables.prior_summary(self.module, found)
+        summary |= tables.prior_summary(self.module, found, self.controls)
         clock = time.perf_counter()
         headline = measure.measure_units(
             run.contents,
@@ -112,12 +113,14 @@ class MaximizationWork(UnitsWork):
             objective=self.module.objective,
             settings=settings_of(cfg, "nulls"),
             gap_settings=settings_of(cfg, "gap"),
+            passes=2 * cfg.steps,
             cache=cache_folder() / "nulls",
+            controls=self.controls,
         )
         seconds["nulls"] = time.perf_counter() - clock
         if cfg.rounding.restarts:
             clock = time.perf_counter()
-            summary["rounding"] = self._rounding(run, found)
+            summary["rounding"] = self._rounding(run, own)
             seconds["rounding"] = time.perf_counter() - clock
         return {**headline, **summary, **self.provenance(seconds)}
 
@@ -156,6 +159,7 @@ class MaximizationWork(UnitsWork):
             max_rows=cfg.max_rows,
             identity=self.identity,
             job=self.rows,
+            controls=self.controls,
             compiled=cfg.trainer.compile,
         )
         try:

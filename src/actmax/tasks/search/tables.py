@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from actmax.evidence.nulls import RANDOM_TEXT, RANDOM_TOKENS, Displaced, Restarts, redraw
-from actmax.evidence.settings import NullSettings
+from actmax.evidence.nulls import Displaced, Restarts, redraw
+from actmax.evidence.settings import RANDOM_TEXT, RANDOM_TOKENS, NullSettings
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective, by_unit
 from actmax.model.settings import GapSettings
@@ -47,18 +47,29 @@ def _restarts(subject: Subject, found: Sequence[Found]) -> Restarts:
     return Restarts(initial, final, before, after, ~after.isfinite())
 
 
-def write_found(contents: Contents, subject: Subject, found: Sequence[Found], *, top_k: int) -> None:
-    """Writes embeddings, tokens, candidates (nearest to the tokens found), restarts, trajectory and front."""
-    measure.write_restarts(contents, subject, by_unit_found(subject, found), top_k=top_k)
+def write_found(
+    contents: Contents, subject: Subject, found: Sequence[Found], *, top_k: int, controls: Collection[Unit] = ()
+) -> None:
+    """Writes embeddings, tokens, candidates (nearest to the tokens found), restarts, trajectory and front.
+
+    Args:
+        contents: contents of the job, which take the tables.
+        subject: the language model.
+        found: the restarts of all units.
+        top_k: nearest tokens to keep for each position.
+        controls: which of the units are control units.
+    """
+    measure.write_restarts(contents, subject, by_unit_found(subject, found), top_k=top_k, controls=controls)
     columns = {
         "text": [subject.text(one.ids) for one in found],
         "forward_passes": [one.passes for one in found],
         "whole_passes": [one.whole_passes for one in found],
     }
     contents.write_table("restarts", contents.table("restarts").assign(**columns))
-    contents.write_table("trajectory", pd.concat(map(trajectory_rows, found), ignore_index=True))
+    curves = pd.concat(map(trajectory_rows, found), ignore_index=True)
+    contents.write_table("trajectory", measure.marked(curves, controls))
     if found[0].weights:
-        contents.write_table("front", front_rows(subject, found))
+        contents.write_table("front", measure.marked(front_rows(subject, found), controls))
 
 
 def trajectory_rows(one: Found) -> pd.DataFrame:
@@ -108,7 +119,7 @@ def random_ends(
         choices, kind = alphabet.ids[:, None], RANDOM_TOKENS
     else:
         choices, kind = real_text(alphabet, searched.source, tokens=tokens), RANDOM_TEXT
-    options: dict[str, Any] = {"embed": subject.embed, "kind": kind}
+    options: dict[str, Any] = {"kind": kind}
     drawn: list[tuple[Tensor, Displaced]] = []
 
     def draw(one: Restarts) -> Displaced:
@@ -116,7 +127,7 @@ def random_ends(
         for initial, found in drawn:
             if initial.shape == one.initial.shape and torch.equal(initial, one.initial):
                 return found
-        found = redraw(nearest, one.initial, choices, draws=settings.displacements, seed=settings.seed, **options)
+        found = redraw(nearest, one.initial, choices, draws=settings.draws, seed=settings.seed, **options)
         drawn.append((one.initial, found))
         return found
 
@@ -134,6 +145,7 @@ def summarize(
     settings: NullSettings,
     gap_settings: GapSettings,
     cache: Path,
+    controls: Collection[Unit] = (),
 ) -> Summary:
     """Sets every unit beside its nulls as a gradient run does, and says what the search found and cost.
 
@@ -146,21 +158,24 @@ def summarize(
         tokens: length of the sequences.
         settings: settings of the nulls.
         gap_settings: settings of the null of random text.
-        cache: the folder that keeps pools of decoded random vectors.
+        cache: the folder that keeps activations of random sequences.
+        controls: which of the units are control units.
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
-    nulls |= {"ends": random_ends(subject, settings, searched, tokens)}
+    nulls |= {"ends": random_ends(subject, settings, searched, tokens), "controls": controls}
+    own = [one for one in found if one.row.unit not in controls]
+    nulls |= {"passes": round(float(np.mean([one.passes for one in own])))}
     headline = measure.measure_units(contents, subject, ended, objective=objective, **nulls)
-    activations = [one.activation for one in found]
-    best = max(found, key=lambda one: one.sign * one.activation)
+    activations = [one.activation for one in own]
+    best = max(own, key=lambda one: one.sign * one.activation)
     return {
         **headline,
         "search": {
             "activation_mean": float(np.mean(activations)),
             "activation_best": best.activation,
             "best_text": subject.text(best.ids),
-            "forward_passes": sum(one.passes for one in found),
-            "whole_passes": sum(one.whole_passes for one in found),
+            "forward_passes": sum(one.passes for one in own),
+            "whole_passes": sum(one.whole_passes for one in own),
         },
     }

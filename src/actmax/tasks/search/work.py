@@ -45,7 +45,7 @@ class SearchWork(UnitsWork):
         with graceful_interrupt(run.stop):
             found = self._search(run)
         seconds = {"fit": time.perf_counter() - clock}
-        tables.write_found(run.contents, self.subject, found, top_k=cfg.decode.top_k)
+        tables.write_found(run.contents, self.subject, found, top_k=cfg.decode.top_k, controls=self.controls)
         if run.stop.requested:
             log.warning("Stopped by hand: the best of each restart so far is kept.")
             raise KeyboardInterrupt
@@ -61,6 +61,7 @@ class SearchWork(UnitsWork):
                 settings=settings_of(cfg, "nulls"),
                 gap_settings=settings_of(cfg, "gap"),
                 cache=cache_folder() / "nulls",
+                controls=self.controls,
             )
         seconds["nulls"] = time.perf_counter() - clock
         return {**summary, "method": self.settings.method, **self.provenance(seconds)}

@@ -38,7 +38,7 @@ def rejection_findings(found: Simulation) -> list[Finding]:
     effects, alpha = found.effects["effect"].tolist(), found.design.alpha
     tests = {"student": Measure.STUDENT_REJECTIONS, "logit_wald": Measure.WALD_REJECTIONS}
     return [
-        finding(measure, rates[test, effect], (alpha, nan, nan), alpha=alpha, effect=effect, claims=False)
+        finding(measure, rates[test, effect], (alpha, nan, nan), alpha=alpha, effect=effect)
         for effect in dict.fromkeys([min(effects, key=abs), max(effects, key=abs)])
         for test, measure in tests.items()
     ]

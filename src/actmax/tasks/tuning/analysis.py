@@ -11,6 +11,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from actmax.evidence.nulls import against
+from actmax.evidence.settings import ALPHA
 from actmax.model.architecture import HEADS, Geometry
 from actmax.model.target import Place, place_columns
 from actmax.progress import track
@@ -210,7 +212,9 @@ def _decoded(some: Products, plan: Plan) -> tuple[dict[str, Any], ndarray]:
     for measure, values in zip(decoding.table.index, decoding.table.to_dict("records"), strict=True):
         names = {"observed": measure, "p": f"{measure}_p"}
         row |= {names.get(str(name), f"{measure}_{name}"): value for name, value in values.items()}
-    return row, decoding.null["accuracy"].to_numpy()
+    null = decoding.null["accuracy"].to_numpy()
+    row["accuracy_null_limit"] = against(row["accuracy"], null, alternative="greater").limits(ALPHA)[1]
+    return row, null
 
 
 def _decoders(found: _Gathered, plan: Plan) -> pd.DataFrame:

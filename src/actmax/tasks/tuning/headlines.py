@@ -72,7 +72,7 @@ def _replication_summary(replication: pd.DataFrame) -> Summary:
 
 def _decoder_summary(decoders: pd.DataFrame, best: Mapping[str, float], alpha: float) -> Summary:
     names = {"accuracy": "accuracy", "accuracy_null_mean": "null_mean", "accuracy_null_low": "null_low"}
-    names |= {"accuracy_null_high": "null_high", "accuracy_p": "p"}
+    names |= {"accuracy_null_high": "null_high", "accuracy_null_limit": "null_limit", "accuracy_p": "p"}
     rows = decoders.to_dict("records")
     layers, whole = [row for row in rows if row["scope"] == "layer"], rows[-1]
     top = max(layers, key=lambda row: row["accuracy"])
@@ -117,17 +117,17 @@ def _strata_summary(strata: pd.DataFrame, units: pd.DataFrame) -> Summary:
 def findings(summary: Mapping[str, Any], found: Tuning) -> list[Finding]:
     """The share of tuned units, what replicates of them, and the accuracy of all units, beside shuffled labels.
 
-    The first two have a null but no p: the words claim them where any unit was found. The decoder goes by its p.
+    The first two have a null but no p, so that nothing is claimed of them by themselves. The decoder has a p.
     """
     again, decoder = summary["replication"], summary["decoder"]["all"]
     share, null_share = summary["tuned_share_layer"], summary["null_tuned_share_layer"]
     selected = again["rate"] is not None
-    rates = [again[name] if selected else nan for name in ("rate", "null_rate_mean", "null_rate_high")]
-    null = [decoder[f"null_{part}"] for part in ("mean", "low", "high")]
+    rates = [again[name] if selected else nan for name in ("rate", "null_rate_mean")]
+    null = (decoder["null_mean"], nan, decoder["null_limit"])
     above: dict[str, Any] = {"alpha": found.alpha, "alternative": "greater"}
     shuffled: dict[str, Any] = {"alternative": "greater", "draws": found.permutations}
     return [
-        finding(Measure.TUNED_SHARE, share, (null_share, nan, nan), claims=summary["tuned_units"] > 0, **above),
-        finding(Measure.REPLICATION_RATE, rates[0], (rates[1], nan, rates[2]), claims=selected, **above),
+        finding(Measure.TUNED_SHARE, share, (null_share, nan, nan), **above),
+        finding(Measure.REPLICATION_RATE, rates[0], (rates[1], nan, nan), **above),
         finding(Measure.DECODER_ACCURACY, decoder["accuracy"], null, p=decoder["p"], **shuffled),
     ]

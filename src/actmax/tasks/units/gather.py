@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from actmax.errors import InputError
 from actmax.evidence import gap
 from actmax.evidence.findings import findings_table, unit_findings
-from actmax.evidence.measures import judge, measure
-from actmax.evidence.nulls import Null, Restarts
+from actmax.evidence.measures import measure
+from actmax.evidence.nulls import Restarts
 from actmax.evidence.own import MOST_UNITS, Own, own_agreement
 from actmax.evidence.readings import VERDICTS, OwnStatus
 from actmax.evidence.settings import NullSettings
-from actmax.evidence.verdicts import PRIMARY, decide
+from actmax.evidence.verdicts import Agreed, decide
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
@@ -43,8 +43,8 @@ HEADLINE = {
     "unique_share": "null_unique_share",
     "init_retention": "null_retention_mean",
     "cosine_mean": "null_cosine_mean",
-    "jaccard": "null_jaccard_mean",
-    "displacement_cosine_assigned": "null_displacement_cosine_assigned_mean",
+    "shared_tokens": "null_shared_tokens_mean",
+    "direction": "null_direction_mean",
 }
 """A unit's headline numbers, each with the mean of its null."""
 GAPS = ("random_activation_mean", "activation_snapped_mean", "z_final", "z_snapped", "z_retokenised")
@@ -130,7 +130,8 @@ def _methods(rungs: pd.DataFrame, units: pd.DataFrame, jobs: Sequence[Job]) -> p
     if not len(rungs) or not set(SEARCHES) & set(rungs["prior"]):
         return pd.DataFrame()
     measured = [job for job in jobs if "gaps" in job.tables]
-    gaps = pd.concat([job.record.table("gaps").assign(condition=job.summary["condition"]) for job in measured])
+    parts = [job.record.table("gaps").assign(condition=job.summary["condition"]) for job in measured]
+    gaps = pd.concat([part.loc[~part["control"]] for part in parts])
     gaps = gaps.drop_duplicates(["condition", *UNIT, "seed"])
     return methods(rungs, units, gaps, {str(job.summary["condition"]): _task(job).passes(job) for job in measured})
 
@@ -165,7 +166,7 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
             read = names, _ended(together)
         unit = Unit.of_row(rows.iloc[0].to_dict())
         try:
-            parts.append(_pooled(str(rows.iloc[0]["condition"]), unit, together, read[1][unit]))
+            parts.append(_pooled(str(rows.iloc[0]["condition"]), unit, together, read[1]))
         except InputError as error:
             notes.append(f"{unit}: the restarts of {len(together)} jobs were not put together ({error})")
     if not parts:
@@ -177,44 +178,54 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
-    """The units of one condition with their verdicts, each against all the others, whichever job they were in."""
-    if len(units) < 2:
-        return units
+    """The units of one condition with their verdicts.
+
+    A unit that its jobs set beside others, control units or units of their own, keeps its verdict. The rest are set
+    against each other and those, whichever job they were in.
+    """
     rows = units.to_dict("records")
+    alone = [number for number, row in enumerate(rows) if row["own"] != OwnStatus.OK]
+    if len(units) < 2 or not alone:
+        return units
     names = [Unit.of_row(row) for row in rows]
     same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
-    settings = NullSettings(**same[0].config["nulls"])
     own = Own(OwnStatus.TOO_MANY_UNITS, units=len(names))
     if len(names) <= MOST_UNITS:
         ended = _ended(same)
-        own = _own([ended[unit] for unit in names], settings)
-    tokens, embeddings = ([_null(row, name, settings) for row in rows] for name in PRIMARY.values())
-    decided = decide(tokens, embeddings, own)
-    changed = pd.DataFrame([decision.flat() for decision in decided], index=units.index)
-    return _put_columns(units, changed.to_dict("series"))
+        own = _own([ended[unit] for unit in names], NullSettings(**same[0].config["nulls"]))
+    decided = decide([Agreed.of_row(row) for row in rows], own, kind=rows[0]["null_of_ends"], judged=alone)
+    changed = [{**rows[number], **decided[number].flat()} for number in alone]
+    rest, again = units.drop(index=units.index[alone]), pd.DataFrame(changed, index=units.index[alone])
+    judged = pd.concat([rest, again]) if len(rest) else again
+    return with_layers(pd.DataFrame(judged.sort_index(), columns=units.columns))
 
 
 def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
-    """The units set against each other over the seeds that all of them have."""
+    """Units set against each other over the seeds that all of them have."""
     seeds = sorted(set.intersection(*(set(one) for one in ended)))
-    if len(seeds) < 2:
+    if len(ended) > 1 and len(seeds) < 2:
         return Own(OwnStatus.NO_SHARED_SEEDS, units=len(ended), seeds=len(seeds))
     ids = torch.stack([torch.stack([one[seed].ids for seed in seeds]) for one in ended])
     moves = torch.stack([torch.stack([one[seed].final - one[seed].initial for seed in seeds]) for one in ended])
     return own_agreement(ids, moves, seed=settings.seed)
 
 
-def _null(row: Mapping[Any, Any], name: str, settings: NullSettings) -> Null:
-    """A statistic beside its null, from a unit's row."""
-    mean, low, high, p = (row[f"null_{name}_{part}"] for part in ("mean", "low", "high", "p"))
-    return Null(row[name], mean, low, high, p, settings.displacements, "greater")
+def _controls(unit: Unit, jobs: Sequence[Job]) -> list[Unit]:
+    """The control units of some jobs, which ran beside a unit; only those that all of these jobs ran."""
+    found: list[list[Unit]] = []
+    for job in jobs:
+        restarts = job.record.table("restarts")
+        rows = restarts.loc[restarts["control"]].to_dict("records")
+        found.append(list(dict.fromkeys(Unit.of_row(row) for row in rows)))
+    return [one for one in found[0] if one != unit and all(one in some for some in found)]
 
 
 def _own_units(jobs: Sequence[Job]) -> pd.DataFrame:
-    """The rows of all jobs, a unit of several jobs several times."""
+    """The rows of all jobs without control units, a unit of several jobs several times."""
     schema = common_schema("units", jobs)
     whole = pa.concat_tables([fitted(job.read("units"), job.name, schema) for job in jobs])
-    table: Any = with_layers(whole.to_pandas())
+    table: Any = whole.to_pandas()
+    table = with_layers(table[~table["control"]].reset_index(drop=True))
     names = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in ("condition", "prior")}
     return _put_columns(table, {"job": table["job"], **names, "jobs": 1.0}, first=True).copy()  # in one piece
 
@@ -235,24 +246,26 @@ def _shares(units: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[int, Ended]) -> pd.DataFrame:
+def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit, Mapping[int, Ended]]) -> pd.DataFrame:
     """One unit whose restarts lie in several jobs, measured as if one job had run them; a seed counts once."""
     config = jobs[0].config
     subject = subject_of(config)
-    restarts = _restarts(ended)
+    restarts = _restarts(ended[unit])
     nearest, settings = NearestTokens(subject.embedding_matrix), NullSettings(**config["nulls"])
-    total = restarts.final.shape[:2].numel()
-    pool = measuring.null_pool(subject, nearest, settings, total, cache_folder() / "nulls")
     ends = None
     if (draw := _task(jobs[0]).ends(subject, settings, config)) is not None:
         (ends,) = draw([restarts])
-    measured = measure(restarts, nearest, pool, settings=settings, name=subject.token, ends=ends)
-    (decision,) = judge([measured], Own(OwnStatus.ONE_UNIT, seeds=measured.restarts))
+    measured = measure(restarts, nearest, settings=settings, name=subject.token, ends=ends)
+    own = _own([ended[one] for one in (unit, *_controls(unit, jobs))], settings)
+    (decision,) = decide([Agreed.of(measured.agreement)], own.only(0), kind=measured.null_of_ends)
     objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])
-    gaps = gap.measure(subject, objective, {unit: restarts}, nearest, settings=gap_settings)
+    passes = round(sum(_task(job).passes(job)[0] for job in jobs) / len(jobs))
+    options: dict[str, Any] = {"settings": gap_settings, "cache": cache_folder() / "nulls"}
+    gaps = gap.measure(subject, objective, {unit: restarts}, nearest, passes=passes, **options)
     numbers = measuring.unit_row(unit, measured, decision, gaps[unit])
     names = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
-    return with_layers(pd.DataFrame([{**names, **numbers, "jobs": float(len(jobs))}]))
+    row = {**names, **numbers, "control": False, "jobs": float(len(jobs))}
+    return with_layers(pd.DataFrame([row]))
 
 
 def _restarts(ended: Mapping[int, Ended]) -> Restarts:
@@ -287,9 +300,11 @@ def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     counts = groups.agg(units=("index", "size"), restarts=("restarts", "sum"))
     means = pd.DataFrame(groups[numbers].mean())
     for name in ("unique", "retention"):
-        means[f"{name}_differs"] = groups[f"null_{name}_p"].agg(lambda p: int((p <= 0.05).sum()))
+        alpha = units[f"null_{name}_alpha"]
+        differs = units.assign(differs=(units[f"null_{name}_p"] <= alpha).astype(int))
+        means[f"{name}_differs"] = differs.groupby(by, sort=True, dropna=False)["differs"].sum()
     for verdict in VERDICTS:
-        means[verdict.value] = groups["convergence"].agg(lambda found, verdict=verdict: int((found == verdict).sum()))
+        means[verdict.value] = groups["verdict"].agg(lambda found, verdict=verdict: int((found == verdict).sum()))
     return pd.concat([pd.DataFrame(counts), means], axis=1).reset_index()
 
 
@@ -305,7 +320,8 @@ def _summary(units: pd.DataFrame, layers: pd.DataFrame) -> Summary:
         "gap",
         *HEADLINE,
         *HEADLINE.values(),
-        "convergence",
+        "verdict",
+        "answer",
     ]
     return {
         "overall": rows_of(overall, list(overall.columns)),

@@ -37,10 +37,10 @@ METHOD_COLUMNS = (
     "null_snapped_p",
     "cross_entropy",
     "null_cross_entropy_mean",
-    "jaccard",
-    "null_jaccard_mean",
-    "displacement_cosine_assigned",
-    "null_displacement_cosine_assigned_mean",
+    "shared_tokens",
+    "null_shared_tokens_mean",
+    "direction",
+    "null_direction_mean",
     "forward_passes",
     "whole_passes",
     "seconds",
@@ -62,10 +62,10 @@ MEANS = (
     "null_cross_entropy_mean",
     "init_retention",
     "null_retention_mean",
-    "jaccard",
-    "null_jaccard_mean",
-    "displacement_cosine_assigned",
-    "null_displacement_cosine_assigned_mean",
+    "shared_tokens",
+    "null_shared_tokens_mean",
+    "direction",
+    "null_direction_mean",
 )
 """Columns of `units.parquet` of which the ladder holds the mean over units."""
 
@@ -78,8 +78,8 @@ def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.
         seconds: seconds of the fits, by condition and site.
 
     Returns:
-        `prior site condition seconds units restarts`, the means of `MEANS`, `jaccard_above` and
-        `displacement_cosine_assigned_above` (over their null, with `_se` over units), `z_snapped_se`, a column per
+        `prior site condition seconds units restarts`, the means of `MEANS`, `shared_tokens_above`
+        and `direction_above` (over their null, with `_se` over units), `z_snapped_se`, a column per
         verdict, and `pareto_tokens` and `pareto_embeddings`: whether no other rung of the site is at least as good in
         both agreement above its null and z once snapped, and better in one. Units are the replicates of the errors.
     """
@@ -115,8 +115,8 @@ def methods(
     Returns:
         `method` (`snapped` where an embedding was free), `site condition units restarts`, `activation_mean` and
         `activation_max` over restarts, `z` and `z_max` (of both, in standard deviations of one random token sequence),
-        `null_snapped_p` (of the mean against as many random sequences, two-sided; the largest over units),
-        `cross_entropy`, `jaccard` and `displacement_cosine_assigned` with their nulls' means, `random_activation_mean`,
+        `null_snapped_p` (of the mean against as many random sequences, on the objective's side; the largest over
+        units), `cross_entropy`, `shared_tokens` and `direction` with their nulls' means, `random_activation_mean`,
         `forward_passes whole_passes seconds`. Several units: means over them.
     """
     spread = gaps["random_activation_sd"].where(gaps["random_activation_sd"] > 0)
@@ -154,7 +154,7 @@ def _means(group: pd.DataFrame) -> dict[str, Any]:
     above = [f"{name}_above" for name in PRIMARY.values()]
     means = pd.DataFrame(group[[*MEANS, *above]]).mean().to_dict()
     errors = {name: group[name].sem() for name in ("z_snapped", *above)}
-    verdicts = group["convergence"].value_counts().to_dict()
+    verdicts = group["verdict"].value_counts().to_dict()
     row: dict[str, Any] = {"units": len(group), "restarts": group["restarts"].sum()}
     row |= means | {f"{name}_se": error for name, error in errors.items()}
     return row | {verdict.value: verdicts.get(verdict, 0) for verdict in VERDICTS}

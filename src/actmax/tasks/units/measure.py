@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from actmax.evidence import gap
-from actmax.evidence.findings import unit_findings
+from actmax.evidence.findings import is_missing, unit_findings
 from actmax.evidence.gap import STAGES, Gap
 from actmax.evidence.measures import Measures, judge, measure, moves
-from actmax.evidence.nulls import POOL_VERSION, Displaced, Pool, Restarts, random_pool
+from actmax.evidence.nulls import Displaced, Restarts
 from actmax.evidence.own import MOST_UNITS, Own, own_agreement
-from actmax.evidence.readings import GapEnd, OwnStatus
+from actmax.evidence.readings import GapEnd, OwnStatus, Verdict
 from actmax.evidence.settings import NullSettings
 from actmax.evidence.verdicts import Decision, shares
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
-from actmax.model.target import Unit, addressed, with_layers
+from actmax.model.target import UNIT, Unit, addressed, with_layers
 from actmax.progress import Bar
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
@@ -36,9 +38,22 @@ TOGETHER = 32
 
 
 def write_restarts(
-    contents: Contents, subject: Subject, found: Mapping[Unit, tuple[list[int], Restarts]], *, top_k: int
+    contents: Contents,
+    subject: Subject,
+    found: Mapping[Unit, tuple[list[int], Restarts]],
+    *,
+    top_k: int,
+    controls: Collection[Unit] = (),
 ) -> None:
-    """Writes `embeddings.safetensors` and the tables of tokens, candidates and restarts."""
+    """Writes `embeddings.safetensors` and the tables of tokens, candidates and restarts.
+
+    Args:
+        contents: contents of the job, which take the tables.
+        subject: the language model.
+        found: the seeds and the restarts of each unit.
+        top_k: nearest tokens to keep for each position.
+        controls: which of the units are control units.
+    """
     stacked = {
         name: torch.cat([getattr(restarts, name) for _, restarts in found.values()]) for name in ("initial", "final")
     }
@@ -47,9 +62,16 @@ def write_restarts(
     nearest = NearestTokens(subject.embedding_matrix)
     parts = [unit_tables(subject, nearest, unit, *one, top_k=top_k) for unit, one in found.items()]
     tokens, candidates, per_restart = zip(*parts, strict=True)
-    contents.write_table("tokens", pd.concat(tokens, ignore_index=True))
-    contents.write_table("candidates", pd.concat(candidates, ignore_index=True))
-    contents.write_table("restarts", pd.concat(per_restart, ignore_index=True))
+    for name, tables in (("tokens", tokens), ("candidates", candidates), ("restarts", per_restart)):
+        contents.write_table(name, marked(pd.concat(tables, ignore_index=True), controls))
+
+
+def marked(table: pd.DataFrame, controls: Collection[Unit]) -> pd.DataFrame:
+    """A table of units with the column `control`: whether the row is about a control unit."""
+    names = zip(*(table[name] for name in UNIT), strict=True)
+    known = {tuple(unit.columns().values()) for unit in controls}
+    control = [tuple(None if is_missing(part) else part for part in name) in known for name in names]
+    return table.assign(control=np.array(control, dtype=bool))
 
 
 def measure_units(
@@ -60,8 +82,10 @@ def measure_units(
     objective: Objective,
     settings: NullSettings,
     gap_settings: GapSettings,
+    passes: int,
     cache: Path,
     ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None = None,
+    controls: Collection[Unit] = (),
 ) -> Summary:
     """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
 
@@ -72,12 +96,12 @@ def measure_units(
         objective: the objective that the restarts were optimized for.
         settings: settings of the nulls.
         gap_settings: settings of the null of random text.
-        cache: the folder that keeps pools of decoded random vectors.
+        passes: forward passes that each restart took, a backward pass counted as one.
+        cache: the folder that keeps activations of random sequences.
         ends: draws where the restarts of some units would end by chance; None for random displacements.
+        controls: which of the units are control units: set beside the others, and left out of headline numbers.
     """
     nearest = NearestTokens(subject.embedding_matrix)
-    sample = max(restarts.final.shape[:2].numel() for _, restarts in found.values())
-    pool = null_pool(subject, nearest, settings, sample, cache)
     draw = ends or partial(moves, nearest, settings=settings)
     measured: list[Measures] = []
     with Bar("nulls", len(found), unit="unit") as bar:
@@ -85,18 +109,22 @@ def measure_units(
             some = [restarts for _, restarts in list(found.values())[start : start + TOGETHER]]
             for one, by_chance in zip(some, draw(some), strict=True):
                 options = {"settings": settings, "name": subject.token, "ends": by_chance}
-                measured.append(measure(one, nearest, pool, **options))
+                measured.append(measure(one, nearest, **options))
                 bar.advance()
-    decided = judge(measured, own_of([one for _, one in found.values()], nearest, settings))
+    asked = [number for number, unit in enumerate(found) if unit not in controls]
+    own = own_of([one for _, one in found.values()], nearest, settings)
+    decided = judge(measured, own, judged=asked)
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
-    gaps = gap.measure(subject, objective, ended, nearest, settings=gap_settings)
+    gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
     rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
-    contents.write_table("units", with_layers(pd.DataFrame(rows)))
-    listed = write_findings(contents, [one for row in rows for one in unit_findings(row)])
-    contents.write_table("rarefaction", pd.concat(map(rarefaction_rows, found, measured), ignore_index=True))
+    contents.write_table("units", marked(with_layers(pd.DataFrame(rows)), controls))
+    listed = write_findings(contents, [one for number in asked for one in unit_findings(rows[number])])
+    curves = pd.concat(map(rarefaction_rows, found, measured), ignore_index=True)
+    contents.write_table("rarefaction", marked(curves, controls))
     by_restart = [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()]
-    contents.write_table("gaps", pd.concat(by_restart, ignore_index=True))
-    return {**summarize(measured, decided, list(gaps.values())), **listed}
+    contents.write_table("gaps", marked(pd.concat(by_restart, ignore_index=True), controls))
+    own_rows = [rows[number] for number in asked]
+    return {**summarize(own_rows), **listed, "controls": [str(unit) for unit in controls]}
 
 
 def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullSettings) -> Own:
@@ -129,6 +157,7 @@ def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
         "retokenised_same": list(one.same),
         "retokenised_tokens": list(one.lengths),
         **{f"activation_{stage}": getattr(one, stage) for stage in STAGES},
+        "activation_start_tokens": one.start_tokens,
         "random_activation_mean": one.random.activation.mean(),
         "random_activation_sd": one.random.activation.std(ddof=1),
         "cross_entropy": one.cross_entropy,
@@ -136,16 +165,6 @@ def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
         "random_cross_entropy_mean": one.random.cross_entropy.mean(),
     }
     return addressed(pd.DataFrame(columns), [unit])
-
-
-def null_pool(subject: Subject, nearest: NearestTokens, settings: NullSettings, sample: int, cache: Path) -> Pool:
-    """The subject's decoded random vectors, from the cache or made now, with a bar or a line."""
-    # a sample is drawn without replacement, so a large job needs a larger pool
-    size = max(settings.pool, 2 * sample)
-    file = cache / f"{subject.weights_hash[:24]}-{settings.seed}-{size}-v{POOL_VERSION}.npz"
-    with Bar("null pool, once per subject", size, unit="vector") as bar:
-        options = {"size": size, "seed": settings.seed, "cache": file}
-        return random_pool(nearest, **options, progress=lambda done, _: bar.reach(done))
 
 
 def unit_tables(
@@ -202,17 +221,22 @@ def unit_row(unit: Unit, measures: Measures, decision: Decision, one: Gap) -> di
     """A unit's row of `units.parquet`: its address, every headline number with its null, its verdict."""
     numbers = measures.flat()
     numbers["tokens_repeated"] = json.dumps(numbers["tokens_repeated"], ensure_ascii=False)
-    return {**unit.columns(), **numbers, **one.flat(), **decision.flat()}
+    return {**unit.columns(), **numbers, **one.flat(decision.alpha), **decision.flat()}
 
 
-def summarize(measured: Sequence[Measures], decided: Sequence[Decision], gaps: Sequence[Gap]) -> Summary:
-    """The headline numbers, flat for one unit; for several their mean and range, and the shares of verdicts."""
-    if len(measured) == 1:
-        numbers = {**measured[0].flat(), **gaps[0].flat(), **decided[0].flat()}
-        return {"units": 1, **numbers, "verdict": decided[0].verdict.value}
-    table = pd.DataFrame([measures.flat() | one.flat() for measures, one in zip(measured, gaps, strict=True)])
+def summarize(rows: Sequence[Mapping[str, Any]]) -> Summary:
+    """The headline numbers, flat for one unit; for several their mean and range, and the shares of verdicts.
+
+    Args:
+        rows: rows of `units.parquet`, without control units.
+    """
+    if len(rows) == 1:
+        numbers = {name: value for name, value in rows[0].items() if name not in UNIT}
+        return {"units": 1, **numbers, "tokens_repeated": json.loads(numbers["tokens_repeated"])}
+    table = pd.DataFrame(rows).drop(columns=list(UNIT))
     columns = table.select_dtypes("number").astype(float).items()
     spread: dict[str, Any] = {str(name): {"mean": c.mean(), "min": c.min(), "max": c.max()} for name, c in columns}
-    ends = {end.value: sum(one.lost_at == end for one in gaps) for end in GapEnd}
-    by_verdict = shares([decision.verdict for decision in decided]).to_dict("records")
-    return {"units": len(measured), **spread, "gap": ends, "convergence": by_verdict}
+    counted = Counter(table["gap"])
+    ends = {end.value: counted[end.value] for end in GapEnd}
+    by_verdict = shares([Verdict(verdict) for verdict in table["verdict"]]).to_dict("records")
+    return {"units": len(rows), **spread, "gap": ends, "verdicts": by_verdict}

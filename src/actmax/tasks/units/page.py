@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,6 @@ from actmax.report.blocks import (
     Row,
     Shown,
     Table,
-    interval,
-    p_value,
     table,
     visible,
 )
@@ -37,8 +36,8 @@ from actmax.report.words import (
     rounding_statement,
     search_statement,
     units_answer,
-    units_statement,
 )
+from actmax.tasks.units.card import card, instead
 
 UNITS_SHOWN = 8
 """Most units with a table of tokens each."""
@@ -53,9 +52,10 @@ NEIGHBOURS_SHOWN = 100
 ENOUGH = 16
 """Number of units from which on a histogram is drawn."""
 MEASURES = {
-    "jaccard": ("shared tokens (Jaccard)", ".2%"),
+    "shared_tokens": ("tokens in common", ".2%"),
+    "direction": ("cosine of moves, all pairs of positions", ".4f"),
+    "jaccard": ("tokens in common (Jaccard)", ".2%"),
     "displacement_cosine_assigned": ("cosine of moves, positions matched", ".4f"),
-    "unique_share": ("unique tokens, share", ".1%"),
     "position_agreement": ("same token at the same position", ".2%"),
     "coverage": ("coverage", ".2%"),
     "richness": ("tokens in all (Chao2)", ".4g"),
@@ -81,34 +81,63 @@ def search_page(source: Source) -> Page:
 
 def _page(source: Source, how: str) -> Page:
     units = _readable_units(source)
-    verdict, numbers = source.headline("units.parquet", lambda: _answer(source.table("units")))
     several = units is not None and len(units) > 1
+    verdict, numbers = source.headline("units.parquet", lambda: _answer(own_rows(source, "units")))
+    shown = source.blocks("The verdict card", lambda: _card(source))
     if units is not None and several:
         main = source.blocks("The table of units", lambda: unit_table(units, "units.parquet"))
     else:
         main = source.blocks("Decoded tokens", lambda: _token_tables(source))
     best = source.blocks("Search", lambda: _best_of_search(source))
-    statements = source.blocks("The findings in words", lambda: _statements(source))
+    beside = source.blocks("What a reader would use instead", lambda: _instead(source))
     rounding = source.blocks("Rounding", lambda: _rounding(source))
     neighbours = source.blocks("The comparison with neighbours", lambda: _neighbour_statements(source))
     curves = source.figures("Activation by step", lambda: _trajectories(source))
     nulls = source.figures("Measures beside their nulls", lambda: _nulls(source))
     sections = [
-        source.section("Activation", lambda: curves, lambda: _gap(source), lambda: _gap_table(source)),
+        source.section("Activation", lambda: curves, lambda: beside, lambda: _gap(source), lambda: _gap_table(source)),
         source.section("Activation against fluency", lambda: _front(source)),
         source.section("Decoded tokens", lambda: _token_tables(source)) if several else None,
         source.section(
             "Beside chance",
             lambda: nulls,
-            lambda: histogram(source, source.table("units")),
-            lambda: None if several else _agreement(source.table("units").iloc[0].to_dict()),
+            lambda: histogram(source, own_rows(source, "units")),
+            lambda: None if several else _agreement(own_rows(source, "units").iloc[0].to_dict()),
             lambda: _rarefaction(source),
+            lambda: _controls(source),
         ),
         source.section("Neighbours before and after", lambda: neighbours, lambda: _neighbours(source)),
         source.section("Priors and rounding", lambda: _priors(source), lambda: rounding),
     ]
-    first = (*main, *best, *statements, *rounding, *neighbours, *curves, *nulls)
-    return Page(_question(source, how), verdict, numbers, first, present(sections))
+    first = (*main, *best, *beside, *rounding, *neighbours, *curves, *nulls)
+    return Page(_question(source, how), verdict, numbers, first, present(sections), card=tuple(shown))
+
+
+def own_rows(source: Source, name: str) -> pd.DataFrame:
+    """The rows of a table that are about the job's own units, not its control units."""
+    rows = source.table(name)
+    return pd.DataFrame(rows[~rows["control"].to_numpy(bool)]) if "control" in rows else rows
+
+
+def _card(source: Source) -> Block:
+    units = own_rows(source, "units")
+    if len(units) == 1:
+        return card(units.iloc[0].to_dict())
+    return Prose(f"{units_answer(units)} {gap_shares(units)}", "Verdicts")
+
+
+def _instead(source: Source) -> Block | None:
+    units = own_rows(source, "units")
+    return instead(units.iloc[0].to_dict()) if len(units) == 1 else None
+
+
+def _controls(source: Source) -> Block | None:
+    """The control units, with the numbers of the job's own."""
+    rows = source.table("units")
+    if "control" not in rows or not bool(rows["control"].any()):
+        return None
+    controls = pd.DataFrame(rows[rows["control"].to_numpy(bool)])
+    return replace(unit_table(controls, "units.parquet"), title="Control units: other units from the same seeds")
 
 
 def _question(source: Source, how: str) -> str:
@@ -127,42 +156,38 @@ def unit_of(unit: Mapping[str, Any]) -> str:
 
 def _readable_units(source: Source) -> pd.DataFrame | None:
     try:
-        return source.table("units")
+        return own_rows(source, "units")
     except Exception:  # what is made from it says what is wrong
         return None
 
 
 def _answer(units: pd.DataFrame) -> Headline:
-    return units_answer(units), headline(units)
+    return units_answer(units), headline(units) if len(units) > 1 else ()
 
 
 def headline(units: pd.DataFrame) -> tuple[Number, ...]:
     """Agreement of restarts, activation left as text, positions that kept their first token; means over units."""
     means = pd.DataFrame(units.select_dtypes("number").astype(float).mean()).T.to_dict("records")[0]
-    one, chance = len(units) == 1, str(units.iloc[0]["null_of_ends"])
-    shared = _null(means, "jaccard", ".1%", one=one)
-    kept = _null(means, "retention", ".0%", one=one)
+    chance = str(units.iloc[0]["null_of_ends"])
     before, after = means["activation_initial_mean"], means["activation_final_mean"]
     random = f"random tokens: {means['random_activation_mean']:.3g} ± {means['random_activation_sd']:.2g}"
-    over = "" if one else " (mean over units)"
     return (
-        Number(f"Tokens that two restarts share{over}", f"{means['jaccard']:.1%}", f"{chance}: {shared}"),
         Number(
-            f"Activation once snapped to tokens{over}",
+            "Tokens that two restarts share (mean over units)",
+            f"{means['shared_tokens']:.1%}",
+            f"{chance}: {means['null_shared_tokens_mean']:.1%}",
+        ),
+        Number(
+            "Activation once snapped to tokens (mean over units)",
             f"{means['activation_snapped_mean']:.3g}",
             f"{before:.3g} at the start, {after:.4g} at the optimum; {random}",
         ),
-        Number(f"Positions that kept their first token{over}", f"{means['init_retention']:.0%}", f"{chance}: {kept}"),
+        Number(
+            "Positions that kept their first token (mean over units)",
+            f"{means['init_retention']:.0%}",
+            f"{chance}: {means['null_retention_mean']:.0%}",
+        ),
     )
-
-
-def _null(means: Row, name: str, form: str, *, one: bool) -> str:
-    """A null's mean, and for one unit its interval and p."""
-    mean = f"{means[f'null_{name}_mean']:{form}}"
-    if not one:
-        return mean
-    ends = interval(means.get(f"null_{name}_low"), means.get(f"null_{name}_high"), form)
-    return f"{mean} ({ends}; p = {p_value(means.get(f'null_{name}_p'))})"
 
 
 # the first screen
@@ -184,7 +209,7 @@ def _inside(name: str, form: str, *, mean: bool = False) -> Callable[[Row], str]
 
 UNIT_COLUMNS = (
     Shown("restarts", form=".0f", extra=True),
-    Shown("convergence", "verdict", form="s", extra=True),
+    Shown("verdict", form="s", extra=True),
     Shown("activation_final_mean", "activation", text=_rise),
     Shown(
         "activation_snapped_mean",
@@ -195,31 +220,30 @@ UNIT_COLUMNS = (
         about="activation of the tokens (of random tokens)",
     ),
     Shown(
-        "jaccard",
+        "shared_tokens",
         "shared",
         ".2%",
-        beside="null_jaccard_mean",
+        beside="null_shared_tokens_mean",
         shade=True,
         extra=True,
-        about="tokens of two restarts (Jaccard)",
+        about="tokens that two restarts have in common",
     ),
     Shown(
-        "displacement_cosine_assigned",
-        "moves",
-        ".3f",
-        beside="null_displacement_cosine_assigned_mean",
+        "direction",
+        "direction",
+        ".4f",
+        beside="null_direction_mean",
         shade=True,
         extra=True,
-        about="cosine of two restarts' moves, positions matched",
+        about="cosine of two restarts' moves, all pairs of positions (other units)",
     ),
     Shown(
         "tokens_unique",
         "unique tokens",
         text=lambda row: f"{row['tokens_unique']:.0f} of {row['tokens_total']:.0f}",
         note=_inside("unique", ".0f"),
-        about="different tokens (decoded random vectors)",
+        about="different tokens (random moves or tokens)",
     ),
-    Shown("unique_share", "unique", ".0%", beside="null_unique_share_mean", extra=True),
     Shown(
         "init_retention",
         "kept",
@@ -242,16 +266,16 @@ def unit_table(units: pd.DataFrame, file: str) -> Table:
     """
     named = units.assign(
         unit=[str(Unit.of_row(row)) for row in units.to_dict("records")],
-        convergence=[label(Verdict(verdict)) for verdict in units["convergence"]],
+        verdict=[label(Verdict(verdict)) for verdict in units["verdict"]],
     )
     several_priors = "prior" in units and len(set(units["prior"])) > 1
     shown = [Shown("unit", form="s"), *([Shown("prior", form="s")] if several_priors else []), *UNIT_COLUMNS]
-    caption = "In brackets what chance gives: an interval is 95 % of a null, a single number its mean."
+    caption = "In brackets what chance gives: an interval at the level of a claim, or a mean."
     return table(named, shown, title=f"{len(units)} units", source=file, caption=caption)
 
 
 def _token_tables(source: Source) -> list[Block]:
-    tokens = source.table("tokens")
+    tokens = own_rows(source, "tokens")
     if not len(tokens):
         return [Missing("Decoded tokens", "tokens.parquet is damaged: it has no rows.")]
     units = [pd.DataFrame(rows) for _, rows in tokens.groupby(UNIT, sort=False, dropna=False)]
@@ -295,11 +319,6 @@ def _best_of_search(source: Source) -> Block | None:
     return Prose(search_statement(source.summary), "Search") if isinstance(found, Mapping) else None
 
 
-def _statements(source: Source) -> list[Block]:
-    units = source.table("units")
-    return [Prose(units_statement(units), "Verdict"), Prose(gap_shares(units), "Decode gap")]
-
-
 def _rounding(source: Source) -> Block | None:
     found = source.summary.get("rounding")
     return Prose(rounding_statement(found), "Rounding") if isinstance(found, Mapping) else None
@@ -326,7 +345,7 @@ def _neighbour_statements(source: Source) -> list[Block]:
 def _trajectories(source: Source) -> Block:
     from actmax.report import figures
 
-    rows = source.table("trajectory")
+    rows = own_rows(source, "trajectory")
     alt = "Line chart: the activation of every restart by step."
     caption = "Activation of every restart by step, and their mean. Step 0 is the start."
     if len(rows.drop_duplicates([*UNIT, "seed"])) > figures.CURVES:
@@ -337,17 +356,20 @@ def _trajectories(source: Source) -> Block:
 def _gap(source: Source) -> Block:
     from actmax.report import figures
 
-    gaps = source.table("gaps")
+    gaps = own_rows(source, "gaps")
     varied = pd.DataFrame(gaps[gaps["random_activation_sd"] > 0])  # else there is no unit to count in
     if not len(varied):
         return Missing("The decode gap", "Random tokens all give the same activation, so there is no unit to count in.")
-    caption = "Each restart on its way to text, in standard deviations of random token sequences."
+    caption = (
+        "Each restart on its way to text, in standard deviations of random token sequences: single restarts beside the "
+        "light band, their mean beside the dark one."
+    )
     alt = "Line chart: each restart's activation as initial noise, optimum, snapped tokens and text tokenised again."
     return source.figure("decode_gap", lambda: figures.decode_gap(varied), alt=alt, caption=caption)
 
 
 def _gap_table(source: Source) -> Block:
-    gaps = source.table("gaps")
+    gaps = own_rows(source, "gaps")
     several = len(gaps.drop_duplicates(UNIT)) > 1
     gaps = gaps.assign(unit=[str(Unit.of_row(row)) for row in gaps.to_dict("records")])
     stages = {"initial": "start", "final": "optimum", "snapped": "snapped", "retokenised": "tokenised again"}
@@ -372,7 +394,7 @@ def _front(source: Source) -> Block | None:
         Shown("text", form="s"),
     ]
     title = "The Pareto front of activation and cross-entropy"
-    return table(source.table("front"), shown, title=title, source="front.parquet")
+    return table(own_rows(source, "front"), shown, title=title, source="front.parquet")
 
 
 # beside chance
@@ -381,8 +403,8 @@ def _front(source: Source) -> Block | None:
 def _nulls(source: Source) -> Block:
     from actmax.report import figures
 
-    units = source.table("units")
-    caption = "Each measure (dot) beside the 95 % interval of its null (bar) and the null's mean (tick)."
+    units = own_rows(source, "units")
+    caption = "Each measure (dot) beside its null's interval at the level of a claim (bar) and its mean (tick)."
     if len(units) > figures.UNITS:
         caption += f" The first {figures.UNITS} of {len(units)} units."
     alt = "Dot chart: each unit's headline measures beside the intervals of their nulls."
@@ -393,9 +415,9 @@ def histogram(source: Source, units: pd.DataFrame) -> Block | None:
     """How far the restarts of many units agree above their nulls; None where there are few."""
     from actmax.report import figures
 
-    if len(units) < ENOUGH or not bool(units["convergence_p_tokens"].notna().any()):
+    if len(units) < ENOUGH or not bool(units["null_shared_tokens_p"].notna().any()):
         return None
-    caption = "Agreement of restarts above its null, a histogram over units; those above chance (Holm, 5 %) in colour."
+    caption = "Agreement of restarts above its null, a histogram over units; those with a claim in colour."
     alt = "Two histograms over units: agreement above its null in tokens and in embeddings."
     return source.figure("units", lambda: figures.agreement_histograms(units), alt=alt, caption=caption)
 
@@ -406,19 +428,27 @@ def _agreement(row: Row) -> Table:
     heads = (Column("measure", numeric=False), *map(Column, names))
     rows = []
     for name, (words, form) in MEASURES.items():
-        ends = [
-            interval(row[f"{stem}_low"], row[f"{stem}_high"], form).removeprefix("95 %: ")
-            for stem in (name, f"null_{name}")
-        ]
+        ends = [_limits(row[f"{stem}_low"], row[f"{stem}_high"], form) for stem in (name, f"null_{name}")]
         value, mean, p = (
             _number(row[column], form)
             for column, form in ((name, form), (f"null_{name}_mean", form), (f"null_{name}_p", ".2g"))
         )
         rows.append((Cell(words, wide=True), value, Cell(ends[0]), mean, Cell(ends[1]), p))
     caption = (
-        "Intervals are 95 %: jackknife over restarts. p: whether restarts agree more than under the null, one-sided."
+        "Intervals are 95 %: jackknife over restarts. The null's limit and p are one-sided, from the same draws: "
+        "random moves or tokens for tokens, random signs of moves for embeddings, other units for the direction. The "
+        "first two rows are claims of the card, at its level; the others are at 5 %, each by itself."
     )
     return Table("Agreement of restarts", heads, tuple(rows), caption)
+
+
+def _limits(low: float | None, high: float | None, form: str) -> str:
+    """An interval, or the one limit that it has."""
+    if is_missing(low) and is_missing(high):
+        return "no interval"
+    if is_missing(low) or is_missing(high):
+        return f"from {low:{form}}" if is_missing(high) else f"up to {high:{form}}"
+    return f"{low:{form}} to {high:{form}}"
 
 
 def _number(value: Any, form: str) -> Cell:
@@ -428,7 +458,7 @@ def _number(value: Any, form: str) -> Cell:
 def _rarefaction(source: Source) -> Block:
     from actmax.report import figures
 
-    rows = source.table("rarefaction")
+    rows = own_rows(source, "rarefaction")
     caption = "How many different tokens so many restarts give on average, found and under the null"
     caption += "." if len(rows.drop_duplicates(UNIT)) == 1 else "; means over units."
     alt = "Line chart: different tokens against the number of restarts, beside the same under the null."

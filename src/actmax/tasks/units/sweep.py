@@ -20,11 +20,11 @@ MAPS = 6
 """Most heat maps of layers: one per condition and site."""
 ROWS_SHOWN = 60
 """Most rows of a table on a terminal, and of a figure of verdicts."""
-MOVES = "displacement_cosine_assigned"
+MOVES = "direction"
 """The measure of agreement in embedding space."""
 MEANS = "Means over units; in brackets the null's mean."
-SHARED = "tokens that two restarts have in common (Jaccard)"
-MOVED = "cosine of two restarts' moves, positions matched"
+SHARED = "tokens that two restarts have in common"
+MOVED = "cosine of two restarts' moves, all pairs of positions (other units)"
 
 
 def units_page(source: Source, found: Gathered) -> Page:
@@ -72,7 +72,8 @@ def _answer(found: Gathered) -> Headline:
 def _priors_side_by_side(priors: pd.DataFrame) -> Headline:
     """The prior with most activation left in tokens, and the one whose restarts agree most."""
     best, alike = (
-        priors.sort_values(name, ascending=False, na_position="last").iloc[0] for name in ("z_snapped", "jaccard_above")
+        priors.sort_values(name, ascending=False, na_position="last").iloc[0]
+        for name in ("z_snapped", "shared_tokens_above")
     )
     tokens = Number(
         f"Activation in tokens, {best['prior']} ({best['site']})",
@@ -81,8 +82,8 @@ def _priors_side_by_side(priors: pd.DataFrame) -> Headline:
     )
     shared = Number(
         f"Tokens that two restarts share, {alike['prior']} ({alike['site']})",
-        f"{alike['jaccard']:.1%}",
-        f"its null: {alike['null_jaccard_mean']:.1%}",
+        f"{alike['shared_tokens']:.1%}",
+        f"its null: {alike['null_shared_tokens_mean']:.1%}",
     )
     return priors_answer(priors), (tokens, shared)
 
@@ -120,8 +121,8 @@ def _prior_table(found: Gathered) -> Block | None:
             beside="cross_entropy_initial_mean",
             about="cross-entropy per snapped token (of what the initial noise decodes to)",
         ),
-        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean", shade=True, about=SHARED),
-        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True, about=MOVED),
+        Shown("shared_tokens", "shared", ".1%", beside="null_shared_tokens_mean", shade=True, about=SHARED),
+        Shown(MOVES, "direction", ".4f", beside=f"null_{MOVES}_mean", shade=True, about=MOVED),
     ]
     caption = f"{MEANS} * on the Pareto front of z snapped and shared tokens."
     title = "Priors side by side"
@@ -163,7 +164,7 @@ def _method_table(found: Gathered) -> Block | None:
             beside="null_cross_entropy_mean",
             about="cross-entropy per token (of random tokens)",
         ),
-        Shown("jaccard", "shared", ".1%", beside="null_jaccard_mean", about=SHARED),
+        Shown("shared_tokens", "shared", ".1%", beside="null_shared_tokens_mean", about=SHARED),
         Shown("seconds", form=".0f", extra=True),
     ]
     caption = f"{MEANS} The method snapped is the optimum of a free embedding, decoded."
@@ -237,8 +238,8 @@ def _layer_table(found: Gathered) -> Table | None:
             shade=True,
             about="positions that decode as their initial noise",
         ),
-        Shown("jaccard", "shared", ".2%", beside="null_jaccard_mean", shade=True, about=SHARED),
-        Shown(MOVES, "moves", ".3f", beside=f"null_{MOVES}_mean", shade=True, about=MOVED),
+        Shown("shared_tokens", "shared", ".2%", beside="null_shared_tokens_mean", shade=True, about=SHARED),
+        Shown(MOVES, "direction", ".4f", beside=f"null_{MOVES}_mean", shade=True, about=MOVED),
     ]
     title = "Means over units, by layer"
     return table(found.table("layers"), shown, title=title, source="layers.parquet", caption=MEANS, brief=ROWS_SHOWN)

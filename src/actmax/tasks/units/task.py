@@ -12,7 +12,7 @@ from actmax.errors import InputError
 from actmax.evidence.settings import NullSettings
 from actmax.model.settings import GapSettings
 from actmax.records.store import job_hash
-from actmax.tasks.settings import integers, units, units_label
+from actmax.tasks.settings import control_count, integers, units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GROUPS = {"nulls": NullSettings, "gap": GapSettings}
 """Groups of keys of both tasks."""
-KEYS = ("subject", "unit", "objective", "decode", "nulls", "gap", "seeds", "tokens")
+KEYS = ("subject", "unit", "objective", "decode", "nulls", "gap", "seeds", "controls", "tokens")
 """Top-level keys that can change the result of both."""
 
 
@@ -53,14 +53,15 @@ class UnitsTask(Task):
             raise InputError("tokens", cfg.tokens, allowed)
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
-        """Everything in the config that can change the result, units and seeds written out."""
+        """Everything in the config that can change the result, units, seeds and the number of controls written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
-        return super().identity(cfg) | {"seeds": integers(cfg.seeds, "seeds"), "unit": found}
+        counts = {"seeds": integers(cfg.seeds, "seeds"), "controls": control_count(cfg)}
+        return super().identity(cfg) | counts | {"unit": found}
 
     def condition(self, cfg: DictConfig) -> str:
-        """Names everything but the unit and the seed: jobs of one condition may be put together."""
+        """Names everything but units, controls and seeds: jobs of one condition may be put together."""
         content = self.identity(cfg)
-        for key in ("unit", "seeds"):
+        for key in ("unit", "seeds", "controls"):
             content.pop(key)
         return job_hash({"config": content, **self.read(cfg)})[:12]
 

@@ -10,18 +10,19 @@ from actmax.model.objective import Row
 from actmax.model.subject import Subject
 from actmax.model.target import address
 from actmax.records.store import Summary
-from actmax.tasks.settings import seeds, units
+from actmax.tasks.settings import control_units, seeds, units
 from actmax.tasks.subjects import SubjectWork
 from actmax.tasks.task import Task
 from actmax.tasks.units.task import UnitsTask
 
 
 class UnitsWork(SubjectWork):
-    """A job on units, a row per restart: units x seeds, in order."""
+    """A job on units, a row per restart: units x seeds, in order, control units after the job's own."""
 
     def __init__(self, task: Task, cfg: DictConfig, subject: Subject) -> None:
         super().__init__(task, cfg, subject)
-        self.units = units(cfg)
+        self.controls = control_units(cfg, subject.geometry)
+        self.units = [*units(cfg), *self.controls]
         self.rows = [Row(unit, seed) for unit in self.units for seed in seeds(cfg)]
 
     @property

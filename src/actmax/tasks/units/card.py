@@ -1,0 +1,133 @@
+"""The verdict card of one unit: each measure beside what chance gives, and how it reads."""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import Any
+
+from actmax.evidence.findings import Finding, Measure, known, unit_findings
+from actmax.evidence.settings import CLAIMS
+from actmax.report.blocks import Cell, Column, Row, Table
+from actmax.report.words import answer_word, claim_words, in_order
+
+NAMES = {
+    Measure.UNIQUE_TOKENS: ("different tokens", ".0f"),
+    Measure.SHARED_TOKENS: ("tokens that two restarts share", ".1%"),
+    Measure.OWN_TOKENS: ("the same beside other units' restarts", ".1%"),
+    Measure.DIRECTION: ("shared direction of moves (cosine)", ".4f"),
+    Measure.RETENTION: ("tokens that are still the initial noise", ".0%"),
+    Measure.NEAREST_COSINE: ("cosine to the nearest token", ".4f"),
+    Measure.OPTIMUM: ("activation of the optimum", ".4g"),
+    Measure.SNAPPED: ("activation once it is text", ".3g"),
+}
+"""The measures of the card in its order, with their names and the formats of their numbers."""
+HEADS = (
+    Column("measure", numeric=False),
+    Column("observed", numeric=False),
+    Column("chance", numeric=False),
+    Column("reading", numeric=False),
+)
+
+
+def card(row: Row) -> Table:
+    """The verdict card of one unit.
+
+    Args:
+        row: its row of `units.parquet`, or the `summary.json` of a job on it.
+    """
+    row = known(row)
+    found = {one.measure: one for one in unit_findings(row)}
+    rows = [_claim(row, found[measure]) for measure in NAMES if measure in found]
+    rows.append(_kappa(row))
+    rows.append(_spread(row))
+    claims = len(CLAIMS[row["null_of_ends"]])
+    caption = (
+        "chance: where a row lies if there is nothing to find, each at a level of "
+        f"{found[Measure.SNAPPED].alpha:.2g}, so that all {claims} do in 95 % of cases (Bonferroni); up to: only more "
+        "is looked for. Different tokens say little by themselves: noise decodes to different tokens too. p: from "
+        "the same draws. The last two rows describe and are not tested."
+    )
+    return Table(f"{answer_word(row)}: would another start give the same answer?", HEADS, tuple(rows), caption)
+
+
+def _claim(row: Row, one: Finding) -> tuple[Cell, ...]:
+    name, form = NAMES[one.measure]
+    observed, low, high = in_order(one, form)
+    observed += {
+        Measure.UNIQUE_TOKENS: f" of {row['tokens_total']:.0f}",
+        Measure.SHARED_TOKENS: f" ({row['pairs_sharing']:.0f} of {row['pairs']:.0f} pairs share one)",
+        Measure.SNAPPED: f" ({row['activation_final_mean']:.4g} at the optimum)",
+    }.get(one.measure, "")
+    return Cell(name, wide=True), Cell(observed), Cell(_chance(row, one, low, high), wide=True), _reading(one)
+
+
+def _chance(row: Row, one: Finding, low: str, high: str) -> str:
+    name = {
+        Measure.OWN_TOKENS: "other units",
+        Measure.DIRECTION: "other units",
+        Measure.OPTIMUM: "random tokens",
+        Measure.SNAPPED: "random tokens",
+    }.get(one.measure, str(row["null_of_ends"]))
+    if isnan(one.null_low) and isnan(one.null_high):
+        return "–"
+    if isnan(one.null_low):
+        return f"{name}: up to {high}"
+    return f"{name}: down to {low}" if isnan(one.null_high) else f"{name}: {low} to {high}"
+
+
+def _reading(one: Finding) -> Cell:
+    return Cell(claim_words(one), wide=True)
+
+
+def _kappa(row: Row) -> tuple[Cell, ...]:
+    """How much of the answer is the same: the agreement of tokens beyond chance."""
+    low, high = row["kappa_tokens_low"], row["kappa_tokens_high"]
+    value = "–" if isnan(row["kappa_tokens"]) else f"{row['kappa_tokens']:.2f}"
+    ends = "no interval" if isnan(low) else f"95 %: {low:.2f} to {high:.2f}"
+    reading = "from 0.5 on the same, from 0.1 on partly"
+    return Cell("agreement of tokens beyond chance (κ)", wide=True), Cell(f"{value} ({ends})"), Cell("0"), Cell(reading)
+
+
+def _spread(row: Row) -> tuple[Cell, ...]:
+    """How far the optima differ, beside how far the starts do."""
+    value, start = row["activation_final_sd"], row["activation_initial_sd"]
+    share = abs(value / row["activation_final_mean"]) if row["activation_final_mean"] else float("nan")
+    observed = "–" if isnan(value) else f"± {value:.3g} ({share:.0%} of the mean)"
+    before = "–" if isnan(start) else f"at the start: ± {start:.2g}"
+    return Cell("spread of the optimum over restarts", wide=True), Cell(observed), Cell(before), Cell("")
+
+
+def instead(row: Row) -> Table:
+    """What the optimum gives as text beside what a reader would use instead of it.
+
+    Args:
+        row: a unit's row of `units.parquet`.
+    """
+    row = known(row)
+    passes, low, high = row["passes"], row["best_of_random_low"], row["best_of_random_high"]
+    best = (
+        f"95 %: {low:.3g} to {high:.3g}"
+        if not isnan(low)
+        else "more passes than random sequences were drawn (gap.draws)"
+    )
+    z, p = row["z_of_mean_snapped"], row["null_snapped_p"]
+    rows: list[tuple[str, Any, str]] = [
+        ("optimum", row["activation_final_mean"], ""),
+        ("snapped to its tokens", row["activation_snapped_mean"], f"z of the mean {z:.2g}, p = {p:.2g}"),
+        ("their text, tokenised again", row["activation_retokenised_mean"], f"p = {row['null_retokenised_p']:.2g}"),
+        ("random tokens", row["random_activation_mean"], f"± {row['random_activation_sd']:.2g}, one sequence"),
+        ("tokens of the initial noise", row["start_tokens_activation_mean"], f"paired p = {row['start_tokens_p']:.2g}"),
+        (f"best of {passes:,.0f} random sequences", row["best_of_random_mean"], best),
+    ]
+    cells = tuple(
+        (Cell(name, wide=True), Cell("–" if isnan(value) else f"{value:.4g}", float(value)), Cell(note, wide=True))
+        for name, value, note in rows
+    )
+    heads = (Column("what is put in", numeric=False), Column("activation"), Column("beside it", numeric=False))
+    caption = (
+        "Means over restarts. p: one-sided, on the side of the objective, each by itself; snapped and tokenised again "
+        "against means of as many random sequences, the initial noise's tokens against the snapped ones, restart by "
+        "restart. As many random sequences as a restart took forward passes. Kept of the gain once snapped: "
+        f"{row['kept_snapped']:.1%}."
+    )
+    return Table("As text, beside what a reader would use instead", heads, cells, caption)
