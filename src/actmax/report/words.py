@@ -175,15 +175,19 @@ def _own_obstacle(row: Row) -> str:
 
 
 def claim_words(one: Finding) -> str:
-    """How a finding on a unit reads, with its p: the words claim something exactly where the finding does."""
+    """How a finding on a unit reads: the words claim something exactly where the finding does."""
     if one.reading == Reading.NOT_AVAILABLE:
         return "not tested"
     place = (Reading.BELOW, Reading.WITHIN, Reading.ABOVE).index(one.reading)
-    return f"{CLAIM_WORDS[one.measure][place]} ({p_words(one)})"
+    return CLAIM_WORDS[one.measure][place]
 
 
-def p_words(one: Finding) -> str:
-    """A p, marked where it is the smallest that so many draws can give.
+def p_words(one: Finding, *, brief: bool = False) -> str:
+    """A p, marked where it is the smallest that so many draws can give; nothing where there is none.
+
+    Args:
+        one: the finding.
+        brief: whether the mark is the sign alone.
 
     Example:
         >>> from actmax.evidence.findings import Measure, finding
@@ -191,7 +195,9 @@ def p_words(one: Finding) -> str:
         'p ≤ 0.001, the smallest that 999 draws can give'
     """
     if one.draws and one.p <= one.smallest_p * (1 + 1e-9):
-        return f"p ≤ {one.p:.2g}, the smallest that {one.draws:,} draws can give"
+        return f"p ≤ {one.p:.2g}" + ("" if brief else f", the smallest that {one.draws:,} draws can give")
+    if isnan(one.p):
+        return ""
     return f"p = {one.p:.2g}"
 
 

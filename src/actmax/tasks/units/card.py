@@ -8,15 +8,15 @@ from typing import Any
 from actmax.evidence.findings import Finding, Measure, known, unit_findings
 from actmax.evidence.settings import CLAIMS
 from actmax.report.blocks import Cell, Column, Row, Table
-from actmax.report.words import answer_word, claim_words, in_order
+from actmax.report.words import answer_word, claim_words, in_order, p_words
 
 NAMES = {
     Measure.UNIQUE_TOKENS: ("different tokens", ".0f"),
-    Measure.SHARED_TOKENS: ("tokens that two restarts share", ".1%"),
-    Measure.OWN_TOKENS: ("the same beside other units' restarts", ".1%"),
-    Measure.DIRECTION: ("shared direction of moves (cosine)", ".4f"),
-    Measure.RETENTION: ("tokens that are still the initial noise", ".0%"),
-    Measure.NEAREST_COSINE: ("cosine to the nearest token", ".4f"),
+    Measure.SHARED_TOKENS: ("tokens two restarts share", ".1%"),
+    Measure.OWN_TOKENS: ("… beside other units", ".1%"),
+    Measure.DIRECTION: ("shared direction of moves", ".4f"),
+    Measure.RETENTION: ("still the initial noise", ".0%"),
+    Measure.NEAREST_COSINE: ("cosine to nearest token", ".4f"),
     Measure.OPTIMUM: ("activation of the optimum", ".4g"),
     Measure.SNAPPED: ("activation once it is text", ".3g"),
 }
@@ -42,10 +42,12 @@ def card(row: Row) -> Table:
     rows.append(_spread(row))
     claims = len(CLAIMS[row["null_of_ends"]])
     caption = (
-        "chance: where a row lies if there is nothing to find, each at a level of "
-        f"{found[Measure.SNAPPED].alpha:.2g}, so that all {claims} do in 95 % of cases (Bonferroni); up to: only more "
-        "is looked for. Different tokens say little by themselves: noise decodes to different tokens too. p: from "
-        "the same draws. The last two rows describe and are not tested."
+        "chance: where a row lies if there is nothing to find; each at a level of "
+        f"{found[Measure.SNAPPED].alpha:.2g}, so that all {claims} do in 95 % of cases (Bonferroni). up to: only more "
+        "is looked for. p ≤: the smallest that the draws can give. Different tokens say little by themselves: noise "
+        "decodes to different tokens too. Direction: mean cosine of two restarts' moves. κ: 0 is chance, 1 the same "
+        "tokens; from 0.5 on (lower limit) the same answer, from 0.1 on partly. κ and spread describe, and are not "
+        "tested."
     )
     return Table(f"{answer_word(row)}: would another start give the same answer?", HEADS, tuple(rows), caption)
 
@@ -55,7 +57,7 @@ def _claim(row: Row, one: Finding) -> tuple[Cell, ...]:
     observed, low, high = in_order(one, form)
     observed += {
         Measure.UNIQUE_TOKENS: f" of {row['tokens_total']:.0f}",
-        Measure.SHARED_TOKENS: f" ({row['pairs_sharing']:.0f} of {row['pairs']:.0f} pairs share one)",
+        Measure.SHARED_TOKENS: f" ({row['pairs_sharing']:.0f} of {row['pairs']:.0f} pairs)",
         Measure.SNAPPED: f" ({row['activation_final_mean']:.4g} at the optimum)",
     }.get(one.measure, "")
     return Cell(name, wide=True), Cell(observed), Cell(_chance(row, one, low, high), wide=True), _reading(one)
@@ -76,25 +78,24 @@ def _chance(row: Row, one: Finding, low: str, high: str) -> str:
 
 
 def _reading(one: Finding) -> Cell:
-    return Cell(claim_words(one), wide=True)
+    return Cell(claim_words(one), wide=True, note=p_words(one, brief=True), detail=p_words(one))
 
 
 def _kappa(row: Row) -> tuple[Cell, ...]:
     """How much of the answer is the same: the agreement of tokens beyond chance."""
     low, high = row["kappa_tokens_low"], row["kappa_tokens_high"]
-    value = "–" if isnan(row["kappa_tokens"]) else f"{row['kappa_tokens']:.2f}"
-    ends = "no interval" if isnan(low) else f"95 %: {low:.2f} to {high:.2f}"
-    reading = "from 0.5 on the same, from 0.1 on partly"
-    return Cell("agreement of tokens beyond chance (κ)", wide=True), Cell(f"{value} ({ends})"), Cell("0"), Cell(reading)
+    value = "–" if isnan(row["kappa_tokens"]) else f"{row['kappa_tokens'] + 0:.2f}".replace("-0.00", "0.00")
+    ends = "no interval" if isnan(low) else f"95 %: {low:.2f} to {high:.2f}".replace("-0.00", "0.00")
+    return Cell("agreement beyond chance, κ", wide=True), Cell(f"{value} ({ends})"), Cell("0"), Cell("")
 
 
 def _spread(row: Row) -> tuple[Cell, ...]:
     """How far the optima differ, beside how far the starts do."""
     value, start = row["activation_final_sd"], row["activation_initial_sd"]
     share = abs(value / row["activation_final_mean"]) if row["activation_final_mean"] else float("nan")
-    observed = "–" if isnan(value) else f"± {value:.3g} ({share:.0%} of the mean)"
+    observed = "–" if isnan(value) else f"± {value:.3g} ({share:.0%} of the optimum)"
     before = "–" if isnan(start) else f"at the start: ± {start:.2g}"
-    return Cell("spread of the optimum over restarts", wide=True), Cell(observed), Cell(before), Cell("")
+    return Cell("spread over restarts", wide=True), Cell(observed), Cell(before), Cell("")
 
 
 def instead(row: Row) -> Table:
