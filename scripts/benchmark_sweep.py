@@ -2,7 +2,7 @@
 
     python scripts/benchmark_sweep.py [--jobs 100]
 
-Prints JSON: seconds of the whole command, of its first job (with all imports and the null pool), per job after the
+Prints JSON: seconds of the whole command, of its first job (with all imports), per job after the
 first (from the records' own times, start to start), and of the same command again, when nothing is left to do.
 """
 

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from lightning import Callback
 
-QUICK = ("nulls.pool=1000", "nulls.draws=100", "nulls.displacements=20", "gap.draws=20", "logger=none", "page=false")
+QUICK = ("nulls.draws=299", "nulls.displacements=20", "gap.draws=40", "controls=0", "logger=none", "page=false")
 
 
 @dataclass(frozen=True)

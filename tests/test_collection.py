@@ -17,7 +17,7 @@ from actmax.evidence.readings import OwnStatus
 from actmax.records import collect as reading
 from actmax.records.collect import Job
 from actmax.records.store import VERSION, Record
-from actmax.report.words import unit_statement
+from actmax.report.words import restarts_statement
 from actmax.tasks.collect import collect
 from cli import QUICK, Actmax
 
@@ -104,17 +104,18 @@ def test_units_of_several_jobs_are_set_against_each_other(actmax: Actmax, tmp_pa
     together = actmax(*same, "unit.index=[90,91,92]", "hydra.run.dir=one")
     assert together.code == 0, together.err
     swept, one = (pd.read_parquet(tmp_path / place / "units.parquet") for place in ("outputs/s", "one"))
-    columns = ["convergence", "convergence_status", "own", "own_units", "own_seeds", "own_draws"]
+    columns = ["verdict", "verdict_tokens", "verdict_embeddings", "verdict_status", "answer"]
+    columns += ["own", "own_units", "own_seeds", "null_own_tokens_draws", "null_direction_draws"]
     pd.testing.assert_frame_equal(swept[columns], one[columns])
-    assert [unit_statement(row) for row in swept.to_dict("records")] == list(
-        map(unit_statement, one.to_dict("records"))
-    )
+    said = [[restarts_statement({"units": 1, **row}) for row in rows.to_dict("records")] for rows in (swept, one)]
+    assert said[0] == said[1]
     findings = findings_of(pd.read_parquet(tmp_path / "outputs/s/findings.parquet"))
     assert Counter(found.measure for found in findings) == Counter(
         found.measure for found in findings_of(pd.read_parquet(tmp_path / "one/findings.parquet"))
     )
     assert (swept["own"] == "ok").all()
-    assert (swept["own_p_tokens"] - one["own_p_tokens"]).abs().max() < 1e-9
+    for p in ("null_direction_p", "null_shared_tokens_p"):
+        assert (swept[p] - one[p]).abs().max() < 1e-9
     alone = pd.concat([pd.read_parquet(job / "units.parquet") for job in (tmp_path / "outputs/s").glob("tiny_*")])
     assert set(alone["own"]) == {OwnStatus.ONE_UNIT}  # which one job cannot know
 
@@ -136,7 +137,7 @@ def test_the_command(swept: Path, capfd: pytest.CaptureFixture[str], tmp_path: P
     assert "4 complete" in said
     assert (swept / "sweep.json").exists()
     main([str(next(swept.glob("tiny_*")))])  # a job's own folder is shown, and nothing in it is written over
-    assert "Verdict" in capfd.readouterr().out
+    assert "would another start give the same answer?" in capfd.readouterr().out
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as end:
         main([str(tmp_path / "empty")])

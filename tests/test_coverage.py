@@ -124,7 +124,7 @@ class TestEdges:
         ids = torch.arange(50).reshape(10, 5)
         found = token_estimates(ids)
         assert found["coverage"].value < 0.01
-        for name in ("coverage", "richness", "jaccard", "unique_share", "entropy"):
+        for name in ("coverage", "richness", "jaccard", "shared_tokens", "entropy"):
             assert found[name].status.startswith("not estimable")
             assert math.isnan(found[name].low)
             assert math.isnan(found[name].high)
@@ -133,7 +133,7 @@ class TestEdges:
         ids = torch.arange(50).reshape(10, 5)
         ids[3, 2] = 0
         found = token_estimates(ids)
-        for name in ("coverage", "richness", "jaccard", "unique_share", "entropy"):
+        for name in ("coverage", "richness", "jaccard", "shared_tokens", "entropy"):
             assert found[name].status == "ok"
             assert found[name].low <= found[name].value <= found[name].high
             assert found[name].high - found[name].low > 0

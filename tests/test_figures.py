@@ -9,9 +9,9 @@ from actmax.report import figures
 
 def table(p: list[float]) -> pd.DataFrame:
     count = len(p)
-    gains = {"jaccard": [0.1] * count, "displacement_cosine_assigned": [0.2 + 0.01 * row for row in range(count)]}
-    nulls = {f"null_{name}_mean": [0.1] * count for name in gains}
-    return pd.DataFrame({**gains, **nulls, "convergence_p_tokens": [1.0] * count, "convergence_p_embeddings": p})
+    gains = {"shared_tokens": [0.1] * count, "direction": [0.2 + 0.01 * row for row in range(count)]}
+    nulls = {f"null_{name}_{part}": [value] * count for name in gains for part, value in (("mean", 0.1), ("alpha", 0.05))}
+    return pd.DataFrame({**gains, **nulls, "null_shared_tokens_p": [1.0] * count, "null_direction_p": p})
 
 
 @pytest.mark.parametrize(("p", "above"), [([0.01, 0.05, 0.06, 1.0], 2), ([1.0] * 4, 0), ([float("nan")] * 4, 0)])
@@ -33,10 +33,10 @@ def test_verdicts_name_the_prior_where_there_are_several(priors: tuple[str, str]
 
 def test_a_measure_that_is_the_same_in_every_layer_is_neither_highest_nor_lowest() -> None:
     rising = {name: np.linspace(0, 1, 30) for name in figures.LAYERS}
-    layers = pd.DataFrame({"layer": range(30), **rising, "jaccard": 0.0})
+    layers = pd.DataFrame({"layer": range(30), **rising, "shared_tokens": 0.0})
     axes, _ = figures.layer_map(layers).axes
     drawn = axes.images[0].get_array()
-    row = list(figures.LAYERS).index("jaccard")
+    row = list(figures.LAYERS).index("shared_tokens")
     assert np.ma.getmaskarray(drawn)[row].all()
     assert np.ma.getmaskarray(drawn).sum() == 30
     assert len(axes.get_xticks()) <= figures.CELLS

@@ -26,8 +26,8 @@ def units(priors: tuple[str, ...], sites: tuple[str, ...] = ("resid_pre",)) -> p
         for site in sites:
             for index in range(3):
                 row = dict.fromkeys(MEANS, 0.1) | {"prior": prior, "site": site, "condition": f"c{number}"}
-                row |= {"index": index, "restarts": 5, "convergence": "not_above_chance"}
-                rows.append(row | {"z_snapped": number + index, "jaccard": 0.1 + index / 10})
+                row |= {"index": index, "restarts": 5, "verdict": "not_above_chance"}
+                rows.append(row | {"z_snapped": number + index, "shared_tokens": 0.1 + index / 10})
     return pd.DataFrame(rows)
 
 
@@ -42,7 +42,7 @@ def test_means_errors_and_seconds_are_over_units() -> None:
     row = found[(found["prior"] == "l2") & (found["site"] == "mlp_post")].iloc[0]
     assert row["z_snapped"] == pytest.approx(2.0)
     assert row["z_snapped_se"] == pytest.approx(1 / np.sqrt(3))
-    assert row["jaccard_above"] == pytest.approx(0.2 - 0.1)
+    assert row["shared_tokens_above"] == pytest.approx(0.2 - 0.1)
     assert (row["units"], row["restarts"], row["seconds"]) == (3, 15, 7.0)
     assert row["not_above_chance"] == 3
     assert np.isnan(found[found["site"] == "resid_pre"]["seconds"]).all()

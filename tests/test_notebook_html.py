@@ -241,7 +241,7 @@ class TestRecord:
 
     def test_every_table_of_the_terminal_is_on_the_page(self, job: Path) -> None:
         text, whole = printed(first_screen(Record(job))), describe(Source(Record(job)))
-        tables = [block for block in whole.first if isinstance(block, Table)]
+        tables = [block for block in (*whole.first, *whole.card) if isinstance(block, Table)]
         assert text.count("\n ──") == len(tables) > 0
         source = html.render(whole)
         shown = read(source)
@@ -257,6 +257,14 @@ class TestRecord:
         whole = describe(Source(Record(job)))
         (table, *_) = [block for block in whole.first if isinstance(block, Table)]
         assert table.title not in titles(html.render(Page("q", first=whole.first[1:])))
+
+    def test_the_card_is_the_last_of_a_terminal_and_the_first_elsewhere(self) -> None:
+        both = Page("q", "the answer", first=(Prose("what was found"),), card=(Prose("the card"),))
+        order = ("the answer", "the card", "what was found")
+        for source in (html.render(both), notebook.html(both)):
+            text = read(source).text
+            assert sorted(order, key=text.index) == list(order)
+        assert printed(both).index("what was found") < printed(both).index("the card")
 
     def test_a_notebook_shows_the_first_screen(self, job: Path) -> None:
         live = describe(in_memory(job, brief=True))

@@ -32,12 +32,13 @@ def kinds(one: NotebookNode) -> list[list[str]]:
 
 
 def assert_shows_the_verdict(notebook: NotebookNode) -> None:
-    """The result's own HTML says the verdict that `found.verdict` gives."""
+    """The result's own HTML says the answer of the verdict that `found.verdict` gives."""
     (output,) = cell(notebook, "verdict").outputs
     verdict = Verdict(re.findall(r"'(\w+)'", output.data["text/plain"])[0])
     (output,) = cell(notebook, "maximize").outputs  # one, in all its forms
-    assert label(verdict) in output.data["text/html"]
-    assert label(verdict) in " ".join(output.data["text/plain"].split())
+    card = f"{label(verdict.answer).capitalize()}: would another start give the same answer?"
+    assert card in output.data["text/html"]
+    assert card in " ".join(output.data["text/plain"].split())
 
 
 @pytest.fixture

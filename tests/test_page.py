@@ -19,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actmax.app.report import main
+from actmax.evidence.findings import Measure, unit_findings
 from actmax.records.store import Record
 from actmax.report import figures
 from actmax.report.blocks import Cell, Column, Number, Page, Section, Shown, Table, table, visible_text
 from actmax.report.html import render
+from actmax.report.words import answer_word, in_order, p_words, unit_answer
 from actmax.tasks.collect import collect
 from actmax.tasks.pages import write_job
 from actmax.tasks.sweep_page import write_sweep
@@ -157,10 +159,27 @@ class TestJob:
         said = read(write_job(Record(job)).read_text())
         row = pd.read_parquet(job / "units.parquet").iloc[0]
         assert "What does resid_pre.8[91] of tiny respond to, and would you get the same answer again?" in said.text
-        numbers = said.text.index("Tokens that two restarts share")
-        assert numbers < said.text.index("What was found")
-        assert f"{row['jaccard']:.1%}" in said.text
-        assert f"random moves: {row['null_jaccard_mean']:.1%}" in said.text
+        answer = said.text.index(unit_answer(row.to_dict()))
+        card = said.text.index(f"{answer_word(row)}: would another start give the same answer?")
+        assert answer < card < said.text.index("What was found")
+        assert said.text.count("would another start") == 1
+        (found,) = (one for one in unit_findings(row.to_dict()) if one.measure == Measure.SHARED_TOKENS)
+        shown, _, limit = in_order(found, ".1%")
+        assert f"{shown} ({row['pairs_sharing']} of {row['pairs']} pairs)" in said.text
+        assert f"random moves: up to {limit}" in said.text
+        assert p_words(found) in said.text
+
+    def test_numbers_of_control_units_stand_in_a_table_of_their_own(self, actmax: Actmax) -> None:
+        ran = actmax(*JOB, "controls=2")
+        assert ran.code == 0, ran.err
+        said = read(write_job(Record(ran.job)).read_text()).text
+        title = "Control units: other units from the same seeds"
+        own, beside = said.split(title)
+        for name in json.loads((ran.job / "summary.json").read_text())["controls"]:
+            assert name not in own.replace("controls=2", "")
+            assert name in beside
+        alone = actmax(*JOB, "hydra.run.dir=alone").folder / "alone"
+        assert title not in read(write_job(Record(alone)).read_text()).text
 
     def test_needs_no_other_file_and_no_host(self, job: Path) -> None:
         source = write_job(Record(job)).read_text()
@@ -211,7 +230,9 @@ def test_every_kind_of_job_has_a_whole_page(overrides: tuple[str, ...], actmax: 
     assert ran.code == 0, ran.err
     source = write_job(Record(ran.job)).read_text()
     assert 'class="missing"' not in source
-    assert 'class="value"' in source
+    several = "unit.index=[3,5,7]" in overrides
+    assert ('class="value"' in source) == several  # of one unit the card has every number
+    assert ("would another start give the same answer?" in source) == (not several)
 
 
 def test_of_a_simulation(actmax: Actmax) -> None:

@@ -84,7 +84,7 @@ class TestTwoRanks:
         assert device["count"] == 2
         assert device["threads"] == torch.get_num_threads()
         # which job it is does not depend on the devices
-        assert "Verdict" in actmax(*job, *diary, "hydra.run.dir=two").out
+        assert "This job is complete" in actmax(*job, *diary, "hydra.run.dir=two").out
 
     @pytest.mark.slow
     def test_that_average_their_gradients_would_be_found_out(self, actmax: Actmax, tmp_path: Path) -> None:

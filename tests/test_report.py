@@ -61,7 +61,7 @@ def test_the_table_of_units_sets_every_number_beside_its_null() -> None:
         "site": "resid_pre",
         "layer": 8,
         "index": 91,
-        "convergence": "not_above_chance",
+        "verdict": "not_above_chance",
         "tokens_unique": 49,
         "tokens_total": 50,
         "unique_share": 0.98,

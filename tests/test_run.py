@@ -17,18 +17,20 @@ from safetensors.torch import load_file
 from actmax.__main__ import explain
 from actmax.errors import InputError
 from actmax.evidence.findings import Measure, findings_of
-from actmax.evidence.readings import VERDICTS, NeighbourStatus
+from actmax.evidence.readings import VERDICTS, NeighbourStatus, Verdict
 from actmax.maximize.optimizee import scaled
 from actmax.model.subject import load
 from actmax.records.store import Record
-from actmax.report.words import neighbours_statement, unit_statement
+from actmax.report.words import answer_word, neighbours_statement
 from cli import QUICK, Actmax, start
 
 TINY = ("subject=tiny", "steps=12", *QUICK)
 FLOAT64 = (*TINY, "subject.dtype=float64")
+QUESTION = "would another start give the same answer?"
+"""The title of the verdict card, after the answer."""
 TOKEN_COLUMNS = (
     "site layer index seed position token_id token cosine init_token_id init_token init_cosine "
-    "activation_initial activation_final"
+    "activation_initial activation_final control"
 )
 SUMMARY_KEYS = (
     "tokens_total tokens_unique tokens_repeated init_retention cosine_mean activation_initial_mean "
@@ -63,15 +65,16 @@ class TestRecord:
         curve = pd.read_parquet(ran.job / "rarefaction.parquet")
         assert list(curve["restarts"]) == list(range(1, 11))
         assert curve["unique"].iloc[-1] == pytest.approx(summary["tokens_unique"])
-        assert summary["convergence"] in VERDICTS
-        assert {"jaccard", "null_jaccard_p", "displacement_cosine_assigned", "own"} <= set(units.columns)
+        assert summary["verdict"] in VERDICTS
+        assert summary["answer"] == Verdict(summary["verdict"]).answer
+        assert {"shared_tokens", "null_shared_tokens_p", "jaccard", "null_direction_p", "kappa_tokens", "own"} <= set(units.columns)
         trajectory = pd.read_parquet(ran.job / "trajectory.parquet")
         assert sorted(trajectory["step"].unique()) == list(range(13))
         ends = trajectory[trajectory["step"] == 12]["activation"].mean()
         assert ends == pytest.approx(summary["activation_final_mean"], rel=1e-6)
         assert json.loads((ran.job / "status.json").read_text())["state"] == "complete"
-        assert summary["verdict"] == summary["convergence"]
-        assert unit_statement(summary) in " ".join(ran.out.split())
+        card = f"{answer_word(summary)}: {QUESTION}"
+        assert ran.out.index("Decoded tokens of resid_pre.8[91]") < ran.out.index(card)
         findings = findings_of(pd.read_parquet(ran.job / "findings.parquet"))
         assert [repr(one) for one in findings] == [repr(one) for one in findings_of(summary["findings"])]
         (retention,) = (one for one in findings if one.measure == Measure.RETENTION)
@@ -96,7 +99,7 @@ class TestRecord:
         summary = json.loads((batch / "summary.json").read_text())
         assert summary["units"] == 4
         assert set(summary["init_retention"]) == {"mean", "min", "max"}
-        assert {row["verdict"] for row in summary["convergence"]} == set(VERDICTS)
+        assert {row["verdict"] for row in summary["verdicts"]} == set(VERDICTS)
         swept = actmax("-m", *TINY, *exact, "unit.layer=1,2", "unit.index=3,4", "hydra.sweep.dir=sweep")
         assert swept.code == 0, swept.err
         jobs = sorted((swept.folder / "sweep").glob("tiny_*"))
@@ -248,7 +251,7 @@ class TestAgain:
         second = actmax(*TINY)
         assert second.code == 0
         assert json.loads((second.job / "status.json").read_text())["finished"] == finished
-        assert "Verdict" in second.out
+        assert QUESTION in second.out
 
     def test_force_runs_it_and_moves_the_old_record_aside(self, actmax: Actmax) -> None:
         first = actmax(*TINY).job

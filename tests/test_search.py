@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from actmax.errors import InputError
-from actmax.evidence.nulls import RANDOM_TEXT, RANDOM_TOKENS
+from actmax.evidence.settings import RANDOM_TEXT, RANDOM_TOKENS
 from actmax.model import evaluation
 from actmax.model.architecture import geometry
 from actmax.model.objective import Objective, Row
@@ -25,7 +25,6 @@ from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
 from actmax.records.store import Record
-from actmax.report.words import unit_statement
 from actmax.search.alphabet import Alphabet
 from actmax.search.front import Point, front_of, weight_of
 from actmax.search.moves import Moves
@@ -34,6 +33,7 @@ from actmax.search.pieces import real_text
 from actmax.search.restarts import Found, search, spreads
 from actmax.search.settings import SearchSettings
 from actmax.tasks.search import work
+from actmax.tasks.units.card import card
 from cli import QUICK, Actmax
 
 LETTERS = "abcdefghijklmnopqrstu"
@@ -329,7 +329,8 @@ class TestText:
         place.write_text("the quick brown fox jumps over the lazy dog " * 3)
         first = ran("first", *reading)
         assert first.table("units")["null_of_ends"].tolist() == [RANDOM_TEXT]
-        assert "(random text: " in unit_statement(first.summary())
+        shown = [[cell.text for cell in row] for row in card(first.summary()).rows]
+        assert sum("random text: " in cell for row in shown for cell in row) >= 3
         assert all(text in place.read_text() for text in first.table("restarts")["text"])
         assert ran("random", "search=random").table("units")["null_of_ends"].tolist() == [RANDOM_TOKENS]
         assert ran("again", *reading).summary()["job_hash"] == first.summary()["job_hash"]

@@ -19,7 +19,7 @@ from actmax.app.config import conf_folder
 from actmax.app.sweep import Composer
 from actmax.model.subject import load
 from actmax.records.store import Record
-from actmax.report.words import unit_statement
+from actmax.report.words import restarts_statement
 from cli import QUICK, Actmax, planted, start, states
 
 TINY = ("subject=tiny", "subject.dtype=float64", "steps=12", "sweep=s", *QUICK)
@@ -103,7 +103,8 @@ class TestSerial:
         numbers = one.select_dtypes("number").columns
         assert len(numbers) > 30
         assert (swept[numbers].astype(float) - one[numbers].astype(float)).abs().max().max() < 1e-9
-        assert list(map(unit_statement, swept.to_dict("records"))) == list(map(unit_statement, one.to_dict("records")))
+        said = [[restarts_statement({"units": 1, **row}) for row in rows.to_dict("records")] for rows in (swept, one)]
+        assert said[0] == said[1]
         alone = pd.concat([pd.read_parquet(job / "units.parquet") for job in (tmp_path / "outputs/s").glob("tiny_*")])
         assert (alone["tokens_unique"].max() < swept["tokens_unique"]).all()  # one job's numbers are not the unit's
 

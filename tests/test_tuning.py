@@ -314,10 +314,14 @@ def test_exactly_the_planted_unit_is_found_and_replicated(tmp_path: Path) -> Non
     said = tuning_statement(summarize(found), ("a", "b"), 0.05)
     assert said.startswith("1 of 192 units (0.5%) tell a from b")
     claims = {one.measure: one for one in findings(summarize(found), found)}
-    assert claims[Measure.TUNED_SHARE].claimed
-    assert claims[Measure.REPLICATION_RATE].claimed
-    assert claims[Measure.REPLICATION_RATE].reading == Reading.ABOVE
+    decoder = claims[Measure.DECODER_ACCURACY]
+    assert (decoder.claimed, decoder.reading) == (True, Reading.ABOVE)
+    assert decoder.p <= decoder.alpha
+    assert decoder.observed > decoder.null_high
     assert claims[Measure.TUNED_SHARE].observed == pytest.approx(1 / 192)
+    for measure in (Measure.TUNED_SHARE, Measure.REPLICATION_RATE):  # without a p nothing is claimed
+        assert (claims[measure].claimed, claims[measure].reading) == (False, Reading.NOT_AVAILABLE)
+        assert claims[measure].effect > 0
 
 
 def test_without_the_wire_nothing_is_found(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ class RandomText:
 
     activation: Float[ndarray, " draws"]
     """Activation of each sequence, reduced over positions like the target."""
-    cross_entropy: Float[ndarray, " draws"]
-    """The subject's cross-entropy of each sequence, nats per token; NaN for one token, which has nothing before it."""
+    cross_entropy: Float[ndarray, " entropies"]
+    """The subject's cross-entropy of the first sequences, nats per token; NaN for one token, which has nothing before it."""
 
 
 @dataclass(frozen=True)

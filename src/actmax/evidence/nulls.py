@@ -225,7 +225,7 @@ def displace_together(
         cosines.append(product / square.clamp_min(torch.finfo().tiny).sqrt())
     picks = torch.randint(moves, (draws, len(flat)), generator=stream(seed, "picked moves"))
     return [
-        _displaced(kept, token.gather(0, picks).view(draws, *kept.shape), cosine.gather(0, picks), RANDOM_MOVES)
+        combined(kept, token.gather(0, picks).view(draws, *kept.shape), cosine.gather(0, picks), RANDOM_MOVES)
         for token, cosine in zip(torch.cat(ids, dim=1), torch.cat(cosines, dim=1), strict=True)
     ]
 
@@ -256,10 +256,10 @@ def redraw(
     kept = nearest(initial.detach().float().cpu()).best
     shape = (draws, len(kept), kept.shape[1] // choices.shape[1])
     rows = torch.randint(len(choices), shape, generator=stream(seed, "random ends"))
-    return _displaced(kept, choices[rows].flatten(-2), torch.empty(0, 1), kind)
+    return combined(kept, choices[rows].flatten(-2), torch.empty(0, 1), kind)
 
 
-def _displaced(
+def combined(
     kept: Tensor, ids: Int[Tensor, "draws restarts tokens"], cosines: Float[Tensor, "cosines positions"], kind: str
 ) -> Displaced:
     """The statistics of some draws of tokens."""

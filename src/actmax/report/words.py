@@ -192,13 +192,13 @@ def p_words(one: Finding, *, brief: bool = False) -> str:
     Example:
         >>> from actmax.evidence.findings import Measure, finding
         >>> p_words(finding(Measure.SHARED_TOKENS, 1, (0, 0, 0), p=0.001, alternative="greater", draws=999))
-        'p ≤ 0.001, the smallest that 999 draws can give'
+        'p\xa0≤\xa00.001, the smallest that 999 draws can give'
     """
     if one.draws and one.p <= one.smallest_p * (1 + 1e-9):
-        return f"p ≤ {one.p:.2g}" + ("" if brief else f", the smallest that {one.draws:,} draws can give")
+        return f"p\u00a0≤\u00a0{one.p:.2g}" + ("" if brief else f", the smallest that {one.draws:,} draws can give")
     if isnan(one.p):
         return ""
-    return f"p = {one.p:.2g}"
+    return f"p\u00a0=\u00a0{one.p:.2g}"
 
 
 def in_order(one: Finding, form: str) -> tuple[str, str, str]:
@@ -266,14 +266,15 @@ def gap_shares(units: pd.DataFrame) -> str:
     """How far the gain of several units is carried on its way to text; columns as in `units.parquet`."""
     counts = Counter(units["gap"])
     endings = {
-        GapEnd.NO_GAIN: "the optimum itself is not beyond random tokens",
-        GapEnd.SNAP: "its tokens are not",
-        GapEnd.RETOKENISE: "its tokens are, their text tokenised again is not",
-        GapEnd.SURVIVES: "its text still is",
+        GapEnd.NO_GAIN: "not even as optimum",
+        GapEnd.SNAP: "as optimum only",
+        GapEnd.RETOKENISE: "as tokens, not as text that is tokenised again",
+        GapEnd.SURVIVES: "as text",
     }
-    parts = "; ".join(f"in {counts[end]} {text}" for end, text in endings.items() if counts[end])
+    parts = "; ".join(f"{counts[end]} {text}" for end, text in endings.items() if counts[end])
     z = ", ".join(f"{stage} {units[f'z_{stage}'].mean():.3g}" for stage in STAGES)
-    return f"Of {len(units)} units: {parts}. Mean z, in standard deviations of one random sequence: {z}."
+    spread = "Mean z, in standard deviations of one random sequence"
+    return f"Beyond random tokens are, of {len(units)} units: {parts}. {spread}: {z}."
 
 
 def search_statement(summary: Row) -> str:

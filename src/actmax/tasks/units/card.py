@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import isnan
 from typing import Any
 
 from actmax.evidence.findings import Finding, Measure, known, unit_findings
-from actmax.evidence.settings import CLAIMS
+from actmax.evidence.settings import CLAIMS, RANDOM_MOVES
 from actmax.report.blocks import Cell, Column, Row, Table
 from actmax.report.words import answer_word, claim_words, in_order, p_words
 
@@ -37,7 +38,7 @@ def card(row: Row) -> Table:
     """
     row = known(row)
     found = {one.measure: one for one in unit_findings(row)}
-    rows = [_claim(row, found[measure]) for measure in NAMES if measure in found]
+    rows = [_claim(row, found[measure], found) for measure in NAMES if measure in found]
     rows.append(_kappa(row))
     rows.append(_spread(row))
     claims = len(CLAIMS[row["null_of_ends"]])
@@ -52,13 +53,15 @@ def card(row: Row) -> Table:
     return Table(f"{answer_word(row)}: would another start give the same answer?", HEADS, tuple(rows), caption)
 
 
-def _claim(row: Row, one: Finding) -> tuple[Cell, ...]:
+def _claim(row: Row, one: Finding, found: Collection[Measure]) -> tuple[Cell, ...]:
     name, form = NAMES[one.measure]
+    if one.measure == Measure.RETENTION and row["null_of_ends"] != RANDOM_MOVES:
+        name = "still the token of the start"
     observed, low, high = in_order(one, form)
     observed += {
         Measure.UNIQUE_TOKENS: f" of {row['tokens_total']:.0f}",
         Measure.SHARED_TOKENS: f" ({row['pairs_sharing']:.0f} of {row['pairs']:.0f} pairs)",
-        Measure.SNAPPED: f" ({row['activation_final_mean']:.4g} at the optimum)",
+        Measure.SNAPPED: f" ({row['activation_final_mean']:.4g} at the optimum)" * (Measure.OPTIMUM in found),
     }.get(one.measure, "")
     return Cell(name, wide=True), Cell(observed), Cell(_chance(row, one, low, high), wide=True), _reading(one)
 
@@ -78,7 +81,7 @@ def _chance(row: Row, one: Finding, low: str, high: str) -> str:
 
 
 def _reading(one: Finding) -> Cell:
-    return Cell(claim_words(one), wide=True, note=p_words(one, brief=True), detail=p_words(one))
+    return Cell(claim_words(one), wide=True, note=f"({p_words(one, brief=True)})" if p_words(one) else "", detail=p_words(one))
 
 
 def _kappa(row: Row) -> tuple[Cell, ...]:
@@ -117,7 +120,7 @@ def instead(row: Row) -> Table:
         ("snapped to its tokens", row["activation_snapped_mean"], f"z of the mean {z:.2g}, p = {p:.2g}"),
         ("their text, tokenised again", row["activation_retokenised_mean"], f"p = {row['null_retokenised_p']:.2g}"),
         ("random tokens", row["random_activation_mean"], f"± {row['random_activation_sd']:.2g}, one sequence"),
-        ("tokens of the initial noise", row["start_tokens_activation_mean"], f"paired p = {row['start_tokens_p']:.2g}"),
+        ("tokens of the start", row["start_tokens_activation_mean"], f"paired p = {row['start_tokens_p']:.2g}"),
         (f"best of {passes:,.0f} random sequences", row["best_of_random_mean"], best),
     ]
     cells = tuple(
@@ -127,7 +130,7 @@ def instead(row: Row) -> Table:
     heads = (Column("what is put in", numeric=False), Column("activation"), Column("beside it", numeric=False))
     caption = (
         "Means over restarts. p: one-sided, on the side of the objective, each by itself; snapped and tokenised again "
-        "against means of as many random sequences, the initial noise's tokens against the snapped ones, restart by "
+        "against means of as many random sequences, those of the start against the snapped ones, restart by "
         "restart. As many random sequences as a restart took forward passes. Kept of the gain once snapped: "
         f"{row['kept_snapped']:.1%}."
     )

@@ -201,6 +201,8 @@ def _inside(name: str, form: str, *, mean: bool = False) -> Callable[[Row], str]
     """Makes the small print that gives a null's 95 % interval, and its mean before it."""
 
     def text(row: Row) -> str:
+        if is_missing(row[f"null_{name}_low"]):
+            return ""
         middle, low, high = (f"{row[f'null_{name}_{part}']:{form}}" for part in ("mean", "low", "high"))
         return f"({f'{middle}; ' if mean else ''}{low} to {high})"
 
