@@ -338,7 +338,7 @@ def framework(setting: Setting, restarts: int, pace: Pace, *options: str) -> Any
     overrides = ["subject=tiny", f"subject.dtype={setting.dtype}", f"steps={setting.total}", f"tokens={setting.tokens}"]
     overrides += [f"++subject.architecture.{key}={value}" for key, value in setting.architecture.items()]
     overrides += [f"unit.layer={layer}", f"unit.index={index}", f"seeds='0:{restarts}'", f"optimizer.lr={LR}"]
-    overrides += ["sweep=benchmark", f"trainer={'cpu' if setting.device == 'cpu' else 'gpu'}", *options]
+    overrides += ["controls=0", "sweep=benchmark", f"trainer={'cpu' if setting.device == 'cpu' else 'gpu'}", *options]
     with tempfile.TemporaryDirectory() as folder, quiet():
         work, run = job(overrides, Path(folder))
         fit(work, run, pace)

@@ -630,7 +630,7 @@ def naive(similarity: np.ndarray, pick: tuple[int, ...]) -> float:
 
 
 def relabel(similarity: np.ndarray, labels: tuple[tuple[int, ...], ...], *, unit: int) -> float:
-    """Within - between of a unit by loops over a whole relabelling; `labels[s][u]` is whose row of seed s unit u has."""
+    """Within - between of a unit by loops over a relabelling; `labels[s][u]` is whose row of seed s unit u has."""
     units, seeds = similarity.shape[:2]
     within, between = [], []
     for i, j in itertools.permutations(range(seeds), 2):

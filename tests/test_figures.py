@@ -10,7 +10,9 @@ from actmax.report import figures
 def table(p: list[float]) -> pd.DataFrame:
     count = len(p)
     gains = {"shared_tokens": [0.1] * count, "direction": [0.2 + 0.01 * row for row in range(count)]}
-    nulls = {f"null_{name}_{part}": [value] * count for name in gains for part, value in (("mean", 0.1), ("alpha", 0.05))}
+    nulls = {
+        f"null_{name}_{part}": [value] * count for name in gains for part, value in (("mean", 0.1), ("alpha", 0.05))
+    }
     return pd.DataFrame({**gains, **nulls, "null_shared_tokens_p": [1.0] * count, "null_direction_p": p})
 
 

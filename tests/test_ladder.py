@@ -51,7 +51,9 @@ def test_means_errors_and_seconds_are_over_units() -> None:
 class TestCommand:
     @pytest.mark.slow
     def test_a_sweep_over_priors_ends_in_a_table_and_a_figure(self, actmax: Actmax, tmp_path: Path) -> None:
-        ran = actmax("-m", *TINY, "prior=none,l2,simplex", "unit=residual,neuron", "page=true")
+        # as many units and seeds as it takes to set units against each other: the null of the direction
+        tested = ("seeds='0:6'", "unit.index='0:3'")
+        ran = actmax("-m", *TINY, *tested, "prior=none,l2,simplex", "unit=residual,neuron", "page=true")
         assert ran.code == 0, ran.err
         folder = tmp_path / "outputs/s"
         table = pd.read_parquet(folder / "ladder.parquet")

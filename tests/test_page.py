@@ -159,11 +159,12 @@ class TestJob:
         said = read(write_job(Record(job)).read_text())
         row = pd.read_parquet(job / "units.parquet").iloc[0]
         assert "What does resid_pre.8[91] of tiny respond to, and would you get the same answer again?" in said.text
-        answer = said.text.index(unit_answer(row.to_dict()))
+        row = row.to_dict()
+        answer = said.text.index(unit_answer(row))
         card = said.text.index(f"{answer_word(row)}: would another start give the same answer?")
         assert answer < card < said.text.index("What was found")
         assert said.text.count("would another start") == 1
-        (found,) = (one for one in unit_findings(row.to_dict()) if one.measure == Measure.SHARED_TOKENS)
+        (found,) = (one for one in unit_findings(row) if one.measure == Measure.SHARED_TOKENS)
         shown, _, limit = in_order(found, ".1%")
         assert f"{shown} ({row['pairs_sharing']} of {row['pairs']} pairs)" in said.text
         assert f"random moves: up to {limit}" in said.text

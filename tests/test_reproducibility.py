@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,25 +12,20 @@ from torch import Tensor
 from actmax.evidence import nulls
 from actmax.evidence.arithmetic import Ends, rounding
 from actmax.evidence.measures import InitRetention, Measures, UniqueTokens, judge, measure, repeated
-from actmax.evidence.nulls import Pool, Restarts, against, displace, random_pool, uniform_unique
+from actmax.evidence.nulls import Restarts, against, displace, redraw
 from actmax.evidence.own import Own
-from actmax.evidence.readings import OwnStatus, Reading
-from actmax.evidence.settings import NullSettings
+from actmax.evidence.readings import DecisionStatus, OwnStatus, Reading, Verdict
+from actmax.evidence.settings import RANDOM_TEXT, NullSettings, claim_alpha
 from actmax.model.nearest import NearestTokens
-from actmax.report.words import unit_statement
+from actmax.report.words import rise, unit_answer
 
 SIDES = [Reading.BELOW, Reading.WITHIN, Reading.ABOVE]
-SETTINGS = NullSettings(pool=5000, draws=200, displacements=100, seed=0)
+SETTINGS = NullSettings(draws=299, displacements=100, seed=0)
 
 
 @pytest.fixture(scope="module")
 def nearest() -> NearestTokens:
     return NearestTokens(torch.randn(300, 16, generator=torch.Generator().manual_seed(0)))
-
-
-@pytest.fixture(scope="module")
-def pool(nearest: NearestTokens) -> Pool:
-    return random_pool(nearest, size=SETTINGS.pool, seed=1)
 
 
 def restarts(initial: Tensor, final: Tensor) -> Restarts:
@@ -57,7 +51,34 @@ class TestAgainst:
 
     def test_sides(self) -> None:
         draws = np.arange(1000.0)
-        assert [against(value, draws).reading for value in (-1.0, 500.0, 2000.0)] == SIDES
+        assert [against(value, draws).reading(0.05) for value in (-1.0, 500.0, 2000.0)] == SIDES
+
+    def test_limits_are_order_statistics(self) -> None:
+        """The least p of 39 draws is 2/40: outside is beyond all of them. Of 119 draws two may lie further out."""
+        assert against(3.0, np.arange(39.0)).limits(0.05) == (0, 38)
+        assert against(3.0, np.arange(78.0)).limits(0.05) == (0, 77)
+        assert against(3.0, np.arange(79.0)).limits(0.05) == (1, 77)
+        assert against(3.0, np.arange(119.0)).limits(0.05) == (2, 116)
+        assert against(3.0, np.arange(39.0), alternative="greater").limits(0.05)[1] == 37
+        low, high = against(3.0, np.arange(39.0), alternative="less").limits(0.05)
+        assert low == 1
+        assert math.isnan(high)
+
+    def test_too_few_draws_have_no_interval(self) -> None:
+        null = against(9.0, np.arange(38.0))
+        assert null.smallest_p > 0.05
+        assert np.isnan(null.limits(0.05)).all()
+        assert null.reading(0.05) == Reading.NOT_AVAILABLE
+        assert null.reading(0.1) == Reading.WITHIN
+
+    def test_columns(self) -> None:
+        null = against(200.0, np.arange(99.0))
+        assert null.columns("one") == {"null_one_mean": 49, "null_one_low": 1, "null_one_high": 97, "null_one_p": 0.02}
+        claim = null.claim_columns("one", 0.02)
+        assert claim == {
+            "null_one_mean": 49, "null_one_low": 0, "null_one_high": 98, "null_one_p": 0.02,
+            "null_one_alpha": 0.02, "null_one_draws": 99,
+        }  # fmt: skip
 
     def test_false_positives_stay_at_alpha(self) -> None:
         generator = np.random.default_rng(0)
@@ -74,55 +95,38 @@ def _draw(generator: np.random.Generator, shift: float) -> tuple[float, np.ndarr
     return float(generator.normal() + shift), generator.normal(size=99)
 
 
-class TestUniform:
-    @pytest.mark.parametrize(("drawn", "vocabulary"), [(1, 4), (3, 4), (5, 3)])
-    def test_equals_enumeration(self, drawn: int, vocabulary: int) -> None:
-        counts = np.array([len(set(draw)) for draw in itertools.product(range(vocabulary), repeat=drawn)])
-        for observed in range(1, min(drawn, vocabulary) + 1):
-            null = uniform_unique(observed, drawn, vocabulary)
-            assert null.mean == pytest.approx(counts.mean(), rel=1e-12)
-            tails = 2 * min(np.mean(counts <= observed), np.mean(counts >= observed))
-            assert null.p == pytest.approx(min(1.0, tails), rel=1e-12)
+class TestRedraw:
+    """Random tokens, or random sequences of a text, wherever restarts began."""
 
-    def test_report_a(self) -> None:
-        null = uniform_unique(48, 50, 50257)
-        assert null.mean == pytest.approx(50257 * (1 - (1 - 1 / 50257) ** 50), rel=1e-9)
-        assert null.low == null.high == 50
-        assert null.p < 0.001
+    def test_tokens_are_uniform_and_independent(self, nearest: NearestTokens) -> None:
+        every = torch.arange(300)[:, None]
+        found = redraw(nearest, noise(0, 4, 3, 16), every, draws=2000, seed=0)
+        expected = 300 * (1 - (1 - 1 / 300) ** 12)
+        assert found.unique.mean() == pytest.approx(expected, abs=4 * found.unique.std() / math.sqrt(2000))
+        assert found.retention.mean() == pytest.approx(1 / 300, abs=4 * found.retention.std() / math.sqrt(2000))
+        assert found.cosine.size == 0  # it ends at tokens
 
+    def test_only_the_given_choices_are_drawn(self, nearest: NearestTokens) -> None:
+        initial = nearest.directions[torch.tensor([[7, 7], [8, 8], [7, 8]])]
+        found = redraw(nearest, initial, torch.tensor([[7], [8]]), draws=500, seed=0)
+        assert set(found.unique) == {1, 2}
+        assert found.retention.mean() == pytest.approx(0.5, abs=0.05)
+        assert (redraw(nearest, initial, torch.tensor([[9]]), draws=20, seed=0).retention == 0).all()
 
-class TestPool:
-    def test_samples_are_without_replacement(self) -> None:
-        pool = Pool(torch.arange(60), torch.linspace(0, 1, 60))
-        unique, cosine = pool.samples(60, draws=5, seed=0)
-        assert (unique == 60).all()
-        assert np.allclose(cosine, 0.5)
-        unique, cosine = pool.samples(10, draws=500, seed=0)
-        assert (unique == 10).all()
-        assert abs(cosine.mean() - 0.5) < 0.02
-        assert cosine.std() > 0.01
+    def test_sequences_stay_whole(self, nearest: NearestTokens) -> None:
+        text = torch.arange(40).reshape(10, 4)
+        found = redraw(nearest, noise(0, 2, 4, 16), text, draws=500, seed=0, kind=RANDOM_TEXT)
+        assert set(found.unique) == {4, 8}
+        assert set(found.agreement["shared_tokens"]) == {0, 1}
+        assert found.agreement["shared_tokens"].mean() == pytest.approx(0.1, abs=0.05)
+        assert found.kind == RANDOM_TEXT
 
-    def test_too_large_a_sample_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="pool of 3"):
-            Pool(torch.arange(3), torch.zeros(3)).samples(4, draws=1, seed=0)
-
-    def test_is_the_decoding_of_seeded_noise(self, nearest: NearestTokens) -> None:
-        pool = random_pool(nearest, size=3000, seed=4)
-        again, other = random_pool(nearest, size=3000, seed=4), random_pool(nearest, size=3000, seed=5)
-        assert torch.equal(pool.ids, again.ids)
-        assert not torch.equal(pool.ids, other.ids)
-
-    def test_cache(self, nearest: NearestTokens, tmp_path: Path) -> None:
-        file, calls = tmp_path / "nulls" / "pool.npz", []
-        make = lambda: random_pool(nearest, size=3000, seed=4, cache=file, progress=lambda *at: calls.append(at))  # noqa: E731
-        fresh, made = make(), len(calls)
-        assert made > 0
-        assert torch.equal(make().ids, fresh.ids)
-        assert len(calls) == made  # nothing was decoded again
-        file.write_bytes(file.read_bytes()[:500])
-        assert torch.equal(make().ids, fresh.ids)  # a damaged cache is made anew
-        assert len(calls) > made
-        assert not list(tmp_path.rglob("*.part"))
+    def test_is_named_by_its_seed(self, nearest: NearestTokens) -> None:
+        first, again, other = (
+            redraw(nearest, noise(0, 4, 3, 16), torch.arange(300)[:, None], draws=50, seed=seed) for seed in (0, 0, 1)
+        )
+        assert (first.unique == again.unique).all()
+        assert (first.rarefaction != other.rarefaction).any()
 
 
 class TestDisplacement:
@@ -132,7 +136,7 @@ class TestDisplacement:
         final = initial + noise(1, 3, 4, 16) * torch.arange(1.0, 13).reshape(3, 4, 1)
         along = NearestTokens.along
         monkeypatch.setattr(NearestTokens, "along", lambda self, *paths: seen.append(paths) or along(self, *paths))
-        displace(nearest, initial, final, draws=20, seed=0)
+        displace(nearest, initial, final, draws=50, seed=0, moves=20)
         ((start, directions, (lengths,)),) = seen
         assert torch.equal(start, initial.flatten(0, 1))
         moved = (lengths[:, None] * directions).norm(dim=-1)
@@ -160,76 +164,96 @@ class TestDisplacement:
         found = displace(nearest, initial, initial + 1e6 * noise(9, 1, 5, 16), draws=100, seed=0)
         assert found.retention.max() < 1
 
-    def test_a_random_move_is_called_random(self, nearest: NearestTokens, pool: Pool) -> None:
+    def test_a_random_move_is_called_random(self, nearest: NearestTokens) -> None:
         p = []
         for seed in range(60):
             initial = noise(seed, 10, 5, 16)
             final = initial + noise(seed + 1000, 10, 5, 16)
-            p.append(measure(restarts(initial, final), nearest, pool, settings=SETTINGS).retention.p)
+            p.append(measure(restarts(initial, final), nearest, settings=SETTINGS).retention.p)
         assert np.mean(np.array(p) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
 
-    def test_a_move_that_spares_the_start_is_not(self, nearest: NearestTokens, pool: Pool) -> None:
+    def test_a_move_that_spares_the_start_is_not(self, nearest: NearestTokens) -> None:
         initial = noise(0, 10, 5, 16)
-        measures = measure(restarts(initial, 3 * initial), nearest, pool, settings=SETTINGS)
+        measures = measure(restarts(initial, 3 * initial), nearest, settings=SETTINGS)
         assert measures.init_retention == 1
-        assert measures.retention.reading == Reading.ABOVE
-        assert measures.retention.p == pytest.approx(2 / 101)
+        assert measures.retention.reading(0.05) == Reading.ABOVE
+        assert measures.retention.p == pytest.approx(2 / 300)
 
 
-def said(measures: Measures) -> str:
+def row(measures: Measures) -> dict[str, Any]:
+    """A row as far as restarts of one unit alone fill it, with nothing gained as text."""
     (decision,) = judge([measures], Own(OwnStatus.ONE_UNIT))
-    return unit_statement(measures.flat() | decision.flat())
+    return measures.flat() | decision.flat() | {"gap": "no_gain"}
+
+
+def claims(measures: Measures) -> dict[str, Reading]:
+    """How each null of the restarts reads, at the level of a claim."""
+    nulls = {"unique": measures.unique, "cosine": measures.cosine, "retention": measures.retention}
+    nulls |= {"shared_tokens": measures.agreement.nulls["shared_tokens"]}
+    return {name: null.reading(claim_alpha(measures.null_of_ends)) for name, null in nulls.items()}
 
 
 class TestMeasure:
-    def test_counts(self, nearest: NearestTokens, pool: Pool) -> None:
+    def test_counts(self, nearest: NearestTokens) -> None:
         vectors = nearest.directions[torch.tensor([[3, 3], [7, 3], [9, 7]])]
         ended = restarts(noise(0, 3, 2, 16), vectors)
-        measures = measure(ended, nearest, pool, settings=SETTINGS, name=lambda token: f"t{token}")
+        measures = measure(ended, nearest, settings=SETTINGS, name=lambda token: f"t{token}")
         assert (measures.tokens_total, measures.tokens_unique) == (6, 3)
         assert measures.tokens_repeated == [("t3", 3), ("t7", 2)]
         assert measures.cosine_mean == pytest.approx(1, abs=1e-6)
-        assert measures.cosine.reading == Reading.ABOVE
-        assert measures.unique.reading == Reading.BELOW
-        assert "Beyond chance" in said(measures)
+        assert (measures.pairs, measures.pairs_sharing) == (3, 2)
+        assert claims(measures) == {
+            "unique": Reading.BELOW,
+            "cosine": Reading.ABOVE,
+            "retention": Reading.WITHIN,
+            "shared_tokens": Reading.ABOVE,
+        }
 
-    def test_noise_is_a_null_result_in_words(self, nearest: NearestTokens, pool: Pool) -> None:
+    def test_nothing_is_claimed_of_noise(self, nearest: NearestTokens) -> None:
         initial = noise(20, 10, 5, 16)
-        text = said(measure(restarts(initial, initial + noise(21, 10, 5, 16)), nearest, pool, settings=SETTINGS))
-        assert "Null result" in text
-        assert "Beyond chance" not in text
-        assert "Agreement of restarts: not above chance." in text
+        measures = measure(restarts(initial, initial + noise(21, 10, 5, 16)), nearest, settings=SETTINGS)
+        assert set(claims(measures).values()) == {Reading.WITHIN}
+        assert row(measures)["verdict"] == Verdict.CHANCE
+        assert unit_answer(row(measures)).startswith("No. Other starts share no more tokens than chance.")
 
-    def test_uniqueness_and_cosine_of_noise_are_calibrated(self, nearest: NearestTokens, pool: Pool) -> None:
-        measured = [
-            measure(restarts(noise(seed, 10, 5, 16), noise(seed + 500, 10, 5, 16)), nearest, pool, settings=SETTINGS)
-            for seed in range(100)
-        ]
+    def test_uniqueness_and_cosine_of_noise_are_calibrated(self, nearest: NearestTokens) -> None:
+        measured = []
+        for seed in range(100):
+            initial = noise(seed, 10, 5, 16)
+            ended = restarts(initial, initial + noise(seed + 500, 10, 5, 16))
+            measured.append(measure(ended, nearest, settings=SETTINGS))
         limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 100)
-        assert np.mean([one.cosine.p <= 0.05 for one in measured]) <= limit
-        assert np.mean([one.unique.p <= 0.05 for one in measured]) <= limit
+        for name in ("cosine", "unique", "retention"):
+            p = np.array([getattr(one, name).p for one in measured])
+            assert np.mean(p <= 0.05) <= limit, name
+            assert np.mean(p <= 0.6) > 0.3, name
 
-    def test_flat_names_every_null(self, nearest: NearestTokens, pool: Pool) -> None:
-        flat = measure(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), nearest, pool, settings=SETTINGS).flat()
+    def test_flat_names_every_null(self, nearest: NearestTokens) -> None:
+        flat = measure(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), nearest, settings=SETTINGS).flat()
         asked = "null_unique_mean null_unique_low null_unique_high null_unique_p null_cosine_mean null_retention_mean"
         assert set(asked.split()) <= set(flat)
+        for name in ("unique", "cosine", "retention", "shared_tokens"):
+            assert (flat[f"null_{name}_alpha"], flat[f"null_{name}_draws"]) == (0.05 / 7, 299)
         assert all(not isinstance(value, dict) for value in flat.values())
 
-    def test_frozen_restarts_are_said(self, nearest: NearestTokens, pool: Pool) -> None:
+    def test_frozen_restarts_are_said(self, nearest: NearestTokens) -> None:
         held = replace(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), frozen=torch.tensor([True, False]))
-        assert "1 went non-finite" in said(measure(held, nearest, pool, settings=SETTINGS))
+        assert "1 went non-finite" in rise(row(measure(held, nearest, settings=SETTINGS)))
 
-    def test_agreement_is_said_with_its_null(self, nearest: NearestTokens, pool: Pool) -> None:
+    def test_agreement_is_said(self, nearest: NearestTokens) -> None:
         initial = noise(0, 6, 2, 16)
-        same = measure(restarts(initial, initial + 50 * nearest.directions[:2]), nearest, pool, settings=SETTINGS)
-        text = said(same)
-        assert "Agreement of restarts: converges in tokens. Two restarts share 100.0% of their tokens" in text
-        assert "not available: one unit" in text
-        alone = measure(restarts(initial[:1], 2 * initial[:1]), nearest, pool, settings=SETTINGS)
-        assert "Agreement of restarts: not available, one restart has no pairs." in said(alone)
-        flat = same.flat()
-        assert flat["jaccard"] == 1
-        assert flat["null_jaccard_p"] == pytest.approx(1 / 101)
+        same = row(measure(restarts(initial, initial + 50 * nearest.directions[:2]), nearest, settings=SETTINGS))
+        assert same["verdict_status"] == DecisionStatus.OTHER_UNITS_NOT_TESTED
+        assert unit_answer(same).startswith(
+            "Not judged. Other starts share more tokens than chance; whether those of other units share as many was "
+            "not tested: there is no other unit (controls=2 adds two)."
+        )
+        assert (same["shared_tokens"], same["pairs"], same["pairs_sharing"]) == (1, 15, 15)
+        assert same["null_shared_tokens_p"] == pytest.approx(1 / 300)
+        assert same["kappa_tokens_low"] == pytest.approx(0.05 ** (1 / 6))
+        alone = measure(restarts(initial[:1], 2 * initial[:1]), nearest, settings=SETTINGS)
+        assert row(alone)["verdict_status"] == DecisionStatus.ONE_RESTART
+        assert unit_answer(row(alone)).startswith("Not judged. One restart has no pairs.")
 
 
 def test_repeated_ranks_by_count() -> None:

@@ -65,9 +65,10 @@ class TestRecord:
         curve = pd.read_parquet(ran.job / "rarefaction.parquet")
         assert list(curve["restarts"]) == list(range(1, 11))
         assert curve["unique"].iloc[-1] == pytest.approx(summary["tokens_unique"])
-        assert summary["verdict"] in VERDICTS
         assert summary["answer"] == Verdict(summary["verdict"]).answer
-        assert {"shared_tokens", "null_shared_tokens_p", "jaccard", "null_direction_p", "kappa_tokens", "own"} <= set(units.columns)
+        assert {"shared_tokens", "null_shared_tokens_p", "jaccard", "null_direction_p", "kappa_tokens", "own"} <= set(
+            units.columns
+        )
         trajectory = pd.read_parquet(ran.job / "trajectory.parquet")
         assert sorted(trajectory["step"].unique()) == list(range(13))
         ends = trajectory[trajectory["step"] == 12]["activation"].mean()

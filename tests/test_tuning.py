@@ -315,9 +315,8 @@ def test_exactly_the_planted_unit_is_found_and_replicated(tmp_path: Path) -> Non
     assert said.startswith("1 of 192 units (0.5%) tell a from b")
     claims = {one.measure: one for one in findings(summarize(found), found)}
     decoder = claims[Measure.DECODER_ACCURACY]
-    assert (decoder.claimed, decoder.reading) == (True, Reading.ABOVE)
-    assert decoder.p <= decoder.alpha
-    assert decoder.observed > decoder.null_high
+    outside = decoder.observed > decoder.null_high
+    assert decoder.claimed == (decoder.p <= decoder.alpha) == (decoder.reading == Reading.ABOVE) == outside
     assert claims[Measure.TUNED_SHARE].observed == pytest.approx(1 / 192)
     for measure in (Measure.TUNED_SHARE, Measure.REPLICATION_RATE):  # without a p nothing is claimed
         assert (claims[measure].claimed, claims[measure].reading) == (False, Reading.NOT_AVAILABLE)
@@ -634,6 +633,9 @@ def test_nouns_and_verbs_on_the_real_model(actmax: Actmax) -> None:
     assert summary["replication"]["rate"] > 0.5 > 0.1 > summary["replication"]["null_rate_mean"]
     assert summary["decoder"]["all"]["accuracy"] > 0.8 > 0.6 > summary["decoder"]["all"]["null_high"]
     assert summary["far_words"]["layers"] == 0
+    (decoder,) = (one for one in summary["findings"] if one["measure"] == Measure.DECODER_ACCURACY)
+    assert decoder["claimed"]
+    assert decoder["observed"] > decoder["null_high"]
 
 
 def test_a_tokenizer_that_does_not_say_where_its_tokens_stand_is_refused(subject: Subject) -> None:

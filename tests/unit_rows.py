@@ -57,7 +57,6 @@ ROW: dict[str, Any] = {
     "own_seeds": 10,
     "own_tokens": 0.0623,
     **null("own_tokens", 0.0122, nan, 0.0333, 3 / 59_049, draws=59_048),
-    "null_own_tokens_alpha": 0.05,
     "direction": 0.2012,
     **null("direction", 0.1511, nan, 0.2444, 0.25, draws=59_048),
     "gap_alternative": "greater",

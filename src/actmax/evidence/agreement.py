@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from actmax.evidence.coverage import Incidence, rarefaction
-from actmax.evidence.estimates import LEVEL, OK, ROUNDING, Estimate, jackknife
+from actmax.evidence.estimates import LEVEL, OK, ROUNDING, Estimate, jackknife, not_estimable
 from actmax.evidence.nulls import Displaced, Null, Restarts, against
 from actmax.evidence.pairs import (
     EMBEDDINGS,
@@ -125,9 +127,10 @@ def kappa(similarity: Float[Tensor, "restarts restarts"], chance: float) -> Esti
 
     Formula: κ = (mean similarity - chance)/(1 - chance), as Cohen's (1960, Educ. Psychol. Meas. 20:37): 0 where
     restarts agree as much as chance, 1 where they are the same. Interval: jackknife over restarts, chance taken as
-    known. Where all restarts are the same the jackknife knows no spread; a further restart then ends elsewhere with a
-    probability whose exact (Clopper and Pearson 1934, Biometrika 26:404) 95 % limit is 1 - 0.05^(1/R), and the
-    interval is from 0.05^(1/R) to 1.
+    known. Where every pair is as similar, more than by chance (all restarts the same, say), the jackknife knows no
+    spread; a further restart then ends elsewhere, and is as similar as by chance, with a probability whose exact
+    (Clopper and Pearson 1934, Biometrika 26:404) 95 % limit is 1 - 0.05^(1/R), and the interval is from 0.05^(1/R) κ
+    to 1.
 
     Args:
         similarity: similarity of every two restarts, 1 for the same.
@@ -139,11 +142,16 @@ def kappa(similarity: Float[Tensor, "restarts restarts"], chance: float) -> Esti
         >>> found.value, round(found.low, 3), found.high
         (1.0, 0.741, 1.0)
     """
-    count = len(similarity)
-    value, left_out = (pair_mean(similarity).item() - chance) / (1 - chance), pair_means_left_out(similarity)
-    if count > 1 and bool((similarity >= 1 - ROUNDING).all()):
-        return Estimate(value, (1 - LEVEL) ** (1 / count), 1.0, OK)
-    return jackknife(value, (left_out - chance) / (1 - chance), bounds=(-np.inf, 1.0))
+    similarity, count = similarity.double(), len(similarity)
+    if not chance < 1:
+        return not_estimable(nan, "two restarts are the same by chance")
+    observed = pair_mean(similarity).item()
+    value = (observed - chance) / (1 - chance)
+    others = similarity[~torch.eye(count, dtype=torch.bool)]
+    if count > 1 and observed > chance and bool((others - observed).abs().max() <= ROUNDING):
+        return Estimate(value, value * (1 - LEVEL) ** (1 / count), 1.0, OK)
+    left_out = (pair_means_left_out(similarity) - chance) / (1 - chance)
+    return jackknife(value, left_out, bounds=(-np.inf, 1.0))
 
 
 def _rarefaction(ids: Int[Tensor, "restarts tokens"], displaced: Displaced) -> Rarefaction:

@@ -42,7 +42,7 @@ class RandomText:
     activation: Float[ndarray, " draws"]
     """Activation of each sequence, reduced over positions like the target."""
     cross_entropy: Float[ndarray, " entropies"]
-    """The subject's cross-entropy of the first sequences, nats per token; NaN for one token, which has nothing before it."""
+    """The subject's cross-entropy of the first sequences, nats per token; NaN for one token: nothing is before it."""
 
 
 @dataclass(frozen=True)

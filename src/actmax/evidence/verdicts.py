@@ -114,10 +114,10 @@ def decide(
     *Tokens* are detected where the share of tokens that two restarts have in common is above what they would have by
     chance (`displace`, or for a search `redraw`): p at most the level of a claim. They are the unit's own where that
     share also exceeds the share with other units' restarts (`own_agreement`), at the level of a claim by BH over the
-    units whose tokens are detected; asked only of these. *Moves* are detected, and by the same test the unit's own, where their direction
-    is more in common within the unit than with other units: optimizations of different units move in a common
-    direction too, so that other units are the null. How much is the same is said by κ, the chance-corrected agreement
-    with its 95 % interval (`kappa`), lower limit L. For each space
+    units whose tokens are detected; asked only of these. *Moves* are detected, and by the same test the unit's own,
+    where their direction is more in common within the unit than with other units: optimizations of different units
+    move in a common direction too, so that other units are the null. How much is the same is said by κ, the
+    chance-corrected agreement with its 95 % interval (`kappa`), lower limit L. For each space
 
     - `reproducible`: detected, the unit's own, L ≥ 0.5;
     - `partly_reproducible`: likewise, L ≥ 0.1;
@@ -151,7 +151,8 @@ def decide(
     tested = available == OwnStatus.OK
     detected = [one.p <= level for one in agreed]
     asked = [unit for unit in (range(len(agreed)) if judged is None else judged) if detected[unit]]
-    own_level = _bh_level([own.tokens.nulls[unit].p for unit in asked] if own.tokens and tested else [], level)
+    own_p = [own.tokens.nulls[unit].p for unit in asked] if own.tokens and tested else []
+    own_level = _bh_level(own_p, level)
     found = []
     for unit, one in enumerate(agreed):
         own_tokens = own.tokens.nulls[unit] if own.tokens and tested else None

@@ -104,21 +104,20 @@ def decode_gap(gaps: pd.DataFrame) -> Figure:
 
 
 def agreement_histograms(units: pd.DataFrame) -> Figure:
-    """Histograms over units: the agreement of their restarts above its null, significant ones in colour.
+    """Histograms over units: the agreement of their restarts above its null, those with a claim in colour.
 
     Args:
-        units: `units.parquet`.
+        units: `units.parquet`; what was tested of none of them is left out.
     """
+    spaces = {"shared_tokens": "tokens in common", "direction": "cosine of moves"}
+    tested = [name for name in spaces if units[f"null_{name}_p"].notna().any()]
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
-    spaces = {
-        "tokens": ("shared_tokens", "tokens in common"),
-        "embeddings": ("direction", "cosine of moves"),
-    }
-    for place, (name, words) in enumerate(spaces.values(), start=1):
-        axes = figure.add_subplot(1, 2, place)
-        gain = (units[name] - units[f"null_{name}_mean"]).to_numpy(float)
-        alpha = units[f"null_{name}_alpha"].to_numpy(float)
-        above = units[f"null_{name}_p"].to_numpy(float) <= alpha
+    for place, name in enumerate(tested, start=1):
+        words, axes = spaces[name], figure.add_subplot(1, len(tested), place)
+        some = units[units[f"null_{name}_p"].notna()]
+        gain = (some[name] - some[f"null_{name}_mean"]).to_numpy(float)
+        alpha = some[f"null_{name}_alpha"].to_numpy(float)
+        above = some[f"null_{name}_p"].to_numpy(float) <= alpha
         axes.hist([gain[~above], gain[above]], bins=40, stacked=True, color=["0.7", COLOURS[0]])
         axes.axvline(0, color="0.3", lw=0.8)
         axes.set_xlabel(f"{words} above its null")

@@ -191,14 +191,17 @@ def p_words(one: Finding, *, brief: bool = False) -> str:
 
     Example:
         >>> from actmax.evidence.findings import Measure, finding
-        >>> p_words(finding(Measure.SHARED_TOKENS, 1, (0, 0, 0), p=0.001, alternative="greater", draws=999))
-        'p\xa0≤\xa00.001, the smallest that 999 draws can give'
+        >>> found = finding(Measure.SHARED_TOKENS, 1, (0, 0, 0), p=0.001, alternative="greater", draws=999)
+        >>> p_words(found).split()
+        ['p', '≤', '0.001,', 'the', 'smallest', 'that', '999', 'draws', 'can', 'give']
     """
     if one.draws and one.p <= one.smallest_p * (1 + 1e-9):
-        return f"p\u00a0≤\u00a0{one.p:.2g}" + ("" if brief else f", the smallest that {one.draws:,} draws can give")
+        return f"p ≤ {one.p:.2g}" + ("" if brief else f", the smallest that {one.draws:,} draws can give")
     if isnan(one.p):
         return ""
-    return f"p\u00a0=\u00a0{one.p:.2g}"
+    if f"{one.p:.2g}" == f"{one.alpha:.2g}" and one.p != one.alpha:  # rounded, they could not be told apart
+        return f"p = {one.p:.6g}"
+    return f"p = {one.p:.2g}"
 
 
 def in_order(one: Finding, form: str) -> tuple[str, str, str]:

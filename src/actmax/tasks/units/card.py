@@ -81,7 +81,9 @@ def _chance(row: Row, one: Finding, low: str, high: str) -> str:
 
 
 def _reading(one: Finding) -> Cell:
-    return Cell(claim_words(one), wide=True, note=f"({p_words(one, brief=True)})" if p_words(one) else "", detail=p_words(one))
+    return Cell(
+        claim_words(one), wide=True, note=f"({p_words(one, brief=True)})" if p_words(one) else "", detail=p_words(one)
+    )
 
 
 def _kappa(row: Row) -> tuple[Cell, ...]:
