@@ -751,7 +751,7 @@ def fast_path(subject_name: str, folder: Path, *, layer: int, index: int, restar
 
     overrides = [f"subject={subject_name}", f"unit.layer={layer}", f"unit.index={index}", f"seeds='0:{restarts}'"]
     with quiet():
-        work, run = job([*overrides, f"steps={steps}", "trainer=cpu", "sweep=benchmark"], folder)
+        work, run = job([*overrides, f"steps={steps}", "controls=0", "trainer=cpu", "sweep=benchmark"], folder)
         path: list[Any] = []
         fit(work, run, lambda: path.append(work.module.activation.clone()))
     initial, final, _, activation = work.module.outcome()

@@ -16,13 +16,21 @@ def table(p: list[float]) -> pd.DataFrame:
     return pd.DataFrame({**gains, **nulls, "null_shared_tokens_p": [1.0] * count, "null_direction_p": p})
 
 
-@pytest.mark.parametrize(("p", "above"), [([0.01, 0.05, 0.06, 1.0], 2), ([1.0] * 4, 0), ([float("nan")] * 4, 0)])
+@pytest.mark.parametrize(("p", "above"), [([0.01, 0.05, 0.06, 1.0], 2), ([1.0] * 4, 0)])
 def test_units_above_chance_are_counted_and_every_unit_is_drawn(p: list[float], above: int) -> None:
     tokens, embeddings = figures.agreement_histograms(table(p)).axes
     assert tokens.get_title().startswith("0 of 4 units above chance")
     assert embeddings.get_title().startswith(f"{above} of 4 units above chance")
     bars = [[bar.get_height() for bar in group] for group in embeddings.containers]
     assert [sum(heights) for heights in bars] == [4 - above, above]
+
+
+def test_what_was_tested_of_no_unit_has_no_histogram() -> None:
+    missing = table([float("nan")] * 4).assign(null_direction_mean=float("nan"))
+    (tokens,) = figures.agreement_histograms(missing).axes
+    assert tokens.get_xlabel().startswith("tokens in common")
+    one = missing.assign(null_direction_mean=0.1, null_direction_p=[0.01, *[float("nan")] * 3])
+    assert figures.agreement_histograms(one).axes[1].get_title().startswith("1 of 1 units above chance")
 
 
 @pytest.mark.parametrize(("priors", "name"), [(("none", "l2"), "none, z.3"), (("none", "none"), "z.3")])

@@ -110,11 +110,11 @@ def agreement_histograms(units: pd.DataFrame) -> Figure:
         units: `units.parquet`; what was tested of none of them is left out.
     """
     spaces = {"shared_tokens": "tokens in common", "direction": "cosine of moves"}
-    tested = [name for name in spaces if units[f"null_{name}_p"].notna().any()]
+    tested = [name for name in spaces if np.isfinite(units[f"null_{name}_p"].to_numpy(float)).any()]
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
     for place, name in enumerate(tested, start=1):
         words, axes = spaces[name], figure.add_subplot(1, len(tested), place)
-        some = units[units[f"null_{name}_p"].notna()]
+        some = units.loc[units[f"null_{name}_p"].notna()]
         gain = (some[name] - some[f"null_{name}_mean"]).to_numpy(float)
         alpha = some[f"null_{name}_alpha"].to_numpy(float)
         above = some[f"null_{name}_p"].to_numpy(float) <= alpha
