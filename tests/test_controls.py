@@ -371,3 +371,18 @@ class TestPython:
         assert found.verdict == own(found.units)["verdict"].item()
         assert found.summary["verdict_status"] in (DecisionStatus.OK, DecisionStatus.OTHER_UNITS_NOT_TESTED)
         assert len(found.verdicts) == 1
+
+
+def test_restarts_start_from_the_record_of_a_job_with_controls(actmax: Actmax) -> None:
+    """A seed of the record names the embedding of the job's own unit, not that of a control unit."""
+    first = done(actmax(*BASE, "seeds=0:4", "controls=2", "hydra.run.dir=first"), "first")
+    saved = load_file(first / "embeddings.safetensors")
+    assert saved["control"].tolist() == [False] * 4 + [True] * 8
+    again = done(
+        actmax(*BASE, "seeds=[3,1]", "init=file", f"init.path={first}", "controls=1", "hydra.run.dir=again"), "again"
+    )
+    started = load_file(again / "embeddings.safetensors")
+    expected = saved["final"][[3, 1]]
+    assert torch.equal(started["initial"][:2].float(), expected.float())
+    assert torch.equal(started["initial"][2:].float(), expected.float())  # controls start from the same embeddings
+    assert not torch.equal(saved["final"][[7, 5]], expected)

@@ -53,7 +53,7 @@ def from_tokens(embedding_matrix: Float[Tensor, "vocabulary d_model"], tokens: i
 
 
 def from_record(folder: Path, which: str, tokens: int, d_model: int) -> Start:
-    """The embeddings of an earlier record, by seed.
+    """The embeddings of an earlier record, by seed; those of its control units are left out.
 
     Args:
         folder: the record, or its `embeddings.safetensors`.
@@ -68,18 +68,21 @@ def from_record(folder: Path, which: str, tokens: int, d_model: int) -> Start:
     try:
         with safe_open(file, framework="pt") as stream:
             saved, seeds = stream.get_tensor(which), stream.get_tensor("seeds").tolist()
+            named = "control" in stream.keys()  # noqa: SIM118 it is no mapping
+            control = stream.get_tensor("control") if named else torch.zeros(len(saved), dtype=torch.bool)
     except (OSError, SafetensorError) as error:
         allowed = f"must be a record's folder with a whole embeddings.safetensors that holds '{which}' ({error})"
         raise InputError("folder", folder, allowed) from error
     if saved.shape[1:] != (tokens, d_model):
         allowed = f"must hold embeddings of {tokens} tokens x {d_model} dims; it holds {tuple(saved.shape[1:])}"
         raise InputError("folder", folder, allowed, "Set tokens and subject to the record's.")
-    if len(set(seeds)) != len(seeds):
-        raise InputError("folder", folder, "must hold one unit, so that a seed names one embedding")
-    if len(seeds) != len(saved):
+    if not len(seeds) == len(saved) == len(control):
         raise InputError("folder", folder, f"must name a seed for each of its {len(saved)} embeddings")
+    own = [row for row, beside in enumerate(control.tolist()) if not beside]
+    if len({seeds[row] for row in own}) != len(own):
+        raise InputError("folder", folder, "must hold one unit, so that a seed names one embedding")
     # Restarts are found by their seeds, so that a job may take some of a record's in any order.
-    by_seed = dict(zip(seeds, saved.float(), strict=True))
+    by_seed = {seeds[row]: saved[row].float() for row in own}
 
     def start(seed: int) -> Tensor:
         if seed not in by_seed:

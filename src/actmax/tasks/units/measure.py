@@ -58,7 +58,8 @@ def write_restarts(
         name: torch.cat([getattr(restarts, name) for _, restarts in found.values()]) for name in ("initial", "final")
     }
     seeds = torch.tensor([seed for some, _ in found.values() for seed in some])
-    contents.write_tensors("embeddings", {**stacked, "seeds": seeds})
+    control = torch.tensor([unit in controls for unit, (some, _) in found.items() for _ in some])
+    contents.write_tensors("embeddings", {**stacked, "seeds": seeds, "control": control})
     nearest = NearestTokens(subject.embedding_matrix)
     parts = [unit_tables(subject, nearest, unit, *one, top_k=top_k) for unit, one in found.items()]
     tokens, candidates, per_restart = zip(*parts, strict=True)
