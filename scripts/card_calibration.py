@@ -28,6 +28,7 @@ from actmax.evidence import own_agreement
 from actmax.evidence.agreement import agree
 from actmax.evidence.findings import unit_findings
 from actmax.evidence.gap import predictive
+from actmax.evidence.measures import beside_own_moves
 from actmax.evidence.nulls import Displaced, Restarts, against, combined
 from actmax.evidence.pairs import (
     assigned_cosines,
@@ -86,8 +87,8 @@ class Bank:
         """What restarts from some starts, (restarts, tokens), would end with by chance."""
         flat = places.flatten()
         picks = torch.randint(MOVES, (DRAWS, len(flat)), generator=generator)
-        ids, found = self.ids[:, flat].gather(0, picks), self.cosines[:, flat].gather(0, picks)
-        return combined(self.kept[places], ids.view(DRAWS, *places.shape), found, RANDOM_MOVES)
+        ids = self.ids[:, flat].gather(0, picks).view(DRAWS, *places.shape)
+        return combined(self.kept[places], ids, self.cosines[:, places], RANDOM_MOVES)
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Trial:
     initial: Tensor
     moves: Tensor
     ids: Tensor
-    cosine: float
+    cosine: Tensor
     kept: Tensor
     null: Displaced
     p: dict[str, float] = field(default_factory=dict)
@@ -131,7 +132,7 @@ def judge(trial: Trial, seed: int) -> None:
         "shared tokens": agreement.nulls["shared_tokens"].p,
         "direction": decision.direction.p,
         "unique": against(len(trial.ids[0].unique()), trial.null.unique).p,
-        "cosine": against(trial.cosine, trial.null.cosine).p,
+        "cosine": beside_own_moves(trial.cosine, trial.null, NullSettings(draws=DRAWS, seed=seed)).p,
         "retention": against(retained, trial.null.retention).p,
     }
     trial.verdict = decision.verdict
@@ -165,7 +166,7 @@ def synthetic(
     for _ in range(count):
         places = torch.randperm(STARTS, generator=generator)[: RESTARTS * TOKENS].view(RESTARTS, TOKENS)
         which = torch.rand(*places.shape, RESULTS, generator=generator).argsort(-1)[..., :3].movedim(-1, 0)
-        ids, cosine = decoded.best[which, places], decoded.best_cosine[which[0], places].double().mean().item()
+        ids, cosine = decoded.best[which, places], decoded.best_cosine[which[0], places]
         null = bank.null(places, generator)
         yield Trial(bank.starts[places], moves[which, places], ids, cosine, bank.kept[places], null)
 
@@ -205,7 +206,7 @@ def different_units(nearest: NearestTokens, found: dict[str, Tensor], count: int
         seeds = torch.randperm(SEEDS, generator=generator)[:RESTARTS]
         units = torch.cat([torch.zeros(1).long(), 1 + torch.randperm(CONTROLS, generator=generator)[:2]])
         places = seeds[:, None] * TOKENS + torch.arange(TOKENS)
-        cosine = decoded.best_cosine[0, seeds].double().mean().item()
+        cosine = decoded.best_cosine[0, seeds]
         null = bank.null(places, generator)
         yield Trial(
             initial[seeds], moves[units][:, seeds], decoded.best[units][:, seeds], cosine, bank.kept[places], null

@@ -191,11 +191,12 @@ def test_a_card_claims_what_its_findings_claim(numbers: dict[str, Any]) -> None:
             assert not one.claimed
             continue
         assert_says_one_thing(one)
-        _, observed, chance, reading = (str(cell.text) for cell in line)
+        _, observed, chance, reading, p = (str(cell.text) for cell in line)
         printed = in_order(one, NAMES[measure][1])
         assert observed.startswith(printed[0])
         assert all(text in chance for text in printed[1:] if text.rstrip("%") != "nan")
         assert reading == claim_words(one)
+        assert p == (p_words(one, brief=True) or "–")
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ class TestJob:
         shown, _, limit = in_order(found, ".1%")
         assert f"{shown} ({row['pairs_sharing']} of {row['pairs']} pairs)" in said.text
         assert f"random moves: up to {limit}" in said.text
-        assert p_words(found) in said.text
+        assert p_words(found, brief=True) in said.text
 
     def test_numbers_of_control_units_stand_in_a_table_of_their_own(self, actmax: Actmax) -> None:
         ran = actmax(*JOB, "controls=2")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from actmax.evidence import nulls
 from actmax.evidence.arithmetic import Ends, rounding
-from actmax.evidence.measures import InitRetention, Measures, UniqueTokens, judge, measure, repeated
+from actmax.evidence.measures import InitRetention, Measures, UniqueTokens, judge, measure, moves, repeated
 from actmax.evidence.nulls import Restarts, against, displace, redraw
 from actmax.evidence.own import Own
 from actmax.evidence.readings import DecisionStatus, OwnStatus, Reading, Verdict
@@ -204,10 +205,28 @@ class TestMeasure:
         assert (measures.pairs, measures.pairs_sharing) == (3, 2)
         assert claims(measures) == {
             "unique": Reading.BELOW,
-            "cosine": Reading.ABOVE,
+            "cosine": Reading.NOT_AVAILABLE,  # three restarts have eight patterns of signs
             "retention": Reading.WITHIN,
             "shared_tokens": Reading.ABOVE,
         }
+
+    def test_ends_at_tokens_are_nearer_to_them_than_noise(self, nearest: NearestTokens) -> None:
+        initial = noise(20, 10, 2, 16)
+        ended = restarts(initial, nearest.directions[torch.randint(50, (10, 2))])
+        assert claims(measure(ended, nearest, settings=SETTINGS))["cosine"] == Reading.ABOVE
+
+    def test_the_cosines_of_restarts_are_the_replicates(self, nearest: NearestTokens) -> None:
+        """Against a loop over all patterns of signs of the restarts' differences from their own random moves."""
+        initial = noise(30, 5, 3, 16)
+        ended = restarts(initial, initial + noise(31, 5, 3, 16))
+        (moved,) = moves(nearest, [ended], SETTINGS)
+        found = measure(ended, nearest, settings=SETTINGS, ends=moved).cosine
+        cosines = nearest(ended.final).best_cosine.double().mean(1).numpy()
+        change = cosines - moved.cosine
+        patterns = [np.array(one) for one in itertools.product((1, -1), repeat=5) if set(one) != {1}]
+        expected = [moved.cosine.mean() + (change * pattern).mean() for pattern in patterns]
+        assert found.observed == pytest.approx(cosines.mean())
+        assert found.values == pytest.approx(np.sort(expected))
 
     def test_nothing_is_claimed_of_noise(self, nearest: NearestTokens) -> None:
         initial = noise(20, 10, 5, 16)
@@ -232,8 +251,9 @@ class TestMeasure:
         flat = measure(restarts(noise(0, 2, 2, 16), noise(1, 2, 2, 16)), nearest, settings=SETTINGS).flat()
         asked = "null_unique_mean null_unique_low null_unique_high null_unique_p null_cosine_mean null_retention_mean"
         assert set(asked.split()) <= set(flat)
-        for name in ("unique", "cosine", "retention", "shared_tokens"):
+        for name in ("unique", "retention", "shared_tokens"):
             assert (flat[f"null_{name}_alpha"], flat[f"null_{name}_draws"]) == (0.05 / 7, 299)
+        assert (flat["null_cosine_alpha"], flat["null_cosine_draws"]) == (0.05 / 7, 3)  # signs of two restarts
         assert all(not isinstance(value, dict) for value in flat.values())
 
     def test_frozen_restarts_are_said(self, nearest: NearestTokens) -> None:

@@ -31,7 +31,7 @@ class Measure(StrEnum):
     UNIQUE_TOKENS = "tokens_unique"
     """Different tokens, beside those of random moves; of a search beside random tokens."""
     NEAREST_COSINE = "cosine_mean"
-    """Mean cosine to the nearest token, beside that of random moves."""
+    """Mean cosine to the nearest token, beside that of random moves, restart by restart."""
     RETENTION = "init_retention"
     """Share of positions that still decode to the token of their start, beside random moves or random tokens."""
     OPTIMUM = "activation_final_mean"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -22,7 +22,7 @@ from actmax.evidence.nulls import (
     displace_together,
 )
 from actmax.evidence.own import Own
-from actmax.evidence.pairs import deviation, shared_shares
+from actmax.evidence.pairs import deviation, shared_shares, signs
 from actmax.evidence.settings import NullSettings, claim_alpha
 from actmax.evidence.verdicts import PRIMARY, Agreed, Decision, decide
 from actmax.model.nearest import NearestTokens
@@ -69,7 +69,8 @@ class Measures:
     unique: Null
     """Different tokens beside those of random moves; of a search beside random tokens."""
     cosine: Null
-    """Mean cosine beside that of random moves; of a search there are no draws, for it ends at tokens."""
+    """Mean cosine beside that of random moves, restart by restart; of a search there are no draws, for it ends at
+    tokens."""
     retention: Null
     """Retention beside random moves of the same length; of a search beside random tokens."""
     agreement: Agreement
@@ -137,11 +138,26 @@ def measure(
         pairs=len(restarts.final) * (len(restarts.final) - 1) // 2,
         pairs_sharing=int((shared_shares(after.best).triu(1) > 0).sum()),
         unique=against(unique, moved.unique),
-        cosine=against(cosine, moved.cosine),
+        cosine=beside_own_moves(after.best_cosine, moved, settings),
         retention=against(retention, moved.retention),
         agreement=agree(restarts, after.best, moved, draws=settings.draws, seed=settings.seed),
         null_of_ends=moved.kind,
     )
+
+
+def beside_own_moves(cosines: Float[Tensor, "restarts tokens"], moved: Displaced, settings: NullSettings) -> Null:
+    """The mean cosine to the nearest token beside that of random moves, with restarts as replicates.
+
+    Null hypothesis: a restart's mean cosine differs from that of its own random moves by as much in either direction.
+    The positions of a restart are not independent, and optimized restarts differ more from each other than random
+    moves do, so that draws of single positions would make the null too narrow. Formula: mean of the random moves plus
+    the mean over restarts of their differences under random signs, all patterns where there are few.
+    """
+    observed = cosines.double().mean(1).numpy()
+    if not len(moved.cosine):
+        return against(observed.mean(), [])
+    patterns = signs(len(observed), settings.draws, settings.seed, both=True)
+    return against(observed.mean(), moved.cosine.mean() + patterns @ (observed - moved.cosine) / len(observed))
 
 
 def moves(nearest: NearestTokens, restarts: Sequence[Restarts], settings: NullSettings) -> list[Displaced]:

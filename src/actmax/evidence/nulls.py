@@ -153,14 +153,14 @@ class Displaced:
 
     retention: NDArray[np.float64]
     """Share of positions that keep the token of their initial noise."""
-    cosine: NDArray[np.float64]
-    """Mean cosine to the nearest token; no entries where restarts end at tokens."""
     unique: NDArray[np.float64]
     """Different tokens."""
     agreement: dict[str, NDArray[np.float64]]
     """Every statistic of agreement in tokens (`TOKENS`)."""
     rarefaction: Float[NDArray[np.float64], "draws restarts"]
     """Expected different tokens in h restarts, one curve per draw."""
+    cosine: Float[NDArray[np.float64], " cosines"]
+    """Mean cosine to the nearest token of each restart's random moves; no entries where restarts end at tokens."""
     kind: str = RANDOM_MOVES
     """What was drawn: `random moves`, `random tokens` or `random text`."""
 
@@ -225,7 +225,7 @@ def displace_together(
         cosines.append(product / square.clamp_min(torch.finfo().tiny).sqrt())
     picks = torch.randint(moves, (draws, len(flat)), generator=stream(seed, "picked moves"))
     return [
-        combined(kept, token.gather(0, picks).view(draws, *kept.shape), cosine.gather(0, picks), RANDOM_MOVES)
+        combined(kept, token.gather(0, picks).view(draws, *kept.shape), cosine.view(moves, *kept.shape), RANDOM_MOVES)
         for token, cosine in zip(torch.cat(ids, dim=1), torch.cat(cosines, dim=1), strict=True)
     ]
 
@@ -256,17 +256,17 @@ def redraw(
     kept = nearest(initial.detach().float().cpu()).best
     shape = (draws, len(kept), kept.shape[1] // choices.shape[1])
     rows = torch.randint(len(choices), shape, generator=stream(seed, "random ends"))
-    return combined(kept, choices[rows].flatten(-2), torch.empty(0, 1), kind)
+    return combined(kept, choices[rows].flatten(-2), torch.empty(1, 0, kept.shape[1]), kind)
 
 
 def combined(
-    kept: Tensor, ids: Int[Tensor, "draws restarts tokens"], cosines: Float[Tensor, "cosines positions"], kind: str
+    kept: Tensor, ids: Int[Tensor, "draws restarts tokens"], cosines: Float[Tensor, "moves cosines tokens"], kind: str
 ) -> Displaced:
     """The statistics of some draws of tokens."""
     counts = incidence_counts(ids)
     return Displaced(
         retention=(ids == kept).double().mean((1, 2)).numpy(),
-        cosine=cosines.double().mean(1).numpy(),
+        cosine=cosines.double().mean((0, 2)).numpy(),
         unique=counts.sum(axis=1).astype(np.float64),
         agreement=token_values(ids),
         rarefaction=rarefactions(counts),

@@ -68,14 +68,14 @@ ENDINGS = {
 }
 """How far the gain is carried on its way to text."""
 CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
-    Measure.SHARED_TOKENS: ("fewer than chance", "no more than chance", "more than chance"),
-    Measure.OWN_TOKENS: ("fewer than other units", "no more than other units", "more than other units: its own"),
-    Measure.DIRECTION: ("less than other units", "no more than other units", "more than other units: its own"),
+    Measure.SHARED_TOKENS: ("less than chance", "no more than chance", "more than chance"),
+    Measure.OWN_TOKENS: ("less than others", "no more than others", "its own"),
+    Measure.DIRECTION: ("less than others", "no more than others", "its own"),
     Measure.UNIQUE_TOKENS: ("fewer than chance", "as many as chance", "more than chance"),
-    Measure.NEAREST_COSINE: ("further than noise", "as near as noise", "nearer than noise"),
-    Measure.RETENTION: ("fewer than chance leaves", "as many as chance leaves", "more than chance leaves"),
-    Measure.OPTIMUM: ("below random tokens", "not beyond random tokens", "above random tokens"),
-    Measure.SNAPPED: ("below random tokens", "not beyond random tokens", "above random tokens"),
+    Measure.NEAREST_COSINE: ("further than chance", "as near as chance", "nearer than chance"),
+    Measure.RETENTION: ("fewer than chance", "as many as chance", "more than chance"),
+    Measure.OPTIMUM: ("below chance", "not beyond chance", "above chance"),
+    Measure.SNAPPED: ("below chance", "not beyond chance", "above chance"),
 }
 """How a finding on a unit reads below, inside and above the interval of its null."""
 
@@ -187,21 +187,28 @@ def p_words(one: Finding, *, brief: bool = False) -> str:
 
     Args:
         one: the finding.
-        brief: whether the mark is the sign alone.
+        brief: whether the number stands in a column of its own, and its mark is the sign alone.
 
     Example:
-        >>> from actmax.evidence.findings import Measure, finding
+        >>> from actmax.evidence.findings import finding
         >>> found = finding(Measure.SHARED_TOKENS, 1, (0, 0, 0), p=0.001, alternative="greater", draws=999)
-        >>> p_words(found).split()
-        ['p', '≤', '0.001,', 'the', 'smallest', 'that', '999', 'draws', 'can', 'give']
+        >>> p_words(found), p_words(found, brief=True)
+        ('p ≤ 0.001, the smallest that 999 draws can give', '≤ 0.001')
     """
-    if one.draws and one.p <= one.smallest_p * (1 + 1e-9):
-        return f"p ≤ {one.p:.2g}" + ("" if brief else f", the smallest that {one.draws:,} draws can give")
     if isnan(one.p):
         return ""
-    if f"{one.p:.2g}" == f"{one.alpha:.2g}" and one.p != one.alpha:  # rounded, they could not be told apart
-        return f"p = {one.p:.6g}"
-    return f"p = {one.p:.2g}"
+    # rounded, a p and its level may look the same
+    number = f"{one.p:.2g}" if f"{one.p:.2g}" != f"{one.alpha:.2g}" or one.p == one.alpha else f"{one.p:.6g}"
+    floor = floor_words(one)
+    if brief:
+        return f"≤ {number}" if floor else number
+    return f"p ≤ {number}, {floor}" if floor else f"p = {number}"
+
+
+def floor_words(one: Finding) -> str:
+    """That a p is the smallest that so many draws can give; nothing where it is not."""
+    smallest = one.draws and one.p <= one.smallest_p * (1 + 1e-9)
+    return f"the smallest that {one.draws:,} draws can give" if smallest else ""
 
 
 def in_order(one: Finding, form: str) -> tuple[str, str, str]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from math import isnan
 from typing import Any
 
 from actmax.evidence.findings import Finding, Measure, known, unit_findings
 from actmax.evidence.settings import CLAIMS, RANDOM_MOVES
 from actmax.report.blocks import Cell, Column, Row, Table
-from actmax.report.words import answer_word, claim_words, in_order, p_words
+from actmax.report.words import answer_word, claim_words, floor_words, in_order, p_words
 
 NAMES = {
     Measure.UNIQUE_TOKENS: ("different tokens", ".0f"),
-    Measure.SHARED_TOKENS: ("tokens two restarts share", ".1%"),
+    Measure.SHARED_TOKENS: ("tokens in common", ".1%"),
     Measure.OWN_TOKENS: ("… beside other units", ".1%"),
-    Measure.DIRECTION: ("shared direction of moves", ".4f"),
+    Measure.DIRECTION: ("direction in common", ".4f"),
     Measure.RETENTION: ("still the initial noise", ".0%"),
     Measure.NEAREST_COSINE: ("cosine to nearest token", ".4f"),
-    Measure.OPTIMUM: ("activation of the optimum", ".4g"),
-    Measure.SNAPPED: ("activation once it is text", ".3g"),
+    Measure.OPTIMUM: ("activation, optimum", ".4g"),
+    Measure.SNAPPED: ("activation as text", ".3g"),
 }
 """The measures of the card in its order, with their names and the formats of their numbers."""
 HEADS = (
@@ -27,6 +26,7 @@ HEADS = (
     Column("observed", numeric=False),
     Column("chance", numeric=False),
     Column("reading", numeric=False),
+    Column("p"),
 )
 
 
@@ -38,22 +38,22 @@ def card(row: Row) -> Table:
     """
     row = known(row)
     found = {one.measure: one for one in unit_findings(row)}
-    rows = [_claim(row, found[measure], found) for measure in NAMES if measure in found]
+    rows = [_claim(row, found[measure]) for measure in NAMES if measure in found]
     rows.append(_kappa(row))
     rows.append(_spread(row))
     claims = len(CLAIMS[row["null_of_ends"]])
     caption = (
         "chance: where a row lies if there is nothing to find; each at a level of "
         f"{found[Measure.SNAPPED].alpha:.2g}, so that all {claims} do in 95 % of cases (Bonferroni). up to: only more "
-        "is looked for. p ≤: the smallest that the draws can give. Different tokens say little by themselves: noise "
-        "decodes to different tokens too. Direction: mean cosine of two restarts' moves. κ: 0 is chance, 1 the same "
-        "tokens; from 0.5 on (lower limit) the same answer, from 0.1 on partly. κ and spread describe, and are not "
-        "tested."
+        "is looked for. ≤: the smallest p that the draws can give. Different tokens say little by themselves: noise "
+        "decodes to different tokens too. In common: to two restarts, the direction as cosine of their moves. κ, with "
+        "its 95 % interval: 0 is chance, 1 the same tokens; from 0.5 on (lower limit) the same answer, from 0.1 on "
+        "partly. κ and spread describe, and are not tested."
     )
     return Table(f"{answer_word(row)}: would another start give the same answer?", HEADS, tuple(rows), caption)
 
 
-def _claim(row: Row, one: Finding, found: Collection[Measure]) -> tuple[Cell, ...]:
+def _claim(row: Row, one: Finding) -> tuple[Cell, ...]:
     name, form = NAMES[one.measure]
     if one.measure == Measure.RETENTION and row["null_of_ends"] != RANDOM_MOVES:
         name = "still the token of the start"
@@ -61,9 +61,9 @@ def _claim(row: Row, one: Finding, found: Collection[Measure]) -> tuple[Cell, ..
     observed += {
         Measure.UNIQUE_TOKENS: f" of {row['tokens_total']:.0f}",
         Measure.SHARED_TOKENS: f" ({row['pairs_sharing']:.0f} of {row['pairs']:.0f} pairs)",
-        Measure.SNAPPED: f" ({row['activation_final_mean']:.4g} at the optimum)" * (Measure.OPTIMUM in found),
     }.get(one.measure, "")
-    return Cell(name, wide=True), Cell(observed), Cell(_chance(row, one, low, high), wide=True), _reading(one)
+    p = Cell("–") if isnan(one.p) else Cell(p_words(one, brief=True), one.p, detail=floor_words(one))
+    return Cell(name), Cell(observed), Cell(_chance(row, one, low, high)), Cell(claim_words(one)), p
 
 
 def _chance(row: Row, one: Finding, low: str, high: str) -> str:
@@ -80,27 +80,21 @@ def _chance(row: Row, one: Finding, low: str, high: str) -> str:
     return f"{name}: down to {low}" if isnan(one.null_high) else f"{name}: {low} to {high}"
 
 
-def _reading(one: Finding) -> Cell:
-    return Cell(
-        claim_words(one), wide=True, note=f"({p_words(one, brief=True)})" if p_words(one) else "", detail=p_words(one)
-    )
-
-
 def _kappa(row: Row) -> tuple[Cell, ...]:
     """How much of the answer is the same: the agreement of tokens beyond chance."""
     low, high = row["kappa_tokens_low"], row["kappa_tokens_high"]
     value = "–" if isnan(row["kappa_tokens"]) else f"{row['kappa_tokens'] + 0:.2f}".replace("-0.00", "0.00")
-    ends = "no interval" if isnan(low) else f"95 %: {low:.2f} to {high:.2f}".replace("-0.00", "0.00")
-    return Cell("agreement beyond chance, κ", wide=True), Cell(f"{value} ({ends})"), Cell("0"), Cell("")
+    ends = "no interval" if isnan(low) else f"{low:.2f} to {high:.2f}".replace("-0.00", "0.00")
+    return Cell("κ, beyond chance"), Cell(f"{value} ({ends})"), Cell("0"), Cell(""), Cell("")
 
 
 def _spread(row: Row) -> tuple[Cell, ...]:
     """How far the optima differ, beside how far the starts do."""
     value, start = row["activation_final_sd"], row["activation_initial_sd"]
     share = abs(value / row["activation_final_mean"]) if row["activation_final_mean"] else float("nan")
-    observed = "–" if isnan(value) else f"± {value:.3g} ({share:.0%} of the optimum)"
+    observed = "–" if isnan(value) else f"± {value:.3g} ({share:.0%})"
     before = "–" if isnan(start) else f"at the start: ± {start:.2g}"
-    return Cell("spread over restarts", wide=True), Cell(observed), Cell(before), Cell("")
+    return Cell("spread over restarts"), Cell(observed), Cell(before), Cell(""), Cell("")
 
 
 def instead(row: Row) -> Table:
