@@ -41,7 +41,7 @@ class SubjectSettings:
 class GapSettings:
     """How large the null of random text is."""
 
-    draws: int = setting(10_000, least=20)
+    draws: int = setting(20_000, least=20)
     """Random token sequences that the optimum's tokens are set beside."""
     seed: int = 0
     """Seed of these sequences."""
