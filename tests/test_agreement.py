@@ -296,7 +296,7 @@ class TestAgree:
         decoded = nearest(where)
         for name, estimate in token_estimates(decoded.best).items():
             assert moved.agreement[name] == pytest.approx([estimate.value] * 3, abs=1e-6), name
-        assert moved.cosine == pytest.approx([decoded.best_cosine.double().mean().item()] * 3, abs=1e-6)
+        assert moved.cosine == pytest.approx(decoded.best_cosine.double().mean(1).tolist(), abs=1e-6)  # by restart
         kept = (decoded.best == nearest(initial).best).double().mean().item()
         assert moved.retention.tolist() == [kept] * 3
         assert moved.unique.tolist() == [len(decoded.best.unique())] * 3
@@ -318,7 +318,7 @@ class TestAgree:
         kept = (decoded == nearest(initial).best.flatten()).double().mean().item()
         error = moved.retention.std(ddof=1) / math.sqrt(400)
         assert moved.retention.mean() == pytest.approx(kept, abs=4 * error)
-        assert len(np.unique(moved.cosine)) > 300  # many more than the moves that were decoded
+        assert len(np.unique(moved.agreement["entropy"])) > 20  # more than the moves that were decoded
         assert moved.rarefaction.shape == (400, 6)
         assert (moved.rarefaction[:, -1] == moved.unique).all()
 

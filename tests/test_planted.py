@@ -147,11 +147,10 @@ class TestTheSameOptimum:
     def test_few_restarts_cannot_say_that_it_is_the_same(
         self, seeds: int, verdict: Verdict, actmax: Actmax, toy: str
     ) -> None:
-        """All are the same, but so few leave a lower limit of 0.05^(1/R) < 0.5, before chance is taken off."""
+        """All are the same, but so few leave a lower limit of 0.05^(1/R) < 0.5."""
         row = row_of(actmax, toy, *ONE_OPTIMUM, "unit.index=0", f"seeds='0:{seeds}'", "hydra.run.dir=job")
         assert row["shared_tokens"] == 1
-        chance = row["null_shared_tokens_mean"]
-        assert row["kappa_tokens_low"] == pytest.approx((0.05 ** (1 / seeds) - chance) / (1 - chance))
+        assert row["kappa_tokens_low"] == pytest.approx(0.05 ** (1 / seeds))
         assert judged(row) == (verdict, Answer.PARTLY)
 
     @pytest.mark.slow
