@@ -191,6 +191,7 @@ def _row(key: str, own: Documented, name: str, value: Any) -> tuple[str, ...]:
     kind = own.types[name]
     words = {"Any": "number, list or range", "dict[str, Any]": "mapping", "bool": "true or false"}
     said = words.get(kind, kind.replace("list[", "list of ").replace("]", "").replace(" | None", " or null"))
+    said = {"controls": "number or `auto`"}.get(key, said)
     return f"`{key}`", said, _shown(value), _allowed(key), _escaped(own.meanings[name])
 
 

@@ -127,7 +127,8 @@ def instead(row: Row) -> Table:
     caption = (
         "Means over restarts. p: one-sided, on the side of the objective, each by itself; snapped and tokenised again "
         "against means of as many random sequences, those of the start against the snapped ones, restart by "
-        "restart. As many random sequences as a restart took forward passes. Kept of the gain once snapped: "
-        f"{row['kept_snapped']:.1%}."
+        "restart. As many random sequences as a restart took forward passes."
     )
+    if not isnan(row["kept_snapped"]):
+        caption += f" Kept of the gain once snapped: {row['kept_snapped']:.1%}."
     return Table("As text, beside what a reader would use instead", heads, cells, caption)
