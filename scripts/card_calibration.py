@@ -196,6 +196,14 @@ def optimized(subject: Subject) -> dict[str, Tensor]:
     return torch.load(KEPT, weights_only=True)
 
 
+def noise_bank(subject: Subject, nearest: NearestTokens, found: dict[str, Tensor], generator: torch.Generator) -> Bank:
+    """Initial noise as a job has it, with moves as long as those of the optimized restarts."""
+    lengths = (found["final"][0] - found["initial"]).norm(dim=-1).flatten()
+    starts = torch.randn(STARTS, subject.geometry.d_model, generator=generator) * subject.embedding_matrix.std()
+    some = lengths[torch.randint(len(lengths), (STARTS,), generator=generator)]
+    return Bank.make(nearest, starts, some, generator)
+
+
 def different_units(nearest: NearestTokens, found: dict[str, Tensor], count: int, seed: int) -> Iterator[Trial]:
     """Ten restarts that each maximize a different unit, beside two of the control units from the same seeds."""
     generator = torch.Generator().manual_seed(seed)
@@ -250,9 +258,7 @@ def level(subject: Subject, count: int) -> None:
     """Prints how often each claim is made where there is nothing to find."""
     nearest, generator = NearestTokens(subject.embedding_matrix), torch.Generator().manual_seed(5)
     found = optimized(subject)
-    lengths = (found["final"][0] - found["initial"]).norm(dim=-1).flatten()
-    starts = torch.randn(STARTS, subject.geometry.d_model, generator=generator) * subject.embedding_matrix.std()
-    bank = Bank.make(nearest, starts, lengths[torch.randint(len(lengths), (STARTS,), generator=generator)], generator)
+    bank = noise_bank(subject, nearest, found, generator)
     noise = torch.bincount(bank.ids.flatten(), minlength=nearest.vocabulary).double()
     zipf = torch.zeros(nearest.vocabulary, dtype=torch.float64)
     plain = subject.plain_tokens
@@ -310,10 +316,7 @@ def candidate_levels(trials: Sequence[Trial]) -> list[str]:
 def power(subject: Subject, count: int) -> None:
     """Prints how often what is planted in the first unit is found."""
     nearest, generator = NearestTokens(subject.embedding_matrix), torch.Generator().manual_seed(6)
-    found = optimized(subject)
-    lengths = (found["final"][0] - found["initial"]).norm(dim=-1).flatten()
-    starts = torch.randn(STARTS, subject.geometry.d_model, generator=generator) * subject.embedding_matrix.std()
-    bank = Bank.make(nearest, starts, lengths[torch.randint(len(lengths), (STARTS,), generator=generator)], generator)
+    bank = noise_bank(subject, nearest, optimized(subject), generator)
     plain = list(synthetic(bank, nearest, count, 7))
     rows, tokens = [], []
     for cosine in (0.002, 0.005, 0.01, 0.02, 0.05):

@@ -103,8 +103,7 @@ class LanguageModel:
         Args:
             target: a unit such as `"resid_pre.8[91]"`, or several of one site (all layers x all indices).
             seeds: how many restarts (seeds from 0), or the seeds themselves.
-            controls: control units that run beside, to tell what is the unit's own: a number, or auto for as few as
-                that takes (two for one unit and ten seeds); 0 for none.
+            controls: other units that run beside, to tell what is the unit's own: a number, or auto for few.
             tokens: positions of an embedding.
             steps: steps of the optimizer.
             prior: names of priors, as on the command line (docs/priors.md).
@@ -123,11 +122,8 @@ class LanguageModel:
         """
         values: dict[str, Any] = {
             "task": {"name": "maximization"},
-            **_restarts(seeds, tokens),
-            "controls": controls,
+            **_asked(target, reduction, sign, seeds, tokens, controls),
             "steps": steps,
-            "unit": _product(target),
-            "objective": {"reduction": reduction, "sign": sign},
             "init": {"name": init},
             "optimizer": choices.choice("optimizer", optimizer) | ({} if lr is None else {"lr": lr}),
             "callbacks": choices.choice("callbacks", "default"),
@@ -158,8 +154,7 @@ class LanguageModel:
             method: gcg, epo, random or text (docs/search.md).
             passes: forward passes per restart; a backward pass counts as one.
             seeds: how many restarts (seeds from 0), or the seeds themselves.
-            controls: control units that run beside, to tell what is the unit's own: a number, or auto for as few as
-                that takes (two for one unit and ten seeds); 0 for none.
+            controls: other units that run beside, to tell what is the unit's own: a number, or auto for few.
             tokens: tokens of a sequence.
             text: for `method="text"`: a text file, or a folder of .txt files.
             reduction: how the activations of all positions become one number: mean, last or max.
@@ -174,10 +169,7 @@ class LanguageModel:
         """
         values: dict[str, Any] = {
             "task": {"name": "search"},
-            **_restarts(seeds, tokens),
-            "controls": controls,
-            "unit": _product(target),
-            "objective": {"reduction": reduction, "sign": sign},
+            **_asked(target, reduction, sign, seeds, tokens, controls),
             "search": {"method": method, "passes": passes, "text": None if text is None else str(text)},
         }
         return self._ask(values, groups, device, progress, target)
@@ -399,13 +391,27 @@ def _named(target: Targets | None) -> object:
     return target if isinstance(target, (str, Unit)) or target is None else [str(one) for one in target]
 
 
-def _restarts(seeds: int | Sequence[int], tokens: int) -> dict[str, Any]:
-    """Seeds and tokens as a config holds them: seeds from 0, or those that are given."""
+def _asked(
+    target: Targets, reduction: str, sign: str, seeds: int | Sequence[int], tokens: int, controls: int | str
+) -> dict[str, Any]:
+    """What a maximization and a search are both asked, as a config holds it."""
+    objective = {"reduction": reduction, "sign": sign}
+    return {
+        **_restarts(seeds),
+        "tokens": tokens,
+        "controls": controls,
+        "unit": _product(target),
+        "objective": objective,
+    }
+
+
+def _restarts(seeds: int | Sequence[int]) -> dict[str, Any]:
+    """Seeds as a config holds them: from 0, or those that are given."""
     if isinstance(seeds, int):
         if isinstance(seeds, bool) or seeds < 1:
             raise InputError("seeds", seeds, "must be a number of restarts from 1, or a list of seeds")
-        return {"seeds": f"0:{seeds}", "tokens": tokens}
-    return {"seeds": list(seeds), "tokens": tokens}
+        return {"seeds": f"0:{seeds}"}
+    return {"seeds": list(seeds)}
 
 
 def _product(target: Targets) -> dict[str, Any]:

@@ -232,29 +232,26 @@ def measure(
         cache: the folder that keeps activations of random sequences.
     """
     units = [unit for unit, restarts in found.items() for _ in restarts.final]
-    begun, ids = (
-        torch.cat([nearest(getattr(restarts, name)).best for restarts in found.values()])
-        for name in ("initial", "final")
-    )
+    begun = torch.cat([nearest(restarts.initial).best for restarts in found.values()])
+    ids = torch.cat([nearest(restarts.final).best for restarts in found.values()])
     texts = [subject.text(row) for row in ids.tolist()]
     again = [subject.tokens(text) for text in texts]
-    snapped = activations(subject, objective, ids.tolist(), units)
-    start_tokens = activations(subject, objective, begun.tolist(), units)
-    retokenised = activations(subject, objective, again, units)
-    entropy, before = cross_entropies(subject, ids), cross_entropies(subject, begun)
+    put_in = ids.tolist(), begun.tolist(), again
+    snapped, start_tokens, retokenised = (activations(subject, objective, some, units) for some in put_in)
+    entropy, before = (cross_entropies(subject, some) for some in (ids, begun))
     random = _random_text(subject, objective, list(found), ids.shape[1], settings, cache)
+    same = [one == two for one, two in zip(again, ids.tolist(), strict=True)]
     gaps, start = {}, 0
     for unit, restarts in found.items():
-        rows = slice(start, start + len(restarts.final))
-        start = rows.stop
+        start, rows = start + len(restarts.final), slice(start, start + len(restarts.final))
         gaps[unit] = Gap(
             initial=restarts.activation_initial.double().numpy(),
             final=restarts.activation_final.double().numpy(),
             snapped=snapped[rows],
             retokenised=retokenised[rows],
             texts=tuple(texts[rows]),
-            same=tuple(one == two for one, two in zip(again[rows], ids[rows].tolist(), strict=True)),
-            lengths=tuple(len(one) for one in again[rows]),
+            same=tuple(same[rows]),
+            lengths=tuple(map(len, again[rows])),
             cross_entropy=entropy[rows],
             cross_entropy_initial=before[rows],
             start_tokens=start_tokens[rows],

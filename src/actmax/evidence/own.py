@@ -91,8 +91,7 @@ def own_agreement(
     Null hypothesis: within each seed, which unit a result belongs to says nothing: the results of a seed are
     exchangeable over units. Nothing is assumed about seeds: two units that start from the same noise resemble each
     other, so labels are permuted within each seed only (independently from seed to seed), and pairs of one seed are
-    never used. The permutation test is then exact whatever the seeds do. What all units have in common (a direction in
-    which every optimization moves, tokens that attract them all) is in the null too.
+    never used. The permutation test is then exact whatever the seeds do. What all units have in common is in the null.
 
     Statistic of unit u: within - between, where within is the mean similarity over pairs of its restarts, and between
     the mean over pairs of one of its restarts and another unit's of a different seed. The mean within alone would be
@@ -110,8 +109,7 @@ def own_agreement(
     Args:
         ids: the tokens of each unit's restart from each shared seed.
         displacement: the final minus the initial embedding of each of these restarts.
-        draws: number of picks where not all are taken; by default max(9999, 120 units), made one less than a
-            multiple of 40.
+        draws: number of picks where not all are taken; by default 9,999, or more where there are many units.
         seed: seed of the picks, which have a random stream of their own.
 
     Example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
@@ -108,30 +108,23 @@ def decide(
 ) -> tuple[Decision, ...]:
     """The declared rule, for the units of one job or sweep.
 
-    Each claim on a unit is made at the level α over the number of claims (`CLAIMS`, Bonferroni), so that a unit with
-    nothing to find has any false claim with probability at most α.
+    Each claim on a unit is made at α over the number of claims (`CLAIMS`, Bonferroni): a unit with nothing to find has
+    any false claim with probability at most α. *Tokens* are detected where two restarts have more of them in common
+    than by chance (`displace`, of a search `redraw`), at the level of a claim; they are the unit's own where they also
+    have more in common than with other units' restarts (`own_agreement`), at that level by BH over the units whose
+    tokens are detected. *Moves* are detected, and by the same test the unit's own, where their direction is more in
+    common within the unit than with other units. κ, with the lower limit L of its 95 % interval, says how much is the
+    same (`kappa`). For each space
 
-    *Tokens* are detected where the share of tokens that two restarts have in common is above what they would have by
-    chance (`displace`, or for a search `redraw`): p at most the level of a claim. They are the unit's own where that
-    share also exceeds the share with other units' restarts (`own_agreement`), at the level of a claim by BH over the
-    units whose tokens are detected; asked only of these. *Moves* are detected, and by the same test the unit's own,
-    where their direction is more in common within the unit than with other units: optimizations of different units
-    move in a common direction too, so that other units are the null. How much is the same is said by κ, the
-    chance-corrected agreement with its 95 % interval (`kappa`), lower limit L. For each space
-
-    - `reproducible`: detected, the unit's own, L ≥ 0.5;
-    - `partly_reproducible`: likewise, L ≥ 0.1;
+    - `reproducible`: detected, the unit's own, L ≥ 0.5; `partly_reproducible`: L ≥ 0.1;
     - `detectable_not_the_same_answer`: detected and the unit's own;
     - `shared_with_other_units`: tokens: detected, not the unit's own; moves: not detected, but L ≥ 0.1;
     - `not_above_chance`: none of these;
     - `not_judged`: what decides was not tested. Nothing that was not tested counts as yes.
 
-    The unit's verdict is that of its tokens where they are reproducible, partly reproducible or not judged. Else it is
-    `detectable_not_the_same_answer` where tokens or moves are the unit's own in any degree, `shared_with_other_units`
-    where either is, and `not_above_chance`.
-
-    Detection is not corrected over units: over many units with nothing there, expect up to a share α with a claim.
-    References: Benjamini & Hochberg 1995, JRSS B 57:289; Cohen 1960, Educ. Psychol. Meas. 20:37.
+    `_together` makes the unit's verdict of the two. Detection is not corrected over units: of many with nothing there,
+    expect up to a share α with a claim. References: Benjamini & Hochberg 1995, JRSS B 57:289; Cohen 1960, Educ.
+    Psychol. Meas. 20:37.
 
     Args:
         agreed: how far the restarts of each unit agree.
@@ -149,22 +142,33 @@ def decide(
     level = claim_alpha(kind, alpha)
     available = own.status if own.status != OwnStatus.OK or own.smallest_p <= level else OwnStatus.OUT_OF_REACH
     tested = available == OwnStatus.OK
-    detected = [one.p <= level for one in agreed]
-    asked = [unit for unit in (range(len(agreed)) if judged is None else judged) if detected[unit]]
-    own_p = [own.tokens.nulls[unit].p for unit in asked] if own.tokens and tested else []
-    own_level = _bh_level(own_p, level)
-    found = []
-    for unit, one in enumerate(agreed):
-        own_tokens = own.tokens.nulls[unit] if own.tokens and tested else None
-        direction = own.embeddings.nulls[unit] if own.embeddings and tested else None
-        in_tokens, status = _judge_tokens(one, level, own_tokens, own_level)
-        in_embeddings = _judge_moves(one, level, direction)
-        verdict = _together(in_tokens, in_embeddings)
-        asked_own = own_tokens if detected[unit] else None
-        numbers = {"own": available, "own_units": own.units, "own_seeds": own.seeds}
-        numbers |= {"own_tokens": asked_own, "direction": direction}
-        found.append(Decision(verdict, in_tokens, in_embeddings, status, level, own_level, **numbers))
-    return tuple(found)
+    asked = [unit for unit in (range(len(agreed)) if judged is None else judged) if agreed[unit].p <= level]
+    shared, moves = (test.nulls if test and tested else (None,) * len(agreed) for test in (own.tokens, own.embeddings))
+    levels = level, _bh_level([null.p for unit in asked if (null := shared[unit]) is not None], level)
+    set_beside = replace(own, status=available)
+    return tuple(_decision(*one, levels, set_beside) for one in zip(agreed, shared, moves, strict=True))
+
+
+def _decision(
+    one: Agreed, shared: Null | None, direction: Null | None, levels: tuple[float, float], own: Own
+) -> Decision:
+    """The rule for one unit, at the levels of a claim and of a unit's own tokens."""
+    level, own_level = levels
+    in_tokens, status = _judge_tokens(one, level, shared, own_level)
+    in_embeddings = _judge_moves(one, level, direction)
+    return Decision(
+        verdict=_together(in_tokens, in_embeddings),
+        verdict_tokens=in_tokens,
+        verdict_embeddings=in_embeddings,
+        status=status,
+        alpha=level,
+        own_alpha=own_level,
+        own=own.status,
+        own_units=own.units,
+        own_seeds=own.seeds,
+        own_tokens=shared if one.p <= level else None,
+        direction=direction,
+    )
 
 
 def _bh_level(p: Sequence[float], alpha: float) -> float:
@@ -201,7 +205,12 @@ def _how_same(low: float) -> Verdict:
 
 
 def _together(tokens: Verdict, embeddings: Verdict) -> Verdict:
-    """The unit's verdict: tokens decide whether the answer is the same, moves can only add that something is there."""
+    """The unit's verdict: tokens decide whether the answer is the same, moves can only add that something is there.
+
+    It is that of its tokens where they are reproducible, partly reproducible or not judged. Else it is
+    `detectable_not_the_same_answer` where tokens or moves are the unit's own in any degree, `shared_with_other_units`
+    where either is shared, and `not_above_chance`.
+    """
     own = {Verdict.REPRODUCIBLE, Verdict.PARTLY, Verdict.DETECTABLE}
     if tokens in (Verdict.REPRODUCIBLE, Verdict.PARTLY, Verdict.NOT_JUDGED):
         return tokens

@@ -119,8 +119,7 @@ class Maximization(LightningModule):
         self.objective = objective
         self.priors = tuple(priors)
         whole = any(prior.needs_logits for prior in self.priors)
-        depth = subject.geometry.depth
-        self._depths = [0 if whole else depth(*row.unit.place) for row in self.rows]
+        self._depths = [0 if whole else subject.geometry.depth(*row.unit.place) for row in self.rows]
         self.parameterization = Direct() if parameterization is None else parameterization
         self.optimizer = (optimizer, lr, dict(options or {}))
         self.steps = steps

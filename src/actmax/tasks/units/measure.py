@@ -103,19 +103,11 @@ def measure_units(
         controls: which of the units are control units: set beside the others, and left out of headline numbers.
     """
     nearest = NearestTokens(subject.embedding_matrix)
-    draw = ends or partial(moves, nearest, settings=settings)
-    measured: list[Measures] = []
-    with Bar("nulls", len(found), unit="unit") as bar:
-        for start in range(0, len(found), TOGETHER):
-            some = [restarts for _, restarts in list(found.values())[start : start + TOGETHER]]
-            for one, by_chance in zip(some, draw(some), strict=True):
-                options = {"settings": settings, "name": subject.token, "ends": by_chance}
-                measured.append(measure(one, nearest, **options))
-                bar.advance()
-    asked = [number for number, unit in enumerate(found) if unit not in controls]
-    own = own_of([one for _, one in found.values()], nearest, settings)
-    decided = judge(measured, own, judged=asked)
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
+    draw = ends or partial(moves, nearest, settings=settings)
+    measured = _measured(list(ended.values()), draw, nearest, settings=settings, name=subject.token)
+    asked = [number for number, unit in enumerate(found) if unit not in controls]
+    decided = judge(measured, own_of(list(ended.values()), nearest, settings), judged=asked)
     gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
     rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
     contents.write_table("units", marked(with_layers(pd.DataFrame(rows)), controls))
@@ -124,8 +116,24 @@ def measure_units(
     contents.write_table("rarefaction", marked(curves, controls))
     by_restart = [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()]
     contents.write_table("gaps", marked(pd.concat(by_restart, ignore_index=True), controls))
-    own_rows = [rows[number] for number in asked]
-    return {**summarize(own_rows), **listed, "controls": [str(unit) for unit in controls]}
+    return {**summarize([rows[number] for number in asked]), **listed, "controls": [str(unit) for unit in controls]}
+
+
+def _measured(
+    restarts: Sequence[Restarts],
+    draw: Callable[[Sequence[Restarts]], Sequence[Displaced]],
+    nearest: NearestTokens,
+    **options: Any,
+) -> list[Measures]:
+    """The numbers of each unit, those of some units drawn by chance together."""
+    found: list[Measures] = []
+    with Bar("nulls", len(restarts), unit="unit") as bar:
+        for start in range(0, len(restarts), TOGETHER):
+            some = restarts[start : start + TOGETHER]
+            for one, by_chance in zip(some, draw(some), strict=True):
+                found.append(measure(one, nearest, ends=by_chance, **options))
+                bar.advance()
+    return found
 
 
 def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullSettings) -> Own:
