@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from actmax.records.store import Record
 ROWS = [Row(Unit("resid_pre", layer, 7), seed) for layer in (1, 2) for seed in range(3)]
 
 
-def module_of(subject: Subject, **options: int) -> Maximization:
+def module_of(subject: Subject, **options: Any) -> Maximization:
     start = initial(scaled(subject.embedding_matrix, 5), [row.seed for row in ROWS])
     return Maximization(subject, ROWS, start, objective=Objective(), steps=10, lr=0.01, **options)
 
@@ -74,3 +75,13 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     assert lines[-1].startswith("actmax: 6 restarts of 2 units: step 10 of 10, activation ")
     fit(module_of(subject), Progress(seconds=60.0))
     assert capsys.readouterr().err == ""
+
+
+def test_progress_is_about_the_jobs_own_units(subject: Subject, capsys: pytest.CaptureFixture[str]) -> None:
+    control = ROWS[-1].unit
+    module = module_of(subject, controls=[control])
+    fit(module, Progress(seconds=0.0))
+    own = [row.unit != control for row in ROWS]
+    assert module.activation[own].mean().item() != pytest.approx(module.activation.mean().item(), rel=1e-2)
+    expected = f"6 restarts of 1 unit and 1 control: step 10 of 10, activation {module.activation[own].mean():.4g}"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(expected)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from actmax.app.report import main
 from actmax.errors import InputError
@@ -86,6 +87,15 @@ def test_each_table_is_read_once_and_twice_where_it_is_not_held(swept: Path, mon
     pd.testing.assert_frame_equal(held.table("units"), again.table("units"))
     for file, table in written.items():
         pd.testing.assert_frame_equal(table, pd.read_parquet(swept / file))
+
+
+def test_units_of_several_jobs_spent_what_one_of_them_did(swept: Path) -> None:
+    """A restart is set beside the best of as many random sequences as it took passes, whichever job it ran in."""
+    jobs = [pd.read_parquet(file)["passes"].iloc[0] for file in swept.glob("*/units.parquet")]
+    steps = yaml.safe_load(next(swept.glob("*/config.yaml")).read_text())["steps"]
+    found = collect(swept).table("units")
+    assert set(jobs) == {2 * steps} == set(found["passes"])  # forward and backward
+    assert (found["jobs"] > 1).all()
 
 
 def test_other_conditions_stay_apart(swept: Path, actmax: Actmax) -> None:

@@ -50,3 +50,24 @@ def test_a_measure_that_is_the_same_in_every_layer_is_neither_highest_nor_lowest
     assert np.ma.getmaskarray(drawn)[row].all()
     assert np.ma.getmaskarray(drawn).sum() == 30
     assert len(axes.get_xticks()) <= figures.CELLS
+
+
+def test_measures_stand_on_a_scale_that_begins_at_zero() -> None:
+    """A scale that is cut shows any distance as large: 0.0465 beside 0.036 to 0.042."""
+    row = {"site": "z", "layer": 3, "index": 1}
+    for name in figures.MEASURES:
+        null = f"null_{figures.NULLS.get(name, name)}"
+        row |= {name: 0.0465, f"{null}_low": 0.036, f"{null}_high": 0.042, f"{null}_mean": 0.039}
+    drawn = figures.against_nulls(pd.DataFrame([row])).axes
+    assert [axes.get_xlim()[0] for axes in drawn] == [0.0] * len(figures.MEASURES)
+    below = figures.against_nulls(pd.DataFrame([row | {"direction": -0.01}])).axes
+    assert below[list(figures.MEASURES).index("direction")].get_xlim()[0] < -0.01
+
+
+def test_a_mean_has_a_band_of_its_own() -> None:
+    """The mean of 16 restarts varies four times less than a single random sequence."""
+    stages = {name: [1.0] * 16 for name in figures.STAGES}
+    gaps = pd.DataFrame({**stages, "random_activation_mean": 0.0, "random_activation_sd": 1.0})
+    (axes,) = figures.decode_gap(gaps).axes
+    bands = [patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
+    assert sorted(band.y1 for band in bands) == pytest.approx([1.96 / 4, 1.96])

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -181,6 +182,18 @@ class TestJob:
             assert name in beside
         alone = actmax(*JOB, "hydra.run.dir=alone").folder / "alone"
         assert title not in read(write_job(Record(alone)).read_text()).text
+
+    def test_no_figure_draws_a_control_unit(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        ran = actmax(*JOB, "controls=2")
+        drawn: dict[str, list[int]] = {}
+
+        def watched(name: str, draw: Callable[[pd.DataFrame], Any]) -> Callable[[pd.DataFrame], Any]:
+            return lambda rows: (drawn.__setitem__(name, sorted(set(rows["index"]))), draw(rows))[1]
+
+        for name in ("trajectories", "decode_gap", "against_nulls", "rarefaction"):
+            monkeypatch.setattr(figures, name, watched(name, getattr(figures, name)))
+        write_job(Record(ran.job))
+        assert drawn == {name: [91] for name in ("trajectories", "decode_gap", "against_nulls", "rarefaction")}
 
     def test_needs_no_other_file_and_no_host(self, job: Path) -> None:
         source = write_job(Record(job)).read_text()

@@ -42,6 +42,15 @@ def test_a_run_offline(actmax: Actmax) -> None:
     assert os.environ.get("WANDB_DATA_DIR") is None
 
 
+def test_the_token_table_holds_no_control_unit(actmax: Actmax) -> None:
+    ran = actmax(*WANDB, "seeds='0:2'", "controls=2")
+    assert ran.code == 0, ran.err
+    (file,) = ran.job.rglob("*.table.json")
+    table = json.loads(file.read_text())
+    units = {row[table["columns"].index("index")] for row in table["data"]}
+    assert (units, len(table["data"])) == ({91}, 2 * 5)
+
+
 def test_figures_are_logged(actmax: Actmax) -> None:
     ran = actmax(*WANDB, "seeds='0:2'", "page=true", "hydra.run.dir=with")
     assert ran.code == 0, ran.err

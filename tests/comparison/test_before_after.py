@@ -36,6 +36,15 @@ def test_the_target_is_outside_its_neighbours_family() -> None:
     assert whole.loc[10, "paired_p_bonferroni"] == pytest.approx(40 * table.loc[10, "paired_p"])
 
 
+def test_a_neighbour_that_moved_further_is_counted_whether_or_not_that_is_established() -> None:
+    after = AFTER.copy()
+    after[:, 20] += 60.0  # further than the target, in every restart
+    after[:, 21] += np.where(np.arange(12) < 2, 600.0, 0.0)  # further on average, in two restarts alone
+    found = before_after(BEFORE, after, target=3).headline
+    assert (found["neighbours_further"], found["neighbours_further_unclear"]) == (2, 1)
+    assert before_after(BEFORE, AFTER, target=3).headline["neighbours_further"] == 0
+
+
 def test_separation_of_the_target_is_said() -> None:
     found = before_after(BEFORE, AFTER, target=3)
     assert found.table.loc[3, "status"] == "separated"
