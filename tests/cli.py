@@ -18,7 +18,15 @@ import torch
 import torch.distributed as dist
 from lightning import Callback
 
-QUICK = ("nulls.draws=299", "nulls.displacements=20", "gap.draws=40", "controls=0", "logger=none", "page=false")
+QUICK = (
+    "nulls.draws=299",
+    "nulls.displacements=20",
+    "gap.draws=40",
+    "transfer.draws=40",
+    "controls=0",
+    "logger=none",
+    "page=false",
+)
 
 
 @dataclass(frozen=True)

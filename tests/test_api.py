@@ -22,7 +22,13 @@ from actmax.records.store import VERSION
 from cli import QUICK
 from cli import Actmax as Command
 
-SMALL = {"nulls": {"draws": 299, "displacements": 20}, "gap": {"draws": 40}, "controls": 0, "progress": False}
+SMALL = {
+    "nulls": {"draws": 299, "displacements": 20},
+    "gap": {"draws": 40},
+    "transfer": {"draws": 40},
+    "controls": 0,
+    "progress": False,
+}
 WORDS = "word,category\n" + "".join(f"{a}{b},{'x' if a < 'e' else 'y'}\n" for a in "abcdefgh" for b in "rstu")
 
 

@@ -20,6 +20,7 @@ from cli import Actmax
 CONF = config.conf_folder()
 CASES = sorted(str(file.relative_to(CONF).with_suffix("")) for file in CONF.glob("*/*.yaml"))
 NEEDS = {"init/file": ["init.path=somewhere"], "trainer/gpus": ["seeds=[0,1]"], "experiment/atlas": ["subject=tiny"]}
+NEEDS |= {"context/prefix": ["context.text=Once"], "context/chat": ["context.chat='Name {tokens}'"]}
 NEEDS |= {"method/text": ["search.text=somewhere"], "subject/hub": ["subject.id=EleutherAI/pythia-70m"]}
 
 
@@ -57,7 +58,7 @@ def test_composing_copies_no_schema_and_changes_none() -> None:
 
 
 def test_every_group_of_the_design_that_is_built_has_a_case() -> None:
-    groups = "subject unit init prior optimizer search trainer callbacks logger task experiment launch debug"
+    groups = "subject unit context init prior optimizer search trainer callbacks logger task experiment launch debug"
     assert {case.split("/")[0] for case in CASES} >= set(groups.split())
 
 
@@ -258,6 +259,7 @@ def test_priors_have_a_name_that_a_person_reads(overrides: tuple[str, ...], expe
 @pytest.mark.parametrize("method", ["gcg", "epo", "random"])
 def test_a_method_that_names_a_search_is_that_search(method: str, others: tuple[str, ...]) -> None:
     one = composed("subject=tiny", *others, "seeds=3", f"method={method}")
-    two = composed("subject=tiny", "task=search", "seeds=3", f"search={method}")
+    pinned = ("context=none",) if others else ()  # the experiment's own
+    two = composed("subject=tiny", "task=search", "seeds=3", f"search={method}", *pinned)
     assert (one.task.name, label(one)) == ("search", method)
     assert config.task_in(one).identity(one) == config.task_in(two).identity(two)

@@ -126,7 +126,9 @@ class TestMarked:
         names = set(summary(job)["controls"])
         assert len(names) == 2
         tables = {file.stem: pd.read_parquet(file) for file in job.glob("*.parquet")}
-        assert {name for name, rows in tables.items() if "control" in rows} == MARKED | ({"front"} & set(tables))
+        marked = MARKED | ({"front"} & set(tables)) | {"transfer"}
+        assert {name for name, rows in tables.items() if "control" in rows} == marked
+        assert not tables.pop("transfer")["control"].any()  # control units are not tried elsewhere
         for name, rows in tables.items():
             addresses = [str(Unit.of_row(row)) for row in rows.to_dict("records")] if set(UNIT) <= set(rows) else []
             about = np.array([address in names for address in addresses], dtype=bool)
@@ -331,7 +333,12 @@ def test_two_devices_give_the_tables_of_one(seeds: str, actmax: Actmax) -> None:
     assert summary(one)["controls"] == summary(two)["controls"]
 
 
-SMALL = {"nulls": {"draws": 299, "displacements": 20}, "gap": {"draws": 40}, "progress": False}
+SMALL = {
+    "nulls": {"draws": 299, "displacements": 20},
+    "gap": {"draws": 40},
+    "transfer": {"draws": 40},
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")

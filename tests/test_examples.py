@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_windows_cover_every_token_once(subject: Subject, folder: Path) -> None:
-    found = list(windows(subject, text_files(folder), size=11, begin=256))
+    found = list(windows(subject, text_files(folder), size=11, before=(256,)))
     for file in ("a.txt", "b.txt"):
         own = [window for window in found if window.source.endswith(file)]
         ids = [token for window in own for token in window.ids[1:]]
@@ -42,7 +42,7 @@ def test_windows_cover_every_token_once(subject: Subject, folder: Path) -> None:
 
 
 def test_the_highest_contexts_are_those_of_a_search_over_everything(subject: Subject, folder: Path) -> None:
-    text = list(windows(subject, text_files(folder), size=16, begin=256))
+    text = list(windows(subject, text_files(folder), size=16, before=(256,)))
     found = find_examples(subject, UNITS, text, top=4, seed=0, rows=3, context=2)
     places = [(unit.site, unit.layer) for unit in UNITS]
     everything: dict[Unit, list[np.ndarray]] = {unit: [] for unit in UNITS}
@@ -81,7 +81,7 @@ def windows_of(subject: Subject, text: str) -> list:
 
 
 def test_quantiles_of_a_choice_are_near_those_of_all(subject: Subject, folder: Path) -> None:
-    text = list(windows(subject, text_files(folder), size=16, begin=256))
+    text = list(windows(subject, text_files(folder), size=16, before=(256,)))
     everything = find_examples(subject, UNITS, text, top=1, seed=0).quantiles
     some = find_examples(subject, UNITS, text, top=1, seed=0, sample=150).quantiles
     again = find_examples(subject, UNITS, text, top=1, seed=0, sample=150).quantiles
@@ -134,7 +134,7 @@ def test_the_experiment_sets_a_maximization_beside(actmax: Actmax, folder: Path)
         ("examples.text=nowhere", "examples.text=nowhere"),
         ("examples.window=65", "examples.window=65"),
         ("examples.record=nowhere", "examples.record=nowhere"),
-        ("examples.bos=<s>", "examples.bos=<s>"),
+        ("context.token=<s>", "context.token=<s>"),
         ("unit.index=96", "unit.index=96"),
     ],
 )

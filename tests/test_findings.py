@@ -32,7 +32,15 @@ from actmax.evidence.readings import OwnStatus, Reading, read
 from actmax.evidence.settings import ALPHA, CLAIMS, RANDOM_MOVES, RANDOM_TEXT, RANDOM_TOKENS, claim_alpha
 from actmax.evidence.verdicts import Agreed, decide
 from actmax.records.store import Record
-from actmax.report.words import CLAIM_WORDS, claim_words, in_order, p_words
+from actmax.report.words import (
+    CLAIM_WORDS,
+    ELSEWHERE,
+    claim_words,
+    in_order,
+    p_words,
+    transfer_statement,
+    transfer_words,
+)
 from actmax.stats.design import Design
 from actmax.stats.simulation import simulate
 from actmax.tasks.simulation.tables import rejection_findings
@@ -105,7 +113,7 @@ def assert_says_one_thing(one: Finding) -> None:
     assert not (below and one.alternative == "greater")
     assert not (above and one.alternative == "less")
     assert isnan(one.p) or one.p >= one.smallest_p, one
-    for form in (NAMES[one.measure][1], ".3g", ".1%", ".0f", ".4f"):
+    for form in (NAMES.get(one.measure, ("", ".3g"))[1], ".3g", ".1%", ".0f", ".4f"):
         observed, *ends = in_order(one, form)
         printed = [number(observed) < number(ends[0]), number(observed) > number(ends[1])]
         assert printed == [below, above], (form, observed, ends, one)
@@ -177,12 +185,29 @@ ROWS = st.fixed_dictionaries(
 )
 
 
+def assert_transfer_says_one_thing(row: dict[str, Any], found: list[Finding]) -> None:
+    """The card's row, the sentence and the findings on transfer claim the same."""
+    (line,) = [line for line in card(row).rows if str(line[0].text) == "works elsewhere"]
+    _, observed, chance, reading, p = (str(cell.text) for cell in line)
+    claimed, sentence = [one.claimed for one in found], transfer_statement(row)
+    for one in found:
+        assert_says_one_thing(one)
+        assert in_order(one, ".3g")[0] in observed
+        assert all(text in chance for text in in_order(one, ".3g")[1:] if text != "nan")
+        assert p_words(one, brief=True) in p
+        more = "" if "no more" in sentence else sentence.split(", not ")[0]
+        assert (ELSEWHERE[one.measure] in more) == one.claimed
+    assert reading == transfer_words(row) == ("yes" if all(claimed) else "in part" if any(claimed) else "no")
+
+
 @settings(max_examples=100, deadline=None)
 @given(ROWS)
 def test_a_card_claims_what_its_findings_claim(numbers: dict[str, Any]) -> None:
     row = random_row(numbers)
     found = {one.measure: one for one in unit_findings(row)}
     expected = {UNIT_MEASURES[name][0] for name in CLAIMS[numbers["ends"]]}
+    elsewhere = {Measure.TRANSFER_BOS, Measure.TRANSFER_TEXT}
+    assert_transfer_says_one_thing(row, [found.pop(measure) for measure in sorted(elsewhere)])
     assert set(found) == expected | ({Measure.OWN_TOKENS} if numbers["own"] else set())
     lines = card(row).rows[: len(found)]
     for line, measure in zip(lines, [measure for measure in NAMES if measure in found], strict=True):
@@ -206,6 +231,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         patch.setenv("ACTMAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         lm = actmax.load("tiny", dtype="float64")
         small: dict[str, Any] = {"nulls": {"draws": 299, "displacements": 20}, "gap": {"draws": 200}}
+        small |= {"transfer": {"draws": 40}}
         small |= {"steps": 12, "progress": False}
         runs = [
             lm.maximize("resid_pre.3[7]", seeds=6, **small),
@@ -221,7 +247,8 @@ def test_real_rows(real: pd.DataFrame) -> None:
     for one in found:
         if not isnan(one.observed) and not isnan(one.p):
             assert_says_one_thing(one)
-    assert {one.measure for one in found} == {measure for measure, _ in UNIT_MEASURES.values()}
+    own = {Measure.TRANSFER_NONE}  # the context that the tokens were found in
+    assert {one.measure for one in found} == {measure for measure, _ in UNIT_MEASURES.values()} - own
     assert {one.claimed for one in found} == {True, False}
     assert {one.alternative for one in found if one.measure == Measure.SNAPPED} == {"greater", "less"}
     (untested,) = [one for one in unit_findings(rows[-1]) if one.measure == Measure.DIRECTION]
@@ -229,6 +256,8 @@ def test_real_rows(real: pd.DataFrame) -> None:
     for row in rows[:3]:
         levels = {one.measure: one.alpha for one in unit_findings(row)}
         own = levels.pop(Measure.OWN_TOKENS, 0.0)
+        elsewhere = {levels.pop(measure, None) for measure in (Measure.TRANSFER_BOS, Measure.TRANSFER_TEXT)}
+        assert elsewhere == ({ALPHA / 2} if row["transfer_own"] == "none" else {None})  # controls are not tried
         assert set(levels.values()) == {claim_alpha(RANDOM_MOVES)}
         assert own <= claim_alpha(RANDOM_MOVES)
 

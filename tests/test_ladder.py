@@ -25,7 +25,12 @@ def units(priors: tuple[str, ...], sites: tuple[str, ...] = ("resid_pre",)) -> p
     for number, prior in enumerate(priors):
         for site in sites:
             for index in range(3):
-                row = dict.fromkeys(MEANS, 0.1) | {"prior": prior, "site": site, "condition": f"c{number}"}
+                row = dict.fromkeys(MEANS, 0.1) | {
+                    "prior": prior,
+                    "context": "none",
+                    "site": site,
+                    "condition": f"c{number}",
+                }
                 row |= {"index": index, "restarts": 5, "verdict": "not_above_chance"}
                 rows.append(row | {"z_snapped": number + index, "shared_tokens": 0.1 + index / 10})
     return pd.DataFrame(rows)

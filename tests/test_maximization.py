@@ -171,12 +171,14 @@ def test_out_of_memory_halves_max_rows_and_goes_on(
     undisturbed = fitted(subject, rows(*range(7)))
     run, step = Subject.run, 0
 
-    def small(self: Subject, embeddings: Tensor, *args: Any) -> Any:  # as a GPU whose other user comes at step 10
+    def small(
+        self: Subject, embeddings: Tensor, *args: Any, **options: Any
+    ) -> Any:  # as a GPU whose other user comes at step 10
         nonlocal step
         step += 1
         if step > 10 and len(embeddings) > room:
             raise torch.OutOfMemoryError("planted")
-        return run(self, embeddings, *args)
+        return run(self, embeddings, *args, **options)
 
     monkeypatch.setattr(Subject, "run", small)
     found = fitted(subject, rows(*range(7)))
@@ -186,7 +188,7 @@ def test_out_of_memory_halves_max_rows_and_goes_on(
 
 
 def test_one_row_too_many_is_an_error(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(self: Subject, embeddings: Tensor, *args: Any) -> Any:
+    def none(self: Subject, embeddings: Tensor, *args: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("planted")
 
     monkeypatch.setattr(Subject, "run", none)

@@ -16,8 +16,6 @@ from numpy import ndarray
 
 from actmax.errors import InputError
 from actmax.model.architecture import SITES
-from actmax.model.context import NONE, Context
-from actmax.model.subject import Subject
 from actmax.model.target import UNIT, Place, Unit, address, addressed, place_columns, place_name, read_own, rows_of
 
 LAYERS = st.none() | st.integers(0, 200)
@@ -166,14 +164,6 @@ def test_gradients_reach_the_own_coordinate_alone() -> None:
 def test_arrays_are_read_like_tensors() -> None:
     store = {("z", 1): np.arange(12).reshape(4, 3)}
     assert Unit("z", 1, 2).read(store).tolist() == [2, 5, 8, 11]
-
-
-def test_only_no_context_is_taken(subject: Subject) -> None:
-    embeddings, place = subject.embed(torch.tensor([[1, 2]])), ("resid_pre", 1)
-    alone = subject.run(embeddings, [place])[place]
-    assert torch.equal(subject.run(embeddings, [place], context=NONE)[place], alone)
-    with pytest.raises(NotImplementedError, match="bos"):
-        subject.run(embeddings, [place], context=Context("bos"))
 
 
 def test_nothing_heavy_is_imported() -> None:

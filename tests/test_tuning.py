@@ -42,7 +42,8 @@ from actmax.tasks.tuning.page import heat_map_html, heat_map_text
 from actmax.tasks.tuning.plan import Words, make_plan, words_of
 from actmax.tasks.tuning.settings import TuningSettings
 from actmax.tasks.tuning.store import Store
-from actmax.words.encoding import Batches, begin_token, encode, tokens_of
+from actmax.text.contexts import begin_token
+from actmax.words.encoding import Batches, encode, tokens_of
 from actmax.words.lists import Context, Data, Sample, Skips
 from cli import Actmax
 
@@ -86,7 +87,7 @@ def stored(
     memory: float = 1e9,
     keep: bool = False,
 ) -> Store:
-    encoding = encode(subject, data)
+    encoding = encode(subject, data, before=(256,))
     dtype = "float64" if subject.dtype == torch.float64 else "float32"
     store = Store(
         subject.geometry, places, len(encoding.data.samples), memory=memory, folder=folder, keep=keep, dtype=dtype
@@ -212,7 +213,7 @@ def test_a_words_contexts_are_averaged_and_disk_equals_memory(subject: Subject, 
 
 
 def test_batches_keep_lengths_apart_unless_told(subject: Subject) -> None:
-    texts = encode(subject, data_of(WORDS, [0] * 4 + [1] * 5)).texts
+    texts = encode(subject, data_of(WORDS, [0] * 4 + [1] * 5), before=(256,)).texts
     apart = list(Batches(texts, tokens=1000))
     assert [tuple(batch.ids.shape) for batch in apart] == [(3, 7), (3, 4), (3, 3)]
     together = list(Batches(texts, tokens=1000, padding=4))
@@ -229,7 +230,7 @@ def test_words_without_tokens_and_long_texts_are_counted(subject: Subject) -> No
     data = data_of("abcdefgh", [0, 0, 0, 0, 1, 1, 1, 1])
     empty, long = Context("   ", 3, 3, "f:8"), Context("x" * 40, 0, 40, "f:9")
     extra = (Sample("", 0, (empty,)), Sample("long", 1, (long,)), Sample("some", 1, (long, Context("y", 0, 1, "f:10"))))
-    found = encode(subject, Data((*data.samples, *extra), ("a", "b"), data.skips))
+    found = encode(subject, Data((*data.samples, *extra), ("a", "b"), data.skips), before=(256,))
     assert dict(found.data.skips.counts) == {"no sub-token": 1, "longer than the context of 32 tokens": 2}
     assert [skip.source for skip in found.data.skips.listed] == ["f:8", "f:9", "f:9"]
     assert len(found.data.samples) == 9
@@ -240,14 +241,14 @@ def test_words_without_tokens_and_long_texts_are_counted(subject: Subject) -> No
 def test_too_few_words_left_is_an_error(subject: Subject) -> None:
     data = data_of(["a", "b", "c", "x" * 40, "d", "e", "f", "g"], [0, 0, 0, 0, 1, 1, 1, 1])
     with pytest.raises(InputError, match="Left out: 1 longer than the context") as caught:
-        encode(subject, data)
+        encode(subject, data, before=(256,))
     assert caught.value.key == "group_0"
 
 
 def test_begin_of_text(subject: Subject) -> None:
     assert begin_token(subject) == 256
     assert begin_token(subject, "a") != 256
-    with pytest.raises(InputError, match=r"^bos="):
+    with pytest.raises(InputError, match=r"^token="):
         begin_token(subject, "<s>")
 
 
@@ -467,8 +468,8 @@ def test_settings_refuse() -> None:
 
 def test_heat_map_reads_every_token_behind_begin_of_text(subject: Subject, tmp_path: Path) -> None:
     unit = Unit.parse("mlp_pre.1[5]")
-    ids = encoded(subject, "a <b>\n&")
-    drawn = heat_map(subject, unit, ids, Scale(0.0, 0.01, -1.0, ("noun", "verb")))
+    ids = encoded(subject, "a <b>\n&", before=(256,))
+    drawn = heat_map(subject, unit, ids, Scale(0.0, 0.01, -1.0, ("noun", "verb")), before=(256,))
     own = subject.run(subject.embedding_matrix[torch.tensor([ids])], [("mlp_pre", 1)])["mlp_pre", 1][0, 1:, 5]
     assert drawn.tokens["activation"].tolist() == pytest.approx(own.tolist(), rel=1e-12)
     assert drawn.tokens["score"].tolist() == pytest.approx((-own / 0.01).tolist(), rel=1e-12)
@@ -497,7 +498,7 @@ def test_text_of_a_heat_map(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="UTF-8"):
         text_of(str(tmp_path / "b.txt"))
     with pytest.raises(InputError, match="must have 1 to 31 tokens, and has 40"):
-        encoded(subject, "x" * 40)
+        encoded(subject, "x" * 40, before=(256,))
 
 
 # the command line
@@ -532,7 +533,7 @@ def test_the_experiment_writes_its_record_and_says_what_it_found(actmax: Actmax,
     summary = json.loads((ran.job / "summary.json").read_text())
     assert summary["skipped"] == {"duplicate": 1}
     assert summary["words"] == {"p": 6, "q": 6}
-    assert summary["begin_of_text"] == "<|endoftext|>"
+    assert (summary["context"], summary["before"]) == ("bos", ["<|endoftext|>"])
     assert "Verdict. " in ran.out
     assert "Left out. 1 duplicate" in ran.out
     again = actmax(*TINY, *QUICK, f"tuning.data={listed}", "tuning.text=abc", "tuning.save=true")
@@ -589,7 +590,7 @@ def checked(cfg: Any) -> None:
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("tuning.bos=<s>", "tuning.bos=<s>"),
+        ("context.token=<s>", "context.token=<s>"),
         ('tuning.unit="z.3[1]"', "tuning.unit=z.3[1]"),
         ("tuning.group_1=adverb", "tuning.group_1=adverb"),
         ("tuning.text=" + "x" * 70, "must have 1 to 63 tokens, and has 70"),
@@ -604,7 +605,7 @@ def test_bad_input_of_a_subject_leaves_nothing(actmax: Actmax, override: str, ke
 
 
 SAME_WORK = {"tuning.memory": 0.0, "tuning.batch_tokens": 7, "unit.layer": 3, "steps": 7}
-OTHER_WORK = {"tuning.vector": "mean", "tuning.layers": [0], "tuning.seed": 1, "subject.seed": 1, "tuning.bos": "a"}
+OTHER_WORK = {"tuning.vector": "mean", "tuning.layers": [0], "tuning.seed": 1, "subject.seed": 1, "context.token": "a"}
 
 
 @pytest.mark.parametrize(("overrides", "same"), [(SAME_WORK, True), (OTHER_WORK, False)])
@@ -642,6 +643,6 @@ def test_a_tokenizer_that_does_not_say_where_its_tokens_stand_is_refused(subject
     slow = copy.copy(subject.tokenizer)
     slow.__class__ = type("Slow", (type(slow),), {"is_fast": False})
     context = Context("a river", 2, 7, "here")
-    assert tokens_of(subject, context, 256)[1]
+    assert tokens_of(subject, context, (256,))[1]
     with pytest.raises(InputError, match="where in the text"):
-        tokens_of(dataclasses.replace(subject, tokenizer=slow), context, 256)
+        tokens_of(dataclasses.replace(subject, tokenizer=slow), context, (256,))

@@ -16,6 +16,11 @@ def null(name: str, mean: float, low: float, high: float, p: float, *, draws: in
     return columns | {f"null_{name}_alpha": claim_alpha(RANDOM_MOVES), f"null_{name}_draws": draws}
 
 
+def _transfer(name: str, mean: float, high: float, p: float) -> dict[str, float]:
+    null = {"mean": mean, "low": nan, "high": high, "p": p, "alpha": 0.025, "draws": 999}
+    return {f"null_transfer_{name}_{part}": value for part, value in null.items()}
+
+
 ROW: dict[str, Any] = {
     "site": "resid_pre",
     "layer": 8,
@@ -82,6 +87,17 @@ ROW: dict[str, Any] = {
     "cross_entropy_mean": 10.25,
     "cross_entropy_initial_mean": 11.25,
     "gap": "at_the_tokenizer",
+    "first_norm": 812.0,
+    "later_norm": 130.0,
+    "transfer": "in_part",
+    "transfer_own": "none",
+    "transfer_none_mean": 2.5,
+    "transfer_bos_mean": 6.5,
+    "transfer_text_mean": 1.5,
+    **{f"transfer_{name}_best_of": 1000.0 for name in ("none", "bos", "text")},
+    **_transfer("none", 0.5, 4.5, 1.0),
+    **_transfer("bos", 1.25, 5.25, 0.001),
+    **_transfer("text", 0.75, 3.5, 0.75),
 }
 """The row of a unit whose restarts share some tokens of its own, too few to be the same, and whose text is lost."""
 

@@ -43,6 +43,7 @@ ARGUMENTS = {
     "init.name": "init",
     "objective.reduction": "reduction",
     "objective.sign": "sign",
+    "context.name": "context",
     "search.method": "method",
     "search.passes": "passes",
     "search.text": "text",
@@ -92,6 +93,7 @@ class LanguageModel:
         init: str = "scaled",
         optimizer: str = "adam",
         lr: float | None = None,
+        context: str | Settings = "auto",
         reduction: str = "mean",
         sign: str = "maximize",
         device: str = "auto",
@@ -110,6 +112,8 @@ class LanguageModel:
             init: what restarts start from: scaled, randn or tokens.
             optimizer: adam, adamw or sgd.
             lr: learning rate; None takes the optimizer's own.
+            context: what stands before the tokens: auto (nothing), none, bos, text, or settings such as
+                `{"name": "prefix", "text": "Once upon a time"}` (docs/context.md).
             reduction: how the activations of all positions become one number: mean, last or max.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
@@ -123,6 +127,7 @@ class LanguageModel:
         values: dict[str, Any] = {
             "task": {"name": "maximization"},
             **_asked(target, reduction, sign, seeds, tokens, controls),
+            "context": _context(context),
             "steps": steps,
             "init": {"name": init},
             "optimizer": choices.choice("optimizer", optimizer) | ({} if lr is None else {"lr": lr}),
@@ -141,6 +146,7 @@ class LanguageModel:
         controls: int | str = "auto",
         tokens: int = 5,
         text: str | Path | None = None,
+        context: str | Settings = "auto",
         reduction: str = "mean",
         sign: str = "maximize",
         device: str = "auto",
@@ -157,6 +163,8 @@ class LanguageModel:
             controls: other units that run beside, to tell what is the unit's own: a number, or auto for few.
             tokens: tokens of a sequence.
             text: for `method="text"`: a text file, or a folder of .txt files.
+            context: what stands before the tokens: auto (begin-of-text, where the tokenizer has it), none, bos, text,
+                or settings such as `{"name": "prefix", "text": "Once upon a time"}` (docs/context.md).
             reduction: how the activations of all positions become one number: mean, last or max.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
@@ -170,6 +178,7 @@ class LanguageModel:
         values: dict[str, Any] = {
             "task": {"name": "search"},
             **_asked(target, reduction, sign, seeds, tokens, controls),
+            "context": _context(context),
             "search": {"method": method, "passes": passes, "text": None if text is None else str(text)},
         }
         return self._ask(values, groups, device, progress, target)
@@ -180,6 +189,7 @@ class LanguageModel:
         texts: str | Path,
         *,
         top: int = 20,
+        context: str | Settings = "auto",
         record: Result | str | Path | None = None,
         device: str = "auto",
         progress: bool = True,
@@ -191,6 +201,8 @@ class LanguageModel:
             target: a unit, or several of one site.
             texts: a text file, or a folder of .txt files; streamed.
             top: contexts to keep for each unit.
+            context: what stands before each window of the text: auto (begin-of-text), none, bos, or settings with a
+                prefix.
             record: the folder of a maximization of the same units, to set what it reached beside.
             device: auto, cpu or gpu.
             progress: whether a bar is shown.
@@ -206,7 +218,7 @@ class LanguageModel:
             record = record.contents.record.folder
         own = {"text": str(texts), "top": top, "record": None if record is None else str(record)}
         values: dict[str, Any] = {"task": {"name": "examples"}, "unit": _product(target), "examples": own}
-        return self._ask(values, groups, device, progress, target)
+        return self._ask(values | {"context": _context(context)}, groups, device, progress, target)
 
     def tune(
         self,
@@ -215,6 +227,7 @@ class LanguageModel:
         sites: Sequence[str] = ("mlp_pre", "resid_post"),
         layers: int | str | Sequence[int] = "all",
         text: str | None = None,
+        context: str | Settings = "auto",
         device: str = "auto",
         progress: bool = True,
         **groups: Settings,
@@ -226,6 +239,7 @@ class LanguageModel:
             sites: sites whose units are compared.
             layers: all, a block's number, or several.
             text: a text that one unit is drawn over.
+            context: what stands before each text: auto (begin-of-text), none, bos, or settings with a prefix.
             device: auto, cpu or gpu.
             progress: whether a bar is shown.
             groups: any other key of the reference, by group: `tuning={"splits": 50}`.
@@ -236,7 +250,8 @@ class LanguageModel:
         """
         own = {"data": str(data), "sites": list(sites), "layers": layers, "text": text}
         own["layers"] = list(layers) if isinstance(layers, (range, tuple)) else layers
-        return self._ask({"task": {"name": "tuning"}, "tuning": own}, groups, device, progress, None)
+        values = {"task": {"name": "tuning"}, "tuning": own, "context": _context(context)}
+        return self._ask(values, groups, device, progress, None)
 
     def _ask(
         self,
@@ -403,6 +418,11 @@ def _asked(
         "unit": _product(target),
         "objective": objective,
     }
+
+
+def _context(context: str | Settings) -> dict[str, Any]:
+    """Settings of the group `context`, of which the name alone may be given."""
+    return {"name": context} if isinstance(context, str) else dict(context)
 
 
 def _restarts(seeds: int | Sequence[int]) -> dict[str, Any]:

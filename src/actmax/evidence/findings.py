@@ -38,6 +38,12 @@ class Measure(StrEnum):
     """Mean activation of the optima, beside means of as many random token sequences."""
     SNAPPED = "activation_snapped_mean"
     """Mean activation once snapped to tokens, beside means of as many random token sequences."""
+    TRANSFER_NONE = "transfer_none_mean"
+    """Mean activation of the tokens with nothing before them, beside the best of random tokens there."""
+    TRANSFER_BOS = "transfer_bos_mean"
+    """Mean activation of the tokens behind begin-of-text, beside the best of random tokens there."""
+    TRANSFER_TEXT = "transfer_text_mean"
+    """Mean activation of the tokens behind windows of real text, beside the best of random tokens there."""
     TUNED_SHARE = "tuned_share_layer"
     """Share of units that tell two categories of words apart, corrected per layer, beside shuffled labels."""
     REPLICATION_RATE = "replication_rate"
@@ -175,21 +181,32 @@ UNIT_MEASURES: dict[str, tuple[Measure, Alternative | None]] = {
     "retention": (Measure.RETENTION, "two-sided"),
     "final": (Measure.OPTIMUM, None),
     "snapped": (Measure.SNAPPED, None),
+    "transfer_none": (Measure.TRANSFER_NONE, None),
+    "transfer_bos": (Measure.TRANSFER_BOS, None),
+    "transfer_text": (Measure.TRANSFER_TEXT, None),
 }
 """The measures of a unit by the name of their null in its row, and on which side they are looked for; None: on that of
 the objective, `gap_alternative`."""
 
 
 def unit_findings(row: Row) -> tuple[Finding, ...]:
-    """The findings on one unit, from its row: the claims of the declared rule, tested or not.
+    """The findings on one unit, from its row: the claims of the declared rule, tested or not, and those on transfer.
 
-    Whether shared tokens are the unit's own is asked only where they are above chance.
+    Whether shared tokens are the unit's own is asked only where they are above chance. Whether tokens work in other
+    contexts is a question of its own, with a level of its own.
     """
     row = known(row)
     names = [name for name in UNIT_MEASURES if name in CLAIMS[row["null_of_ends"]]]
     if not is_missing(row["own_tokens"]):
         names.insert(1, "own_tokens")
+    names += [f"transfer_{name}" for name in elsewhere(row)]
     return tuple(_unit_finding(row, name) for name in names)
+
+
+def elsewhere(row: Row) -> list[str]:
+    """The contexts, but the one that a unit's tokens were found in, in which they were tried."""
+    own, names = row.get("transfer_own"), ("none", "bos", "text")
+    return [name for name in names if name != own and not is_missing(row.get(f"transfer_{name}_mean"))]
 
 
 def _unit_finding(row: Row, name: str) -> Finding:

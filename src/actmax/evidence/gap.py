@@ -18,6 +18,7 @@ from actmax.evidence.nulls import Null, Restarts, against
 from actmax.evidence.pairs import Alternative, signs
 from actmax.evidence.readings import GapEnd
 from actmax.evidence.settings import ALPHA
+from actmax.model.context import Context
 from actmax.model.evaluation import activations, cross_entropies, random_activations, random_tokens
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
@@ -126,18 +127,13 @@ class Gap:
     def best_of_random(self) -> Null:
         """The mean of the snapped activation beside the best of as many random sequences as passes were spent.
 
-        Each draw is a mean over restarts of the best of `passes` random sequences. The best of N of n sequences is the
-        one whose rank, from the top, is that of the best of N uniform numbers; with fewer sequences than passes it is
-        not known, and there are no draws.
+        Each draw is a mean over restarts of the best of `passes` random sequences (`means_of_best`); with fewer
+        sequences than passes that is not known, and there are no draws.
         """
-        count, ordered = len(self.final), np.sort(self.random.activation)
-        ordered = ordered if self.sign == "maximize" else ordered[::-1]
-        if not 0 < self.passes <= len(ordered):
+        if not 0 < self.passes <= len(self.random.activation):
             return against(nan, [])
-        generator = np.random.default_rng([len(ordered), self.passes, *b"best"])
-        highest = generator.random((BEST_DRAWS, count)) ** (1 / self.passes)  # the largest of N uniform numbers
-        ranks = np.minimum((highest * len(ordered)).astype(int), len(ordered) - 1)
-        return against(_mean(self.snapped), ordered[ranks].mean(axis=1))
+        drawn = means_of_best(self.random.activation, self.passes, len(self.final), sign=self.sign)
+        return against(_mean(self.snapped), drawn)
 
     @property
     def _base(self) -> float:
@@ -180,6 +176,27 @@ class Gap:
         numbers |= self.null("final").claim_columns("final", alpha)
         numbers |= self.null("cross_entropy").columns("cross_entropy")
         return numbers | {"gap": self.end(alpha).value}
+
+
+def means_of_best(
+    random: Float[ndarray, " sequences"], of: int, count: int, *, sign: Literal["maximize", "minimize"]
+) -> Float[ndarray, " draws"]:
+    """Means of the best of `of` random sequences, drawn `count` times each.
+
+    The best of N of n sequences is the one whose rank, from the top, is that of the best of N uniform numbers.
+
+    Args:
+        random: activations of random sequences, n of them, at least `of`.
+        of: N, the number of sequences of which the best counts.
+        count: number of such bests in a mean.
+        sign: which end is the best.
+    """
+    ordered = np.sort(random)
+    ordered = ordered if sign == "maximize" else ordered[::-1]
+    generator = np.random.default_rng([len(ordered), of, *b"best"])
+    highest = generator.random((BEST_DRAWS, count)) ** (1 / of)  # the largest of N uniform numbers
+    ranks = np.minimum((highest * len(ordered)).astype(int), len(ordered) - 1)
+    return ordered[ranks].mean(axis=1)
 
 
 def _mean(values: Float[ndarray, " restarts"]) -> float:
@@ -238,7 +255,7 @@ def measure(
     again = [subject.tokens(text) for text in texts]
     put_in = ids.tolist(), begun.tolist(), again
     snapped, start_tokens, retokenised = (activations(subject, objective, some, units) for some in put_in)
-    entropy, before = (cross_entropies(subject, some) for some in (ids, begun))
+    entropy, before = (cross_entropies(subject, some, objective.context) for some in (ids, begun))
     random = _random_text(subject, objective, list(found), ids.shape[1], settings, cache)
     same = [one == two for one, two in zip(again, ids.tolist(), strict=True)]
     gaps, start = {}, 0
@@ -270,12 +287,15 @@ def _random_text(
     settings: GapSettings,
     cache: Path | None,
 ) -> dict[Unit, RandomText]:
-    entropy = _random_entropies(subject, tokens, min(settings.draws, ENTROPY_DRAWS), settings.seed)
+    draws = min(settings.draws, ENTROPY_DRAWS)
+    entropy = _random_entropies(subject, tokens, draws, settings.seed, objective.context.without_after())
     found = random_activations(subject, objective, tuple(units), tokens, settings, cache)
     return {unit: RandomText(found[:, number], entropy) for number, unit in enumerate(units)}
 
 
 @lru_cache(maxsize=2)
-def _random_entropies(subject: Subject, tokens: int, draws: int, seed: int) -> Float[ndarray, " draws"]:
+def _random_entropies(
+    subject: Subject, tokens: int, draws: int, seed: int, context: Context
+) -> Float[ndarray, " draws"]:
     """Cross-entropies of random sequences, which are the same for all units of a subject."""
-    return cross_entropies(subject, random_tokens(subject, tokens, draws=draws, seed=seed))
+    return cross_entropies(subject, random_tokens(subject, tokens, draws=draws, seed=seed), context)

@@ -103,6 +103,15 @@ class GapEnd(StrEnum):
     """The text is still beyond random tokens."""
 
 
+class Transfer(StrEnum):
+    """Whether tokens do more, in other contexts than the one they were found in, than the best of random ones there."""
+
+    EVERYWHERE = "yes"
+    IN_PART = "in_part"
+    NOWHERE = "no"
+    NOT_TESTED = "not_tested"
+
+
 class NeighbourStatus(StrEnum):
     """Whether the coordinates of a site were compared before and after, or why not."""
 

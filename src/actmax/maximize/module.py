@@ -303,7 +303,8 @@ class Maximization(LightningModule):
 
     def activations(self, embeddings: Float[Tensor, "rows tokens d_model"], chunk: slice) -> Float[Tensor, " rows"]:
         """The activation of each restart of a chunk: its own unit, reduced over positions."""
-        return self._reduced(self.subject.run(embeddings, self._places(chunk)), chunk, embeddings.dtype)
+        captured = self.subject.run(embeddings, self._places(chunk), context=self.objective.seen)
+        return self._reduced(captured, chunk, embeddings.dtype)
 
     def _places(self, chunk: slice) -> list[Place]:
         """Site and layer of each restart of a chunk."""
@@ -312,7 +313,7 @@ class Maximization(LightningModule):
     def _run(self, embeddings: Tensor, chunk: slice) -> dict[Place, Tensor]:
         """One forward pass that captures what the targets of a chunk need, and what the priors need besides."""
         whole = [LAST] if any(prior.needs_logits for prior in self.priors) else []
-        return self.subject.run(embeddings, self._places(chunk) + whole)
+        return self.subject.run(embeddings, self._places(chunk) + whole, context=self.objective.seen)
 
     def _reduced(self, captured: Mapping[Place, Tensor], chunk: slice, dtype: torch.dtype) -> Tensor:
         """The activation of each restart's own unit, reduced over positions."""
@@ -348,11 +349,10 @@ class Maximization(LightningModule):
         found: dict[Place, list[Tensor]] = {}
         for chunk in self._chunks():
             places = self._places(chunk)
-            captured = self.subject.run(embeddings[chunk], places)
+            captured = self.subject.run(embeddings[chunk], places, context=self.objective.seen)
             for place, values in captured.items():
                 own = [number for number, other in enumerate(places) if other == place]
-                reduced = [self.objective.activation(values[number].T) for number in own]
-                found.setdefault(place, []).append(torch.stack(reduced))
+                found.setdefault(place, []).append(self.objective.activation(values)[own])
         return {place: torch.cat(parts) for place, parts in found.items()}
 
     @torch.no_grad()

@@ -34,8 +34,8 @@ class Seen:
     """The optimizee's embeddings; gradients flow to them."""
     vocabulary: Vocabulary
     """The token embeddings, with their lengths."""
-    hidden: Float[Tensor, "rows tokens d_model"] | None = None
-    """What leaves the subject's final norm; None unless a prior needs logits."""
+    hidden: Float[Tensor, "copies read d_model"] | None = None
+    """What leaves the subject's final norm, in every surrounding of each row; None unless a prior needs logits."""
     head: Callable[[Tensor], Tensor] | None = None
     """The subject's head: from what leaves the final norm to logits over the vocabulary."""
 
@@ -146,14 +146,18 @@ class Fluency(Prior):
         if seen.hidden is None or seen.head is None:
             raise ValueError("fluency needs the subject's last hidden states and its head")
         # What leaves position t - 1 predicts position t: hidden states but the last, beside embeddings but the first.
-        before, after = seen.hidden[:, :-1], seen.embeddings[:, 1:]
+        copies = len(seen.hidden) // len(seen.embeddings)
+        before, after = seen.hidden[:, : seen.embeddings.shape[1] - 1], seen.embeddings[:, 1:]
+        after = after.repeat_interleave(copies, 0) if copies > 1 else after
         rows = max(1, BLOCK // (after.shape[1] * len(seen.vocabulary.matrix)))
         term = partial(self._cross_entropy, seen.head, seen.vocabulary)
         if len(after) <= rows:
-            return term(before, after)
-        recomputed = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
-        blocks = zip(before.split(rows), after.split(rows), strict=True)
-        return torch.cat([recomputed(*block) for block in blocks])
+            found = term(before, after)
+        else:
+            recomputed = partial(checkpoint, term, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn
+            blocks = zip(before.split(rows), after.split(rows), strict=True)
+            found = torch.cat([recomputed(*block) for block in blocks])
+        return found.unflatten(0, (-1, copies)).mean(1) if copies > 1 else found
 
     def _cross_entropy(
         self, head: Callable[[Tensor], Tensor], vocabulary: Vocabulary, before: Tensor, after: Tensor

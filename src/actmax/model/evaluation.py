@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from actmax.model.context import NONE, Context
 from actmax.model.nearest import BLOCK
 from actmax.model.objective import LAST, Objective, own_activations
 from actmax.model.settings import GapSettings
@@ -51,10 +53,10 @@ def activations(
     found = np.full(len(sequences), nan)
     for length in sorted({len(one) for one in sequences} - {0}):
         rows = [number for number, one in enumerate(sequences) if len(one) == length]
-        for some in _split(rows, ROWS):
+        for some in _split(rows, rows_in(objective.context)):
             own = [units[row] for row in some]
             ids = torch.tensor([list(sequences[row]) for row in some])
-            captured = subject.run(subject.embed(ids), [unit.place for unit in own])
+            captured = subject.run(subject.embed(ids), [unit.place for unit in own], context=objective.seen)
             found[some] = _numbers(own_activations(captured, own, objective))
     return found
 
@@ -79,44 +81,62 @@ def by_unit_activations(
 
     def act(some: Tensor) -> ndarray:
         progress(len(some))
-        captured = subject.run(subject.embed(some), [unit.place for unit in units])
+        captured = subject.run(subject.embed(some), [unit.place for unit in units], context=objective.seen)
         return np.stack([_numbers(objective.activation(unit.read(captured))) for unit in units], axis=1)
 
-    return _in_blocks(act, ids, ROWS)
+    return _in_blocks(act, ids, rows_in(objective.context))
 
 
 @torch.no_grad()
-def cross_entropies(subject: Subject, ids: Int[Tensor, "rows tokens"]) -> Float[ndarray, " rows"]:
+def cross_entropies(
+    subject: Subject, ids: Int[Tensor, "rows tokens"], context: Context = NONE
+) -> Float[ndarray, " rows"]:
     """The subject's own cross-entropy of token sequences, nats per token but the first; NaN for one token.
 
-    mean over t ≥ 1 of -log p(token t | tokens before t), the whole model running.
+    mean over t ≥ 1 of -log p(token t | context, tokens before t), the whole model running; with several surroundings
+    the mean over these. The first token counts in no context, so that one is comparable with another.
     """
     if ids.shape[1] < 2:
         return np.full(len(ids), nan)
+    before = context.without_after()
 
     def entropy(some: Tensor) -> ndarray:
-        return _numbers(-own_scores(predictions(subject, subject.run(subject.embed(some), [LAST])[LAST]), some).mean(1))
+        hidden = subject.run(subject.embed(some), [LAST], context=before)[LAST]
+        return _numbers(-own_scores(predictions(subject, hidden, some), some).mean((1, 2)))
 
-    return _in_blocks(entropy, ids, whole_rows(subject, ids.shape[1]))
+    return _in_blocks(entropy, ids, whole_rows(subject, ids.shape[1], context))
 
 
 def predictions(
-    subject: Subject, hidden: Float[Tensor, "rows tokens d_model"]
-) -> Float[Tensor, "rows tokens-1 vocabulary"]:
-    """The subject's log p of every next token, from what leaves the final norm; never coarser than float32."""
-    return subject.logits(hidden[:, :-1]).to(torch.promote_types(torch.float32, subject.dtype)).log_softmax(2)
+    subject: Subject, hidden: Float[Tensor, "copies read d_model"], ids: Int[Tensor, "rows tokens"]
+) -> Float[Tensor, "rows count tokens-1 vocabulary"]:
+    """The subject's log p of every token but the first, in each surrounding; never coarser than float32.
+
+    Args:
+        subject: the language model.
+        hidden: what leaves the final norm, from `Subject.run`.
+        ids: the sequences that were run.
+    """
+    scores = subject.logits(hidden[:, : ids.shape[1] - 1]).to(torch.promote_types(torch.float32, subject.dtype))
+    return scores.log_softmax(2).unflatten(0, (len(ids), -1))
 
 
 def own_scores(
-    predicted: Float[Tensor, "rows nexts vocabulary"], ids: Int[Tensor, "rows tokens"]
-) -> Float[Tensor, "rows nexts"]:
-    """The predicted log p of each token of the sequences but the first."""
-    return predicted.gather(2, ids[:, 1:, None].to(predicted.device)).squeeze(2)
+    predicted: Float[Tensor, "rows count nexts vocabulary"], ids: Int[Tensor, "rows tokens"]
+) -> Float[Tensor, "rows count nexts"]:
+    """The predicted log p of each token of the sequences but the first, in each surrounding."""
+    nexts = ids[:, None, 1:, None].expand(-1, predicted.shape[1], -1, -1)
+    return predicted.gather(3, nexts.to(predicted.device)).squeeze(3)
 
 
-def whole_rows(subject: Subject, tokens: int) -> int:
+def rows_in(context: Context, rows: int = ROWS) -> int:
+    """How many token sequences a forward pass may hold: fewer where each stands in several surroundings."""
+    return max(1, rows // context.count)
+
+
+def whole_rows(subject: Subject, tokens: int, context: Context = NONE) -> int:
     """How many token sequences a forward pass may hold where it holds the predictions of all their tokens too."""
-    return max(1, min(ROWS, BLOCK // (tokens * len(subject.embedding_matrix))))
+    return rows_in(context, min(ROWS, BLOCK // (tokens * len(subject.embedding_matrix))))
 
 
 def _in_blocks(act: Callable[[Tensor], ndarray], ids: Tensor, rows: int) -> ndarray:
@@ -148,7 +168,7 @@ def random_activations(
         units: what is read.
         tokens: length of the sequences.
         settings: number and seed of the sequences.
-        cache: a folder that keeps them, a file per weights, unit, reduction, length, number and seed.
+        cache: a folder that keeps them, a file per weights, unit, objective, length, number and seed.
     """
     names = {unit: _random_name(subject, objective, unit, tokens, settings) for unit in units}
     files = {} if cache is None else {unit: cache / name for unit, name in names.items()}
@@ -167,7 +187,9 @@ def random_activations(
 
 def _random_name(subject: Subject, objective: Objective, unit: Unit, tokens: int, settings: GapSettings) -> str:
     """A file's name that says everything the activations depend on."""
-    asked = [str(unit), objective.reduction, str(subject.dtype), tokens, settings.draws, settings.seed]
+    asked: list[Any] = [str(unit), objective.reduction, str(subject.dtype), tokens, settings.draws, settings.seed]
+    if objective.positions != "own" or not objective.seen.bare:
+        asked += [objective.positions, objective.seen.before, objective.seen.after]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     return f"{subject.weights_hash[:24]}-{digest}-v{RANDOM_VERSION}.npy"
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actmax.model.context import NONE, Context
 from actmax.model.target import Place, Unit, read_own
 
 LAST: Place = ("final_norm", None)
@@ -18,18 +19,37 @@ LAST: Place = ("final_norm", None)
 
 @dataclass(frozen=True)
 class Objective:
-    """What a restart minimizes beside its priors: minus its activation (or plus, to minimize it)."""
+    """What a restart minimizes beside its priors: minus its activation (or plus, to minimize it), in a context."""
 
     reduction: Literal["mean", "last", "max"] = "mean"
     """How a unit's activations at all positions become one number."""
     sign: Literal["maximize", "minimize"] = "maximize"
     """Whether to maximize or minimize that number."""
+    positions: Literal["own", "last"] = "own"
+    """Which positions are read: those of the optimized tokens, or the last of the whole input."""
+    context: Context = NONE
+    """What stands around the tokens."""
 
-    def activation(self, values: Float[Tensor, "rows tokens"]) -> Float[Tensor, " rows"]:
-        """One number per restart, from a unit's activations at all positions."""
-        if self.reduction == "mean":
-            return values.mean(1)
-        return values[:, -1] if self.reduction == "last" else values.amax(1)
+    @property
+    def seen(self) -> Context:
+        """What stands around the tokens in a forward pass: nothing behind them where they alone are read."""
+        return self.context if self.positions == "last" else self.context.without_after()
+
+    def activation(self, values: Float[Tensor, "copies read ..."]) -> Float[Tensor, "rows ..."]:
+        """One number per row, from a unit's activations at all positions of `Subject.run` in `seen`.
+
+        Reduced over positions in each surrounding; then the mean over these.
+        """
+        if self.positions == "last" or self.reduction == "last":
+            found = values[:, -1]
+        else:
+            found = values.mean(1) if self.reduction == "mean" else values.amax(1)
+        return self.averaged(found)
+
+    def averaged(self, values: Float[Tensor, "copies ..."]) -> Float[Tensor, "rows ..."]:
+        """The mean over the surroundings of each row."""
+        count = self.context.count
+        return values.unflatten(0, (-1, count)).mean(1) if count > 1 else values
 
     def loss(self, activation: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """The loss of each restart, without priors."""

@@ -29,6 +29,10 @@ from actmax.model.target import Place
 from actmax.weights import fingerprint, locate
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+CONTEXTS = 8
+"""Number of contexts whose keys and values are kept."""
+LENGTH_DEPENDENT = {"dynamic", "longrope", "su"}
+"""Rotary positions that depend on how long the whole sequence is: a kept key would be another's."""
 
 
 @dataclass(frozen=True)
@@ -232,37 +236,113 @@ class Subject:
         *,
         context: Context = NONE,
         cache: Any = None,
-    ) -> dict[Place, Float[Tensor, "rows tokens width"]]:
+    ) -> dict[Place, Float[Tensor, "copies read width"]]:
         """Activations at some places, computed no deeper than the deepest of them and without the head.
 
         Position embeddings are added inside the model, as Hugging Face does with `inputs_embeds`. Gradients flow to
-        `embeddings` if it asks for them.
+        `embeddings` if it asks for them. Keys and values of what stands before them are computed once and kept, unless
+        the subject's rotary positions depend on the length.
 
         Args:
             embeddings: what stands in the place of token embeddings; cast to the subject's dtype.
             places: pairs of site and layer; layer None at `final_norm`.
-            context: what stands before the embeddings; `NONE` is the only one that exists.
-            cache: transformers' `Cache` with the keys and values of an earlier part of the same sequences, which this
-                pass goes on from; its own are added.
+            context: what stands around the embeddings.
+            cache: what `begin` gave, with keys and values of an earlier part of the same sequences, which this pass
+                goes on from; its own are added. Then what stands before the embeddings is in it already, a row for
+                each of `embeddings`.
 
         Returns:
-            One tensor per place, in no particular order; width is `geometry.width(site)`.
+            One tensor per place, in no particular order: `context.count` copies of each row, one behind the other (with
+            `cache` a copy per row), and all positions from the first of `embeddings` on, those of `context.after`
+            included; width is `geometry.width(site)`.
 
         Raises:
             InputError: the subject has no such place.
         """
-        if context != NONE:
-            raise NotImplementedError(f"nothing but no context can stand before the embeddings, not {context.name}")
         places = list(dict.fromkeys(places))
         for site, layer in places:
             self.geometry.check_place(site, layer)
+        embeddings, unread = embeddings.to(self.dtype), 0
+        if cache is None:
+            embeddings = embeddings.repeat_interleave(context.count, 0) if context.count > 1 else embeddings
+            if context.length and self.keeps_keys:
+                cache = self.begin(context, places, rows=len(embeddings) // context.count)
+            elif context.length:
+                before = self._before(context).repeat(len(embeddings) // context.count, 1, 1)
+                embeddings, unread = torch.cat([before, embeddings], dim=1), context.length
+        if context.after:
+            after = self.embed(torch.tensor(context.after)).expand(len(embeddings), -1, -1)
+            embeddings = torch.cat([embeddings, after], dim=1)
+        captured = self._captured(embeddings, places, cache)
+        return {place: value[:, unread:] for place, value in captured.items()} if unread else captured
+
+    def begin(self, context: Context, places: Sequence[Place], *, rows: int) -> Any:
+        """Keys and values of what stands before the tokens, for `run` to go on from; computed once and kept.
+
+        Args:
+            context: what stands around the tokens.
+            places: what is to be read behind it.
+            rows: number of token sequences that follow; each has `context.count` copies, one behind the other.
+
+        Returns:
+            transformers' `Cache` for rows x `context.count` sequences.
+        """
+        from transformers import DynamicCache  # heavy, and not needed to check a config
+
+        cache = DynamicCache()
+        if not context.length:
+            return cache
+        # of one block at least: the model takes from its first block's keys at which position it goes on
+        depth = max(1, *(self.geometry.depth(site, layer) for site, layer in places))
+        for number, (keys, values) in enumerate(self._kept_keys(context, depth)):
+            several = (rows, *[1] * (keys.ndim - 1))
+            cache.update(keys.repeat(several), values.repeat(several), number)
+        return cache
+
+    def _kept_keys(self, context: Context, depth: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the first blocks for each sequence of `context.before`; the last few contexts are kept."""
+        from transformers import DynamicCache
+
+        named = context.before, self.attention, self.device, self.dtype
+        kept = self._keys.pop(named, [])
+        if len(kept) < depth:
+            cache = DynamicCache()
+            # the input of the first block that is not run: every block before it has run
+            place = ("resid_pre", depth) if depth < self.geometry.layers else ("final_norm", None)
+            with torch.no_grad():
+                self._captured(self._before(context), [place], cache)
+            layers: list[Any] = list(cache.layers)
+            kept = [(layer.keys, layer.values) for layer in layers]
+        self._keys[named] = kept
+        while len(self._keys) > CONTEXTS:
+            self._keys.pop(next(iter(self._keys)))
+        return kept[:depth]
+
+    @cached_property
+    def _keys(self) -> dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]]:
+        return {}
+
+    def _before(self, context: Context) -> Float[Tensor, "count length d_model"]:
+        return self.embed(torch.tensor(context.before))
+
+    @cached_property
+    def keeps_keys(self) -> bool:
+        """Whether keys and values of a shorter pass are those of a longer one: not where rotary positions stretch."""
+        config: Any = self.model.config
+        asked = [getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)]
+        parts = [part for one in asked if isinstance(one, dict) for part in (one, *one.values())]
+        kinds = {part.get("rope_type", part.get("type")) for part in parts if isinstance(part, dict)}
+        return not kinds & LENGTH_DEPENDENT
+
+    def _captured(self, embeddings: Tensor, places: Sequence[Place], cache: Any) -> dict[Place, Tensor]:
+        """One forward pass, behind what a cache holds where there is one."""
         depth = max(self.geometry.depth(site, layer) for site, layer in places)
         view = self._truncated(depth, keep_norm=any(site == "final_norm" for site, _ in places))
         captured: dict[Place, Tensor] = {}
         with self._capturing(view, places, captured):
             # a config may ask for these outputs too, and transformers leaves hooks of its own behind for them
             off = {"output_hidden_states": False, "output_attentions": False}
-            view(inputs_embeds=embeddings.to(self.dtype), past_key_values=cache, use_cache=cache is not None, **off)
+            view(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None, **off)
         return captured
 
     def logits(self, hidden: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape vocabulary"]:

@@ -115,10 +115,15 @@ class Unit(Target):
         return address(self.site, self.layer, self.index)
 
 
-def read_own(captured: Mapping[Place, Tensor], units: Sequence[Unit]) -> Float[Tensor, "rows tokens"]:
-    """The values of each row's own unit at all positions: unit i is read in row i of what was captured."""
+def read_own(captured: Mapping[Place, Tensor], units: Sequence[Unit]) -> Float[Tensor, "copies tokens"]:
+    """The values of each row's own unit at all positions: unit i is read in row i of what was captured.
+
+    Where there are several copies of each row, one behind the other, unit i is read in all copies of row i.
+    """
     import torch
 
+    copies = len(next(iter(captured.values()))) // len(units)
+    units = [unit for unit in units for _ in range(copies)] if copies > 1 else units
     places = {unit.place for unit in units}
     if len(places) > 1:
         return torch.stack([unit.read(captured)[row] for row, unit in enumerate(units)])

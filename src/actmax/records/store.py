@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd  # half a second, and this module is read before the config is checked
     import pyarrow as pa
 
-VERSION = 4
+VERSION = 5
 """Version of the record's layout; a reader refuses another."""
 
 State = Literal["running", "complete", "interrupted", "failed"]

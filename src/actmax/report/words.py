@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from actmax.evidence.findings import Finding, Measure, known
+from actmax.evidence.findings import Finding, Measure, known, unit_findings
 from actmax.evidence.gap import STAGES
 from actmax.evidence.own import MOST_UNITS
 from actmax.evidence.readings import (
@@ -27,7 +27,7 @@ from actmax.evidence.readings import (
     Reading,
     Verdict,
 )
-from actmax.evidence.settings import ALPHA
+from actmax.evidence.settings import ALPHA, SINK
 from actmax.model.target import Unit, place_name
 from actmax.report.blocks import join, visible
 from actmax.stats.t_and_logit import SEPARATED
@@ -67,6 +67,12 @@ ENDINGS = {
     GapEnd.SURVIVES: "As text the optimum is still beyond random tokens.",
 }
 """How far the gain is carried on its way to text."""
+ELSEWHERE = {
+    Measure.TRANSFER_NONE: "with nothing before them",
+    Measure.TRANSFER_BOS: "behind begin-of-text",
+    Measure.TRANSFER_TEXT: "in real text",
+}
+"""Where tokens are tried, in words."""
 CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
     Measure.SHARED_TOKENS: ("less than chance", "no more than chance", "more than chance"),
     Measure.OWN_TOKENS: ("less than others", "no more than others", "its own"),
@@ -76,6 +82,10 @@ CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
     Measure.RETENTION: ("fewer than chance", "as many as chance", "more than chance"),
     Measure.OPTIMUM: ("below chance", "not beyond chance", "above chance"),
     Measure.SNAPPED: ("below chance", "not beyond chance", "above chance"),
+    **dict.fromkeys(
+        (Measure.TRANSFER_NONE, Measure.TRANSFER_BOS, Measure.TRANSFER_TEXT),
+        ("less than random ones", "no more than the best of random ones", "more than the best of random ones"),
+    ),
 }
 """How a finding on a unit reads below, inside and above the interval of its null."""
 
@@ -180,6 +190,52 @@ def claim_words(one: Finding) -> str:
         return "not tested"
     place = (Reading.BELOW, Reading.WITHIN, Reading.ABOVE).index(one.reading)
     return CLAIM_WORDS[one.measure][place]
+
+
+def transfer_words(row: Row) -> str:
+    """Whether tokens work in other contexts, in a word or two."""
+    claimed = [one.claimed for one in unit_findings(row) if one.measure in ELSEWHERE]
+    if not claimed:
+        return "not tested"
+    return "yes" if all(claimed) else "in part" if any(claimed) else "no"
+
+
+def transfer_statement(row: Row) -> str:
+    """Whether the tokens of a unit's restarts work in other contexts than the one that they were found in.
+
+    Args:
+        row: a row of `units.parquet`, or the `summary.json` of a job on one unit.
+    """
+    found = [one for one in unit_findings(row) if one.measure in ELSEWHERE]
+    if not found:
+        return ""
+    count = row[f"{found[0].measure.value.removesuffix('_mean')}_best_of"]
+    best = f"than the best of {count:,.0f} random ones there"
+    carried, lost = ([ELSEWHERE[one.measure] for one in found if one.claimed == claimed] for claimed in (True, False))
+    if not carried:
+        return f"The same tokens do no more {best}: not {', nor '.join(lost)}."
+    return f"The same tokens do more {best} {_listed(carried)}" + f", not {', nor '.join(lost)}" * bool(lost) + "."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def sink_statement(row: Row) -> str:
+    """That the first position is an attention sink, where nothing stands before the tokens; else nothing.
+
+    Args:
+        row: a row of `units.parquet`, or the `summary.json` of a job on one unit.
+    """
+    row = known(row)
+    first, later = row.get("first_norm", nan), row.get("later_norm", nan)
+    if not first > SINK * later:
+        return ""
+    place = place_name(str(row["site"]), row["layer"]) if "site" in row else "the unit's place"
+    return (
+        f"Mind that the first position is an attention sink: the norm at {place} is {first:,.0f} there and "
+        f"{later:,.0f} later (medians over random tokens). context=bos puts begin-of-text there."
+    )
 
 
 def p_words(one: Finding, *, brief: bool = False) -> str:

@@ -103,7 +103,7 @@ class Oracle:
     ) -> None:
         self.subject, self.objective, self.alphabet = subject, objective, alphabet
         self.top_k = min(top_k, len(alphabet.ids))
-        self.rows = ROWS if max_rows is None else max_rows
+        self.rows = max_rows or evaluation.rows_in(objective.context, ROWS)
         self.sign = 1.0 if objective.sign == "maximize" else -1.0
         with torch.no_grad():
             self._matrix = subject.embed(alphabet.ids)
@@ -156,9 +156,10 @@ class Oracle:
             whole: whether the whole model runs, whose logits allow fewer rows.
         """
         found: dict[int, Answer] = {}
+        seen = self.objective.seen
         for length in sorted({len(one) for one in sequences}):
             numbers = [number for number, one in enumerate(sequences) if len(one) == length]
-            rows = min(self.rows, evaluation.whole_rows(self.subject, length)) if whole else self.rows
+            rows = min(self.rows, evaluation.whole_rows(self.subject, length, seen)) if whole else self.rows
             for start in range(0, len(numbers), rows):
                 some = numbers[start : start + rows]
                 ids = torch.tensor([sequences[number] for number in some])
@@ -168,36 +169,37 @@ class Oracle:
     @torch.no_grad()
     def _activations(self, ids: Tensor, units: Sequence[Unit]) -> list[float]:
         """The activation of each sequence's unit."""
-        captured = prefixes.run(self.subject, ids, _places(units))
+        captured = prefixes.run(self.subject, ids, _places(units), context=self.objective.seen)
         return own_activations(captured, units, self.objective).tolist()
 
     @torch.no_grad()
     def _both(self, ids: Tensor, units: Sequence[Unit]) -> list[tuple[float, float]]:
         """The activation of each sequence's unit, and the sequence's cross-entropy."""
-        captured = prefixes.run(self.subject, ids, [*_places(units), LAST])
+        captured = prefixes.run(self.subject, ids, [*_places(units), LAST], context=self.objective.seen)
         activation = own_activations(captured, units, self.objective)
-        scores = evaluation.own_scores(evaluation.predictions(self.subject, captured[LAST]), ids)
-        return list(zip(activation.tolist(), (-scores.mean(1)).tolist(), strict=True))
+        scores = evaluation.own_scores(evaluation.predictions(self.subject, captured[LAST], ids), ids)
+        return list(zip(activation.tolist(), (-scores.mean((1, 2))).tolist(), strict=True))
 
     def _activation_slopes(self, ids: Tensor, others: Sequence[tuple[Unit, float]]) -> list[Tensor]:
         """The best tokens of each sequence for the activation alone: no block above the target runs."""
         units = [unit for unit, _ in others]
         embedding = self.subject.embed(ids).detach().requires_grad_()
-        captured = self.subject.run(embedding, _places(units))
+        captured = self.subject.run(embedding, _places(units), context=self.objective.seen)
         return self._best(self._gradient(self._score(captured, units), embedding))
 
     def _whole_slopes(self, ids: Tensor, others: Sequence[tuple[Unit, float]]) -> list[Tensor]:
         """The best tokens of each sequence for the activation less λ times the cross-entropy."""
         units = [unit for unit, _ in others]
         embedding = self.subject.embed(ids).detach().requires_grad_()
-        captured = self.subject.run(embedding, [*_places(units), LAST])
-        predicted = evaluation.predictions(self.subject, captured[LAST])
+        captured = self.subject.run(embedding, [*_places(units), LAST], context=self.objective.seen)
+        predicted = evaluation.predictions(self.subject, captured[LAST], ids)
         weights = torch.tensor([weight for _, weight in others]).to(predicted)
-        fluency = weights * evaluation.own_scores(predicted, ids).mean(1)
+        fluency = weights * evaluation.own_scores(predicted, ids).mean((1, 2))
         slope = self._gradient(self._score(captured, units) + fluency, embedding)
         # The token at t enters the cross-entropy twice: through what is predicted from it (the gradient above), and as
         # what is predicted at t, where the derivative to its one-hot vector is the log probability itself.
-        as_predicted = predicted.detach()[..., self.alphabet.ids.to(predicted.device)] / predicted.shape[1]
+        log_p = predicted.detach().mean(1) if predicted.shape[1] > 1 else predicted.detach()[:, 0]
+        as_predicted = log_p[..., self.alphabet.ids.to(predicted.device)] / log_p.shape[1]
         slope[:, 1:] += weights[:, None, None] * as_predicted
         return self._best(slope)
 

@@ -56,33 +56,43 @@ def bases(ids: Int[ndarray, "rows tokens"], shared: Int[ndarray, " rows"]) -> tu
 @torch.no_grad()
 def run(
     subject: Subject, ids: Int[Tensor, "rows tokens"], places: Sequence[Place], *, context: Context = NONE
-) -> dict[Place, Float[Tensor, "rows tokens width"]]:
+) -> dict[Place, Float[Tensor, "copies read width"]]:
     """`subject.run` of token sequences; beginnings that several of them share run once, where that pays.
 
     Keys and values of a shared beginning are kept and only what follows runs, so that after swaps of one token at
     uniform places of n about half of the positions run, (n + 1) / 2n. The same activations up to rounding.
     """
-    from transformers import DynamicCache  # heavy, and not needed to check a config
-
     table = ids.cpu().numpy()
     shared = shared_lengths(table)
     chosen, own = bases(table, shared)
     tokens = ids.shape[1]
     positions = len(chosen) * (tokens - 1) + int((tokens - shared).sum())
-    if positions > PAYS * ids.numel():
+    blocks = max(subject.geometry.depth(site, layer) for site, layer in places)
+    if positions > PAYS * ids.numel() or not subject.keeps_keys or not blocks:  # no block runs: there are no keys
         return subject.run(subject.embed(ids), places, context=context)
-    cache = DynamicCache()
-    begun = subject.run(subject.embed(ids[chosen, :-1]), places, context=context, cache=cache)
+    copies = torch.arange(context.count)
+    cache = subject.begin(context, places, rows=len(chosen))
+    begun = subject.run(_embedded(subject, ids[chosen, :-1], context), places, cache=cache)
+    behind = Context(context.name, after=context.after)
     found: dict[Place, Tensor] = {}
     for rows, length in _groups(shared):
-        base = torch.from_numpy(own[rows]).to(subject.device)
-        kept = _truncated(cache, base, length) if length else None
-        ended = subject.run(subject.embed(ids[rows, length:]), places, cache=kept)
+        if length:
+            base = (torch.from_numpy(own[rows])[:, None] * context.count + copies).flatten().to(subject.device)
+            kept = _truncated(cache, base, context.length + length)
+        else:
+            base, kept = None, subject.begin(context, places, rows=len(rows))
+        ended = subject.run(_embedded(subject, ids[rows, length:], context), places, context=behind, cache=kept)
+        into = (torch.from_numpy(rows)[:, None] * context.count + copies).flatten().to(subject.device)
         for place, value in ended.items():
-            whole = torch.cat([begun[place][base, :length], value], dim=1) if length else value
-            into = found.setdefault(place, whole.new_empty(len(ids), *whole.shape[1:]))
-            into[rows] = whole
+            whole = value if base is None else torch.cat([begun[place][base, :length], value], dim=1)
+            all_rows = found.setdefault(place, whole.new_empty(len(ids) * context.count, *whole.shape[1:]))
+            all_rows[into] = whole
     return found
+
+
+def _embedded(subject: Subject, ids: Int[Tensor, "rows tokens"], context: Context) -> Float[Tensor, "copies tokens d"]:
+    """The embeddings of token sequences, a copy for each surrounding."""
+    return subject.embed(ids).repeat_interleave(context.count, 0)
 
 
 def _groups(shared: Int[ndarray, " rows"]) -> Iterator[tuple[ndarray, int]]:

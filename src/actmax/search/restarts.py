@@ -205,7 +205,7 @@ def search(
     """
     lengths = lengths or (tokens, tokens)
     settings.check_length(lengths[0])
-    alphabet = Alphabet(subject, only_text=settings.only_text)
+    alphabet = Alphabet(subject, only_text=settings.only_text, context=objective.context)
     oracle = Oracle(subject, objective, alphabet, top_k=settings.top_k, max_rows=max_rows)
     text = None if settings.source is None else real_text(alphabet, settings.source, tokens=tokens)
     make = partial(Restart, tokens=tokens, lengths=lengths, sign=oracle.sign, text=text)

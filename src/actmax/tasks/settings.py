@@ -73,6 +73,8 @@ class ObjectiveSettings:
     """How the activations of all positions become one number."""
     sign: str = setting("maximize", choices=("maximize", "minimize"))
     """Whether the activation is maximized or minimized."""
+    positions: str = setting("own", choices=("own", "last"))
+    """Which positions are read: those of the optimized tokens, or the last of the whole input (context=chat)."""
 
 
 @dataclass
@@ -188,8 +190,9 @@ GROUPS: Mapping[str, Any] = {
 
 
 def units_label(cfg: Any) -> str:
-    """Subject, site, layers and indices of a job on units, for its folder's name."""
-    parts = [cfg.subject.name, cfg.unit.site, _span(cfg.unit.layer), _span(cfg.unit.index)]
+    """Subject, site, layers, indices and a context that was named, for the name of the folder of a job on units."""
+    context = "" if cfg.context.name in ("auto", "none") else cfg.context.name
+    parts = [cfg.subject.name, cfg.unit.site, _span(cfg.unit.layer), _span(cfg.unit.index), context]
     return "_".join(part for part in parts if part)
 
 

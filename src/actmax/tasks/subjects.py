@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -14,9 +15,16 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig
 
 from actmax.errors import InputError
+from actmax.model.context import NONE, Context
+from actmax.model.objective import Objective
+from actmax.model.settings import ContextSettings
 from actmax.model.subject import Subject, shared
 from actmax.records.store import Summary
-from actmax.tasks.task import Task, Work, hashed, plain, subject_keys
+from actmax.tasks.contexts import context_label
+from actmax.tasks.task import Task, Work, hashed, keys_of, plain, subject_keys
+from actmax.text.contexts import make_context
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("actmax", "torch", "transformers", "lightning", "hydra-core", "torchmetrics", "numpy", "scipy", "pandas")
 """Packages whose versions a summary holds."""
@@ -30,6 +38,57 @@ def subject_of(cfg: Mapping[Any, Any]) -> Subject:
     """
     with subject_keys(cfg):
         return shared(**plain(cfg["subject"]))
+
+
+def context_of(cfg: Mapping[Any, Any], task: Task, subject: Subject, *, tokens: int) -> Context:
+    """What stands around the tokens of a job.
+
+    Args:
+        cfg: the job's config, a node or the mapping that a record holds.
+        task: the kind of job, which says what `context=auto` stands for.
+        subject: the language model.
+        tokens: number of tokens that are to stand there.
+
+    Raises:
+        InputError: names the key.
+    """
+    with keys_of(cfg, "context"):
+        settings = ContextSettings(**plain(cfg["context"]))
+        return make_context(subject, settings, tokens=tokens, default=task.default_context)
+
+
+def objective_of(cfg: Mapping[Any, Any], task: Task, subject: Subject) -> Objective:
+    """What is asked of a job's units, and what stands around their tokens.
+
+    Raises:
+        InputError: names the key.
+    """
+    context = context_of(cfg, task, subject, tokens=int(cfg["tokens"]))
+    return Objective(**plain(cfg["objective"]), context=context)
+
+
+def transfer_contexts(cfg: Mapping[Any, Any], subject: Subject, own: Context) -> list[Context]:
+    """Where the tokens that a job finds are tried: with nothing before them, behind begin-of-text, and in real text.
+
+    Windows of real text are others than those that the tokens were found in. What does not fit into the subject's
+    context, or needs a token or a text that is not there, is left out.
+
+    Args:
+        cfg: the job's config, a node or the mapping that a record holds.
+        subject: the language model.
+        own: the job's own context.
+    """
+    asked, tokens = plain(cfg["context"]), int(cfg["tokens"])
+    windows = {name: plain(cfg["transfer"])[name] for name in ("windows", "window", "seed")}
+    shared = {name: asked[name] for name in ("token", "texts")}
+    found = [NONE]
+    for settings in ({"name": "bos"}, {"name": "text", **windows}):
+        try:
+            made = ContextSettings(**{**shared, **settings})
+            found.append(make_context(subject, made, tokens=tokens, apart=set(own.before)))
+        except InputError as error:
+            log.info("Not tried in another context: %s", error)
+    return found
 
 
 class SubjectWork(Work):
@@ -58,6 +117,13 @@ class SubjectWork(Work):
     def space(self) -> int:
         """Bytes that the record may take."""
         return 100_000_000
+
+    def read_behind(self, before: Sequence[int]) -> Summary:
+        """The entries of a summary that say behind which tokens a text or words were read."""
+        asked = self.cfg.context.name
+        name = asked if asked not in ("auto", "bos") else "bos" if before else "none"
+        names = self.subject.tokenizer.convert_ids_to_tokens(list(before))
+        return {"context": context_label(self.cfg, name), "before": names}
 
     def provenance(self, seconds: dict[str, float]) -> Summary:
         """The entries of every summary that say of which subject it is, where it was made, and how long that took."""

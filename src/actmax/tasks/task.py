@@ -50,6 +50,8 @@ class Task:
     """Dotted keys below `keys` that cannot change the result."""
     on_subject: ClassVar[bool] = False
     """Whether the task runs a language model."""
+    default_context: ClassVar[str] = "none"
+    """What `context=auto` stands for: `none` or `bos`."""
     work_import: ClassVar[str]
     """Where the class of the task's work is, `module:class`; imported when a job runs."""
     page_import: ClassVar[str] = "actmax.report.pages:plain_page"

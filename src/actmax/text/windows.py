@@ -23,11 +23,11 @@ class Window:
     """A piece of text as the subject reads it."""
 
     ids: tuple[int, ...]
-    """Token ids of the piece, behind begin-of-text."""
+    """Token ids of the piece, behind what stands before it."""
     source: str
     """Path of the file that it comes from."""
     start: int
-    """Number of the piece's first token in the file, begin-of-text not counted."""
+    """Number of the piece's first token in the file, what stands before it not counted."""
 
 
 def text_files(place: Path) -> list[Path]:
@@ -49,24 +49,25 @@ def text_files(place: Path) -> list[Path]:
     return files
 
 
-def windows(subject: Subject, files: Iterable[Path], *, size: int, begin: int) -> Iterator[Window]:
-    """The text in windows of at most `size` tokens behind a begin-of-text token; nothing is kept.
+def windows(subject: Subject, files: Iterable[Path], *, size: int, before: tuple[int, ...]) -> Iterator[Window]:
+    """The text in windows of at most `size` tokens, each behind the same tokens; nothing is kept.
 
     Args:
         subject: the model whose tokenizer is used.
         files: text files.
-        size: number of tokens of a window, begin-of-text among them.
-        begin: id of the begin-of-text token.
+        size: number of tokens of a window, those that stand before it among them.
+        before: what stands before each window, such as begin-of-text.
     """
+    own = size - len(before)
     for file in files:
         done, held = 0, []
         for block in _blocks(file):
             held += subject.tokenizer(block, add_special_tokens=False)["input_ids"]
-            while len(held) >= size - 1:
-                yield Window((begin, *held[: size - 1]), str(file), done)
-                done, held = done + size - 1, held[size - 1 :]
+            while len(held) >= own:
+                yield Window((*before, *held[:own]), str(file), done)
+                done, held = done + own, held[own:]
         if held:
-            yield Window((begin, *held), str(file), done)
+            yield Window((*before, *held), str(file), done)
 
 
 def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, seed: int) -> Int[ndarray, "pieces size"]:

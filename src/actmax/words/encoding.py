@@ -1,4 +1,4 @@
-"""Words as token ids behind a begin-of-text token, each with the place of its word; batches of equal length."""
+"""Words as token ids behind what stands before them, each with the place of its word; batches of equal length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Encoded:
     """One text as token ids, with the positions of its word."""
 
     ids: tuple[int, ...]
-    """Token ids; the first is the begin-of-text token, which is an attention sink and never part of a word."""
+    """Token ids; first those that stand before every text, which are never part of a word."""
     word: tuple[int, ...]
     """The positions of the word's sub-tokens."""
     sample: int
@@ -38,8 +38,8 @@ class Encoding:
     """The samples that could be encoded."""
     texts: tuple[Encoded, ...]
     """The encoded texts of all samples, in the samples' order."""
-    begin: str
-    """Name of the begin-of-text token."""
+    before: tuple[int, ...]
+    """What stands before every text: begin-of-text, an attention sink, or more, or nothing."""
 
     @property
     def subtokens(self) -> list[int]:
@@ -50,53 +50,23 @@ class Encoding:
         return [first[number] for number in range(len(self.data.samples))]
 
 
-DOCUMENTS = "<|endoftext|>"
-"""The token before every document in the training of GPT-2, GPT-Neo, GPT-NeoX and SmolLM2."""
-
-
-def begin_token(subject: Subject, bos: str | None = None) -> int:
-    """The id of the token that stands before every text.
-
-    It must be the one that a subject's training documents began with, which need not be what its tokenizer calls
-    `bos_token`: in SmolLM2-Instruct that is `<|im_start|>`, behind which some words become attention sinks themselves.
-
-    Args:
-        subject: the model whose vocabulary it is taken from.
-        bos: a token by name; None for `<|endoftext|>` where the vocabulary has it, else the tokenizer's own.
-
-    Raises:
-        InputError: there is no such token.
-    """
-    tokenizer = subject.tokenizer
-    known = tokenizer.get_vocab()
-    own = DOCUMENTS if DOCUMENTS in known else tokenizer.bos_token or tokenizer.eos_token
-    chosen = bos if bos is not None else own
-    if chosen is None:
-        allowed = f"must name a token of {subject.name}, whose tokenizer has no begin-of-text token"
-        raise InputError("bos", None, allowed)
-    if chosen not in known:
-        raise InputError("bos", chosen, f"must be a token of {subject.name}")
-    return known[chosen]
-
-
-def encode(subject: Subject, data: Data, *, bos: str | None = None) -> Encoding:
+def encode(subject: Subject, data: Data, *, before: tuple[int, ...]) -> Encoding:
     """Encodes every context; what has no sub-token or is too long for the subject is left out and counted.
 
     Args:
         subject: the model whose tokenizer is used, and whose context length is the limit.
         data: the words.
-        bos: a token by name in the place of the subject's own begin-of-text token.
+        before: what stands before every text.
 
     Raises:
         InputError: too few words are left.
     """
-    begin = begin_token(subject, bos)
     kept: list[Sample] = []
     found: dict[tuple[int, Context], tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for sample in data.samples:
         contexts = []
         for context in sample.contexts:
-            ids, word = tokens_of(subject, context, begin)
+            ids, word = tokens_of(subject, context, before)
             reason = _unfit(ids, word, subject.geometry.context)
             if reason is None:
                 contexts.append(context)
@@ -112,18 +82,20 @@ def encode(subject: Subject, data: Data, *, bos: str | None = None) -> Encoding:
         for number, sample in enumerate(left.samples)
         for context in sample.contexts
     )
-    return Encoding(left, texts, str(subject.tokenizer.convert_ids_to_tokens(begin)))
+    return Encoding(left, texts, before)
 
 
-def tokens_of(subject: Subject, context: Context, begin: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A text's ids behind begin-of-text, and the positions of the tokens that hold any of the word's characters."""
+def tokens_of(subject: Subject, context: Context, before: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A text's ids behind what stands before it, and the positions of all tokens that hold characters of the word."""
     if not subject.tokenizer.is_fast:
         allowed = "tuning needs a tokenizer that tells where in the text its tokens stand (a fast one)"
         raise InputError("subject", subject.name, allowed)
     coded = subject.tokenizer(context.text, add_special_tokens=False, return_offsets_mapping=True)
     spans = coded["offset_mapping"]
-    word = [number for number, (start, end) in enumerate(spans, 1) if start < context.end and end > context.start]
-    return (begin, *coded["input_ids"]), tuple(word)
+    word = [
+        number for number, (start, end) in enumerate(spans, len(before)) if start < context.end and end > context.start
+    ]
+    return (*before, *coded["input_ids"]), tuple(word)
 
 
 def _unfit(ids: Sequence[int], word: Sequence[int], context: int) -> str | None:
@@ -138,7 +110,7 @@ class Batch:
     """Texts that run through the subject together."""
 
     ids: Int[Tensor, "texts tokens"]
-    """Token ids, shorter texts padded on the right with begin-of-text: a causal model does not look there."""
+    """Token ids, shorter texts padded on the right with their first token: a causal model does not look there."""
     word: Bool[Tensor, "texts tokens"]
     """Whether a position holds a sub-token of the word."""
     samples: Int[Tensor, " texts"]

@@ -30,7 +30,7 @@ class Examples:
     quantiles: pd.DataFrame
     """A row per unit: `mean sd`, and the activation's quantiles `q0.01` to `q1` over positions."""
     positions: int
-    """Positions read, begin-of-text left out."""
+    """Positions read, what stands before each window left out."""
 
 
 @dataclass
@@ -97,11 +97,13 @@ def find_examples(
     rows: int = 16,
     sample: int = 100_000,
     context: int = 10,
+    before: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Examples:
     """Reads text through the subject and keeps where each unit is highest.
 
-    A window counts once for a unit, at its highest position; begin-of-text is an attention sink and never counts.
+    A window counts once for a unit, at its highest position; what stands before it never counts (begin-of-text is an
+    attention sink).
     Memory does not grow with the text.
 
     Args:
@@ -113,6 +115,7 @@ def find_examples(
         rows: windows of a forward pass.
         sample: positions of that choice; with fewer, the quantiles are exact.
         context: tokens shown on either side.
+        before: tokens of a window that stand before it, such as begin-of-text.
         progress: called with the number of tokens of each batch.
     """
     kept = _Kept(top, sample, np.random.default_rng(seed), [[] for _ in units])
@@ -121,12 +124,12 @@ def find_examples(
         ids = torch.tensor([window.ids for window in batch], device=subject.device)
         with torch.inference_mode():
             captured = subject.run(subject.embedding_matrix[ids], [unit.place for unit in units])
-            read = [unit.read(captured)[:, 1:] for unit in units]
+            read = [unit.read(captured)[:, before:] for unit in units]
         kept.add(number, batch, torch.stack(read, dim=2).double().cpu().numpy())
         number += len(batch)
         if progress is not None:
             progress(ids.numel())
-    return Examples(_contexts(subject, units, kept, context), _quantiles(units, kept), kept.seen)
+    return Examples(_contexts(subject, units, kept, context, before), _quantiles(units, kept), kept.seen)
 
 
 def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:
@@ -136,12 +139,12 @@ def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:
             yield batch
 
 
-def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int) -> pd.DataFrame:
+def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int, before: int) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for unit, best in zip(units, kept.best, strict=True):
         for rank, (value, number, place) in enumerate(best, start=1):
             window = kept.windows[-number]
-            own = place + 1  # begin-of-text stands first
+            own = place + before
             rows.append(
                 {
                     **unit.columns(),
@@ -150,7 +153,7 @@ def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int
                     "file": window.source,
                     "position": window.start + place,
                     "token": subject.token(window.ids[own]),
-                    "before": _text(subject, window.ids[max(1, own - context) : own]),
+                    "before": _text(subject, window.ids[max(before, own - context) : own]),
                     "after": _text(subject, window.ids[own + 1 : own + 1 + context]),
                 }
             )

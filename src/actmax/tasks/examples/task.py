@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig
 
 from actmax.errors import InputError
+from actmax.model.settings import ContextSettings
 from actmax.settings import setting
+from actmax.tasks.contexts import READ_BEHIND, check_context, context_identity
 from actmax.tasks.settings import units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of
 from actmax.tasks.tuning.task import refuse_devices
@@ -30,10 +32,8 @@ class ExamplesSettings:
     """A text file, or a folder of .txt files; streamed."""
     record: str | None = None
     """A maximization's folder, to set what it reached in the same units beside; null: none."""
-    bos: str | None = None
-    """Begin-of-text; null: <|endoftext|> where it is known, else the tokenizer's own."""
     window: int = setting(64, least=2)
-    """Tokens that are read together, begin-of-text among them."""
+    """Tokens that are read together, those of the context among them."""
     top: int = setting(20, least=1)
     """Contexts to keep for each unit, each from another window."""
     context: int = setting(10, least=0)
@@ -50,8 +50,9 @@ class ExamplesTask(Task):
     """Where in real text units are highest."""
 
     name = "examples"
-    groups: ClassVar = {"examples": ExamplesSettings}
-    keys = ("subject", "examples")
+    groups: ClassVar = {"context": ContextSettings, "examples": ExamplesSettings}
+    keys = ("subject", "context", "examples")
+    default_context = "bos"
     idle = (*FILES_OF_SUBJECT, "examples.rows")
     on_subject = True
     work_import = "actmax.tasks.examples.work:ExamplesWork"
@@ -66,6 +67,7 @@ class ExamplesTask(Task):
         for unit in units(cfg):
             with keys_of(cfg, "unit"):
                 sizes.check(unit)
+        check_context(cfg, READ_BEHIND)
         examples = cfg.examples
         if examples.text is None or not Path(examples.text).exists():
             raise InputError("examples.text", examples.text, "must be a text file or a folder of .txt files")
@@ -78,7 +80,8 @@ class ExamplesTask(Task):
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units written out."""
-        return super().identity(cfg) | {"unit": [list(unit.columns().values()) for unit in units(cfg)]}
+        found = [list(unit.columns().values()) for unit in units(cfg)]
+        return super().identity(cfg) | {"unit": found, "context": context_identity(cfg, self)}
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The text, and the record that is set beside."""

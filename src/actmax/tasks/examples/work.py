@@ -11,10 +11,9 @@ from actmax.records.store import Record, Summary
 from actmax.tasks.examples.find import find_examples
 from actmax.tasks.examples.tables import write_examples
 from actmax.tasks.settings import units
-from actmax.tasks.subjects import SubjectWork, on_cuda
+from actmax.tasks.subjects import SubjectWork, context_of, on_cuda
 from actmax.tasks.task import Run, keys_of
 from actmax.text.windows import text_files, windows
-from actmax.words.encoding import begin_token
 
 
 class ExamplesWork(SubjectWork):
@@ -25,7 +24,10 @@ class ExamplesWork(SubjectWork):
         cfg = self.cfg.examples
         with keys_of(self.cfg, "examples", place="examples.text"):
             self.files = text_files(Path(cfg.text))
-            self.begin = begin_token(self.subject, cfg.bos)
+        (self.before,) = context_of(self.cfg, self.task, self.subject, tokens=1).before
+        if len(self.before) >= cfg.window:
+            allowed = f"must be above {len(self.before)}, the tokens that stand before each window"
+            raise InputError("examples.window", cfg.window, allowed)
         self.beside = None if cfg.record is None else Record(cfg.record)
         if self.beside is not None:
             named = self.beside.summary().get("subject", {}).get("weights_sha256")
@@ -43,7 +45,7 @@ class ExamplesWork(SubjectWork):
         cfg, clock = self.cfg.examples, time.perf_counter()
         if on_cuda(self.cfg.trainer.accelerator):
             self.subject.to("cuda")
-        text = windows(self.subject, self.files, size=cfg.window, begin=self.begin)
+        text = windows(self.subject, self.files, size=cfg.window, before=self.before)
         with keys_of(self.cfg, "examples"), Bar("text", unit="token", scale=True) as bar:
             found = find_examples(
                 self.subject,
@@ -54,8 +56,9 @@ class ExamplesWork(SubjectWork):
                 rows=cfg.rows,
                 sample=cfg.sample,
                 context=cfg.context,
+                before=len(self.before),
                 progress=bar.advance,
             )
         headline = write_examples(run.contents, found, self.beside)
         seconds = {"examples": time.perf_counter() - clock}
-        return {**headline, **self.provenance(seconds)}
+        return {**headline, **self.provenance(seconds), **self.read_behind(self.before)}

@@ -83,7 +83,7 @@ class MaximizationTask(UnitsTask):
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The record that restarts start from."""
-        return {"init": init_digest(cfg)}
+        return {**super().read(cfg), "init": init_digest(cfg)}
 
     def method(self, cfg: DictConfig) -> str:
         """The priors as a person calls them: `none`, `l2`, `simplex+fluency`, `l2 0.5`."""

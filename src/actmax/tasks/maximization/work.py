@@ -27,7 +27,7 @@ from actmax.maximize.optimizee import Parameterization
 from actmax.maximize.priors import PRIORS
 from actmax.maximize.ranks import Rank, RankSync
 from actmax.model.nearest import Vocabulary
-from actmax.model.objective import Objective, Row
+from actmax.model.objective import Row
 from actmax.model.target import Unit
 from actmax.progress import Stop
 from actmax.records.contents import Contents
@@ -113,6 +113,7 @@ class MaximizationWork(UnitsWork):
             objective=self.module.objective,
             settings=settings_of(cfg, "nulls"),
             gap_settings=settings_of(cfg, "gap"),
+            transfer=self.transfer,
             passes=2 * cfg.steps,
             cache=cache_folder() / "nulls",
             controls=self.controls,
@@ -149,7 +150,7 @@ class MaximizationWork(UnitsWork):
             self.subject,
             rows,
             self._initial([row.seed for row in rows]),
-            objective=Objective(cfg.objective.reduction, cfg.objective.sign),
+            objective=self.objective,
             priors=[PRIORS[name](**settings) for name, settings in prior_terms(cfg).items()],
             parameterization=self._parameterization(),
             optimizer=cfg.optimizer.name,

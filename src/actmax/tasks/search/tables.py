@@ -13,9 +13,10 @@ from torch import Tensor
 
 from actmax.evidence.nulls import Displaced, Restarts, redraw
 from actmax.evidence.settings import RANDOM_TEXT, RANDOM_TOKENS, NullSettings
+from actmax.model.context import NONE, Context
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective, by_unit
-from actmax.model.settings import GapSettings
+from actmax.model.settings import GapSettings, TransferSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Unit, with_layers
 from actmax.records.contents import Contents
@@ -105,7 +106,7 @@ def front_rows(subject: Subject, found: Sequence[Found]) -> pd.DataFrame:
 
 
 def random_ends(
-    subject: Subject, settings: NullSettings, searched: SearchSettings, tokens: int
+    subject: Subject, settings: NullSettings, searched: SearchSettings, tokens: int, context: Context = NONE
 ) -> Callable[[Sequence[Restarts]], list[Displaced]]:
     """Where searches would end by chance: at tokens drawn uniformly from those that they may use, one by one.
 
@@ -114,7 +115,10 @@ def random_ends(
     Raises:
         InputError: the text is no longer there.
     """
-    nearest, alphabet = NearestTokens(subject.embedding_matrix), Alphabet(subject, only_text=searched.only_text)
+    nearest, alphabet = (
+        NearestTokens(subject.embedding_matrix),
+        Alphabet(subject, only_text=searched.only_text, context=context),
+    )
     if searched.source is None:
         choices, kind = alphabet.ids[:, None], RANDOM_TOKENS
     else:
@@ -144,6 +148,7 @@ def summarize(
     tokens: int,
     settings: NullSettings,
     gap_settings: GapSettings,
+    transfer: tuple[TransferSettings, Sequence[Context]],
     cache: Path,
     controls: Collection[Unit] = (),
 ) -> Summary:
@@ -158,12 +163,14 @@ def summarize(
         tokens: length of the sequences.
         settings: settings of the nulls.
         gap_settings: settings of the null of random text.
+        transfer: settings of the trial in other contexts, and these contexts.
         cache: the folder that keeps activations of random sequences.
         controls: which of the units are control units.
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
-    nulls |= {"ends": random_ends(subject, settings, searched, tokens), "controls": controls}
+    nulls |= {"ends": random_ends(subject, settings, searched, tokens, objective.context)}
+    nulls |= {"transfer": transfer, "controls": controls}
     own = [one for one in found if one.row.unit not in controls]
     nulls |= {"passes": round(float(np.mean([one.passes for one in own])))}
     headline = measure.measure_units(contents, subject, ended, objective=objective, **nulls)

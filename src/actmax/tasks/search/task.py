@@ -29,6 +29,7 @@ class SearchTask(UnitsTask):
     name = "search"
     groups: ClassVar = {"search": SearchSettings, **GROUPS}
     keys = (*KEYS, "search")
+    default_context = "bos"
     work_import = "actmax.tasks.search.work:SearchWork"
     page_import = "actmax.tasks.units.page:search_page"
 
@@ -61,7 +62,8 @@ class SearchTask(UnitsTask):
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The text that it chooses among, where there is one."""
-        return {"data": digest_of([(Path(cfg.search.text), "*.txt")])} if reads_text(cfg) else {}
+        own = {"data": digest_of([(Path(cfg.search.text), "*.txt")])} if reads_text(cfg) else {}
+        return super().read(cfg) | own
 
     def method(self, cfg: DictConfig) -> str:
         """The name of the search."""
@@ -79,9 +81,13 @@ class SearchTask(UnitsTask):
     def ends(self, subject: Subject, settings: NullSettings, config: Mapping[str, Any]) -> Ends | None:
         """Draws token sequences that the search could have ended at."""
         from actmax.tasks.search.tables import random_ends
+        from actmax.tasks.subjects import context_of
 
         with keys_of(config, "search"):
-            return random_ends(subject, settings, SearchSettings(**config["search"]), config["tokens"])
+            searched = SearchSettings(**config["search"])
+        context = context_of(config, self, subject, tokens=config["tokens"])
+        with keys_of(config, "search"):
+            return random_ends(subject, settings, searched, config["tokens"], context)
 
 
 def reads_text(cfg: DictConfig) -> bool:

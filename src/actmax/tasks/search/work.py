@@ -9,7 +9,6 @@ from functools import partial
 import torch
 
 from actmax.errors import InputError
-from actmax.model.objective import Objective
 from actmax.progress import Bar
 from actmax.records.store import Summary
 from actmax.search.restarts import Found, search, spreads
@@ -36,7 +35,6 @@ class SearchWork(UnitsWork):
             allowed = f"must be at most {vocabulary}, the size of the vocabulary"
             raise InputError("decode.top_k", cfg.decode.top_k, allowed)
         self.settings = settings_of(cfg, "search")
-        self.objective = Objective(cfg.objective.reduction, cfg.objective.sign)
         self.subject.to(device_of(cfg.trainer.accelerator))
 
     def perform(self, run: Run) -> Summary:
@@ -60,6 +58,7 @@ class SearchWork(UnitsWork):
                 tokens=cfg.tokens,
                 settings=settings_of(cfg, "nulls"),
                 gap_settings=settings_of(cfg, "gap"),
+                transfer=self.transfer,
                 cache=cache_folder() / "nulls",
                 controls=self.controls,
             )

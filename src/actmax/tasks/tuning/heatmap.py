@@ -12,7 +12,6 @@ from actmax.errors import InputError
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
 from actmax.text.files import check_utf8, names_file
-from actmax.words.encoding import begin_token
 
 SATURATED = 2.0
 """Distance from the middle, in standard deviations, at which a colour is full."""
@@ -43,7 +42,7 @@ class HeatMap:
     unit: Unit
     """The unit that was read."""
     tokens: pd.DataFrame
-    """A row per token: `position token activation score`; the begin-of-text token in front is left out."""
+    """A row per token: `position token activation score`; what stands before the text is left out."""
     scale: Scale
     """What the scores mean."""
 
@@ -69,20 +68,20 @@ def text_of(name_or_text: str) -> str:
     return text
 
 
-def encoded(subject: Subject, text: str, *, bos: str | None = None) -> list[int]:
-    """A text's tokens behind begin-of-text.
+def encoded(subject: Subject, text: str, *, before: tuple[int, ...]) -> list[int]:
+    """A text's tokens behind what stands before it.
 
     Raises:
         InputError: it has none, or more than the subject's context.
     """
-    ids = [begin_token(subject, bos), *subject.tokenizer(text, add_special_tokens=False)["input_ids"]]
-    if not 1 < len(ids) <= subject.geometry.context:
-        allowed = f"must have 1 to {subject.geometry.context - 1} tokens, and has {len(ids) - 1}"
+    ids = [*before, *subject.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    if not len(before) < len(ids) <= subject.geometry.context:
+        allowed = f"must have 1 to {subject.geometry.context - len(before)} tokens, and has {len(ids) - len(before)}"
         raise InputError("text", repr(text[:40]), allowed, "Give a part of it.")
     return ids
 
 
-def heat_map(subject: Subject, unit: Unit, ids: list[int], scale: Scale) -> HeatMap:
+def heat_map(subject: Subject, unit: Unit, ids: list[int], scale: Scale, *, before: tuple[int, ...]) -> HeatMap:
     """Reads a unit at every token of a text.
 
     Args:
@@ -90,13 +89,15 @@ def heat_map(subject: Subject, unit: Unit, ids: list[int], scale: Scale) -> Heat
         unit: the unit to read.
         ids: the text's tokens, as `encoded` gives them.
         scale: what the unit's activation is measured by.
+        before: what stands before the text, and is left out.
     """
+    own = len(before)
     with torch.inference_mode():
         embeddings = subject.embedding_matrix[torch.tensor([ids], device=subject.device)]
-        values = unit.read(subject.run(embeddings, [unit.place]))[0, 1:].double().tolist()
+        values = unit.read(subject.run(embeddings, [unit.place]))[0, own:].double().tolist()
     rows = {
-        "position": range(1, len(ids)),
-        "token": [subject.token(token) for token in ids[1:]],
+        "position": range(own, len(ids)),
+        "token": [subject.token(token) for token in ids[own:]],
         "activation": values,
         "score": [scale.score(value) for value in values],
     }

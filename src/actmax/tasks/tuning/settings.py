@@ -17,8 +17,6 @@ class TuningSettings(Reading):
 
     vector: str = setting("last", choices=("last", "mean"))
     """The word's last sub-token, or the mean over its sub-tokens."""
-    bos: str | None = None
-    """Begin-of-text; null: <|endoftext|> where it is known, else the tokenizer's own."""
     sites: list[str] = field(default_factory=lambda: ["mlp_pre", "resid_post"])
     """Sites whose coordinates are compared."""
     layers: Any = "all"

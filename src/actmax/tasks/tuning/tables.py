@@ -42,7 +42,6 @@ def write_tuning(contents: Contents, found: Tuning, encoding: Encoding, store: S
     return {
         "words": words,
         "paired": data.pairs is not None,
-        "begin_of_text": encoding.begin,
         "skipped": dict(data.skips.counts),
         "balance": balance.to_dict("records"),
         "alpha": found.alpha,

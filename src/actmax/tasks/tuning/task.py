@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig
 
 from actmax.errors import InputError, renamed
+from actmax.model.settings import ContextSettings
 from actmax.model.target import Place, Unit
+from actmax.tasks.contexts import READ_BEHIND, check_context, context_identity
 from actmax.tasks.settings import integers
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of, settings_of
 from actmax.tasks.tuning.settings import TuningSettings
@@ -24,8 +26,9 @@ class TuningTask(Task):
     """Which units tell two categories of words apart."""
 
     name = "tuning"
-    groups: ClassVar = {"tuning": TuningSettings}
-    keys = ("subject", "tuning")
+    groups: ClassVar = {"context": ContextSettings, "tuning": TuningSettings}
+    keys = ("subject", "context", "tuning")
+    default_context = "bos"
     idle = (*FILES_OF_SUBJECT, "tuning.memory", "tuning.batch_tokens")
     on_subject = True
     work_import = "actmax.tasks.tuning.work:TuningWork"
@@ -46,6 +49,7 @@ class TuningTask(Task):
     def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
         """Refuses sites, layers and units that the subject lacks, and words that cannot be read."""
         places_of(cfg, sizes)
+        check_context(cfg, READ_BEHIND)
         settings = settings_of(cfg, "tuning")
         with keys_of(cfg, "tuning"):
             check_reading(settings)
@@ -56,6 +60,10 @@ class TuningTask(Task):
             except InputError as error:
                 allowed = f"{error.key} {error.allowed}"
                 raise InputError("tuning.unit", cfg.tuning.unit, allowed, error.way_out) from error
+
+    def identity(self, cfg: DictConfig) -> dict[str, Any]:
+        """Everything in the config that can change the result."""
+        return super().identity(cfg) | {"context": context_identity(cfg, self)}
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The words, and the text of the heat map where it is a file."""

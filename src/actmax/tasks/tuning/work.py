@@ -10,7 +10,7 @@ import torch
 
 from actmax.errors import InputError
 from actmax.records.store import Summary
-from actmax.tasks.subjects import SubjectWork
+from actmax.tasks.subjects import SubjectWork, context_of
 from actmax.tasks.task import Run, keys_of, settings_of
 from actmax.tasks.tuning import activations, analysis, heatmap, tables
 from actmax.tasks.tuning.activations import Reader, Texts
@@ -28,13 +28,14 @@ class TuningWork(SubjectWork):
         """Reads the words and encodes them."""
         settings = self.settings = settings_of(self.cfg, "tuning")
         self.places = places_of(self.cfg, self.subject.geometry)
+        (before,) = context_of(self.cfg, self.task, self.subject, tokens=1).before
         with keys_of(self.cfg, "tuning"):
-            self.encoding = encode(self.subject, lists.read(settings), bos=settings.bos)
+            self.encoding = encode(self.subject, lists.read(settings), before=before)
             self.unit = None if settings.unit is None else tuned_unit(settings.unit)
             if self.unit is not None and self.unit.place not in self.places:
                 raise InputError("unit", settings.unit, "must be of a site and layer that are compared")
             text = None if settings.text is None else heatmap.text_of(settings.text)
-            self.ids = None if text is None else heatmap.encoded(self.subject, text, bos=settings.bos)
+            self.ids = None if text is None else heatmap.encoded(self.subject, text, before=before)
 
     def space_after_reading(self) -> int:
         """Bytes for activations and tables, once the number of words is known."""
@@ -77,7 +78,7 @@ class TuningWork(SubjectWork):
             clock = time.perf_counter()
             headline = self._analyse(run, store)
             seconds["analysis"] = time.perf_counter() - clock
-        return {**headline, **self.provenance(seconds)}
+        return {**headline, **self.provenance(seconds), **self.read_behind(self.encoding.before)}
 
     def _analyse(self, run: Run, store: Store) -> Summary:
         data = self.encoding.data
@@ -88,5 +89,5 @@ class TuningWork(SubjectWork):
         if self.ids is None:
             return headline
         unit, scale = tables.scale_of(found, self.unit, data.categories)
-        drawn = heatmap.heat_map(self.subject, unit, self.ids, scale)
+        drawn = heatmap.heat_map(self.subject, unit, self.ids, scale, before=self.encoding.before)
         return {**headline, **tables.write_heat_map(run.contents, drawn)}

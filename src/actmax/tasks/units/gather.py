@@ -25,13 +25,12 @@ from actmax.evidence.readings import VERDICTS, OwnStatus
 from actmax.evidence.settings import NullSettings
 from actmax.evidence.verdicts import Agreed, decide
 from actmax.model.nearest import NearestTokens
-from actmax.model.objective import Objective
-from actmax.model.settings import GapSettings
+from actmax.model.settings import GapSettings, TransferSettings
 from actmax.model.target import UNIT, Unit, with_layers
 from actmax.records.collect import Job, common_schema, fitted, rows_of
 from actmax.records.store import Summary
 from actmax.tasks.registry import task_in
-from actmax.tasks.subjects import subject_of
+from actmax.tasks.subjects import objective_of, subject_of, transfer_contexts
 from actmax.tasks.task import Gathered
 from actmax.tasks.units import measure as measuring
 from actmax.tasks.units.ladder import SEARCHES, by_method, ladder, methods
@@ -49,6 +48,8 @@ HEADLINE = {
 """A unit's headline numbers, each with the mean of its null."""
 GAPS = ("random_activation_mean", "activation_snapped_mean", "z_final", "z_snapped", "z_retokenised")
 """Columns of the decode gap; their means over units show where the gain is lost."""
+NAMES = ("prior", "context")
+"""Entries of a job's summary that say in words what its condition is."""
 ENDS = ("activation_initial", "activation_final")
 """Activations of a restart before the first step and after the last."""
 
@@ -78,7 +79,7 @@ def gather(jobs: Sequence[Job]) -> Gathered:
         jobs: complete records of gradient runs and searches.
     """
     units, notes = _units(jobs)
-    layers = _aggregate(units, ["condition", "prior", "site", "layer"])
+    layers = _aggregate(units, ["condition", *NAMES, "site", "layer"])
     rungs = _ladder(units, jobs)
     searched = _methods(rungs, units, jobs)
     tables = {"findings": _findings(units), "units": units, "layers": layers, "ladder": rungs, "methods": searched}
@@ -107,15 +108,15 @@ def verify(job: Job) -> None:
 def _findings(units: pd.DataFrame) -> pd.DataFrame:
     """The findings on the units of each condition, over all their jobs."""
     parts = [
-        findings_table(unit_findings(row)).assign(condition=row["condition"], prior=row["prior"])
+        findings_table(unit_findings(row)).assign(condition=row["condition"], **{name: row[name] for name in NAMES})
         for row in units.to_dict("records")
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
-    """The priors side by side, where there are several."""
-    if not len(units) or len(set(units["prior"])) < 2:
+    """The priors side by side, where there are several, or several contexts."""
+    if not len(units) or len(units[list(NAMES)].drop_duplicates()) < 2:
         return pd.DataFrame()
     seconds: dict[tuple[str, str], float] = {}
     for job in jobs:
@@ -226,7 +227,8 @@ def _own_units(jobs: Sequence[Job]) -> pd.DataFrame:
     whole = pa.concat_tables([fitted(job.read("units"), job.name, schema) for job in jobs])
     table: Any = whole.to_pandas()
     table = with_layers(table[~table["control"]].reset_index(drop=True))
-    names = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in ("condition", "prior")}
+    named = ("condition", *NAMES)
+    names = {name: table["job"].map({job.name: job.summary[name] for job in jobs}) for name in named}
     return _put_columns(table, {"job": table["job"], **names, "jobs": 1.0}, first=True).copy()  # in one piece
 
 
@@ -258,12 +260,17 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     measured = measure(restarts, nearest, settings=settings, name=subject.token, ends=ends)
     own = _own([ended[one] for one in (unit, *_controls(unit, jobs))], settings)
     (decision,) = decide([Agreed.of(measured.agreement)], own.only(0), kind=measured.null_of_ends)
-    objective, gap_settings = Objective(**config["objective"]), GapSettings(**config["gap"])
+    task = _task(jobs[0])
+    objective, gap_settings = objective_of(config, task, subject), GapSettings(**config["gap"])
     passes = round(sum(_task(job).passes(job)[0] for job in jobs) / len(jobs))
     options: dict[str, Any] = {"settings": gap_settings, "cache": cache_folder() / "nulls"}
     gaps = gap.measure(subject, objective, {unit: restarts}, nearest, passes=passes, **options)
+    transfer = TransferSettings(**config["transfer"]), transfer_contexts(config, subject, objective.context)
+    tried = {"passes": passes, "cache": cache_folder() / "nulls"}
+    carried = measuring.carry_units(subject, objective, {unit: restarts}, nearest, transfer, gap_settings, **tried)
     numbers = measuring.unit_row(unit, measured, decision, gaps[unit])
-    names = {"job": None, "condition": condition, "prior": jobs[0].summary["prior"]}
+    numbers |= measuring.context_columns(subject, objective, unit, carried[unit])
+    names = {"job": None, "condition": condition, **{name: jobs[0].summary[name] for name in NAMES}}
     row = {**names, **numbers, "control": False, "jobs": float(len(jobs))}
     return with_layers(pd.DataFrame([row]))
 
@@ -309,11 +316,11 @@ def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def _summary(units: pd.DataFrame, layers: pd.DataFrame) -> Summary:
-    overall = _aggregate(units, ["condition", "prior"])
+    overall = _aggregate(units, ["condition", *NAMES])
     keep = [
         *UNIT,
         "condition",
-        "prior",
+        *NAMES,
         "restarts",
         "activation_final_mean",
         *GAPS,

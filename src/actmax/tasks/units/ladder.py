@@ -10,6 +10,7 @@ import pandas as pd
 
 from actmax.evidence.readings import VERDICTS
 from actmax.evidence.verdicts import PRIMARY
+from actmax.model.settings import CONTEXTS
 from actmax.model.target import UNIT
 from actmax.stats.pareto import on_pareto_front
 
@@ -25,6 +26,7 @@ RENAMED = {
 """Names in the table of methods of columns of the ladder."""
 METHOD_COLUMNS = (
     "method",
+    "context",
     "site",
     "condition",
     "units",
@@ -78,24 +80,26 @@ def ladder(units: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> pd.
         seconds: seconds of the fits, by condition and site.
 
     Returns:
-        `prior site condition seconds units restarts`, the means of `MEANS`, `shared_tokens_above`
+        `prior context site condition seconds units restarts`, the means of `MEANS`, `shared_tokens_above`
         and `direction_above` (over their null, with `_se` over units), `z_snapped_se`, a column per
-        verdict, and `pareto_tokens` and `pareto_embeddings`: whether no other rung of the site is at least as good in
-        both agreement above its null and z once snapped, and better in one. Units are the replicates of the errors.
+        verdict, and `pareto_tokens` and `pareto_embeddings`: whether no other rung of the site and context is at least
+        as good in both agreement above its null and z once snapped, and better in one. Units are the replicates of the
+        errors.
     """
     above = {f"{name}_above": units[name] - units[f"null_{name}_mean"] for name in PRIMARY.values()}
-    keys = ["prior", "site", "condition"]
+    keys = ["prior", "context", "site", "condition"]
     rows = []
     for _, group in units.assign(**above).groupby(keys, sort=False):
         named = group.iloc[0][keys].to_dict()
         spent = seconds.get((named["condition"], named["site"]), np.nan)
         rows.append({**named, "seconds": spent, **_means(pd.DataFrame(group))})
     table = pd.DataFrame(rows)
-    table = table.sort_values(["site", "prior"], key=lambda column: column.map(_order), kind="stable")
+    table = table.sort_values("prior", key=lambda column: column.map(_order), kind="stable")
+    table = table.sort_values(["site", "context"], key=lambda column: column.map(_context_order), kind="stable")
     for space, name in PRIMARY.items():
         fronts = [
             on_pareto_front(group["z_snapped"].to_numpy(), group[f"{name}_above"].to_numpy())
-            for _, group in table.groupby("site", sort=False)
+            for _, group in table.groupby(["site", "context"], sort=False)
         ]
         table[f"pareto_{space}"] = np.concatenate(fronts)
     return table.reset_index(drop=True)
@@ -113,7 +117,7 @@ def methods(
         passes: forward passes of a restart, by condition, and how many of them ran the whole model.
 
     Returns:
-        `method` (`snapped` where an embedding was free), `site condition units restarts`, `activation_mean` and
+        `method` (`snapped` where an embedding was free), `context site condition units restarts`, `activation_mean` and
         `activation_max` over restarts, `z` and `z_max` (of both, in standard deviations of one random token sequence),
         `null_snapped_p` (of the mean against as many random sequences, on the objective's side; the largest over
         units), `cross_entropy`, `shared_tokens` and `direction` with their nulls' means, `random_activation_mean`,
@@ -136,8 +140,10 @@ def methods(
 
 
 def by_method(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The numbers of `methods` under each method's name, means over sites."""
-    groups = table.drop(columns=["site", "condition"]).groupby("method", sort=False)
+    """The numbers of `methods` under each method's name, means over sites; with several contexts, `METHOD, CONTEXT`."""
+    if len(set(table["context"])) > 1:
+        table = table.assign(method=[f"{row['method']}, {row['context']}" for row in table.to_dict("records")])
+    groups = table.drop(columns=["site", "context", "condition"]).groupby("method", sort=False)
     found = pd.DataFrame(groups.mean())
     found[["units", "restarts"]] = groups[["units", "restarts"]].sum()
     return {
@@ -148,6 +154,10 @@ def by_method(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _order(name: str) -> tuple[int, str]:
     return (RUNGS.index(name), "") if name in RUNGS else (len(RUNGS), name)
+
+
+def _context_order(name: str) -> tuple[int, str]:
+    return (CONTEXTS.index(name), "") if name in CONTEXTS else (len(CONTEXTS), name)
 
 
 def _means(group: pd.DataFrame) -> dict[str, Any]:

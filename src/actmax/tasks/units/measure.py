@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from actmax.evidence.nulls import Displaced, Restarts
 from actmax.evidence.own import MOST_UNITS, Own, own_agreement
 from actmax.evidence.readings import GapEnd, OwnStatus, Verdict
 from actmax.evidence.settings import NullSettings
+from actmax.evidence.transfer import Carriage, carry, first_position
 from actmax.evidence.verdicts import Decision, shares
+from actmax.model.context import Context
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
-from actmax.model.settings import GapSettings
+from actmax.model.settings import GapSettings, TransferSettings
 from actmax.model.subject import Subject
 from actmax.model.target import UNIT, Unit, addressed, with_layers
 from actmax.progress import Bar
@@ -83,6 +86,7 @@ def measure_units(
     objective: Objective,
     settings: NullSettings,
     gap_settings: GapSettings,
+    transfer: tuple[TransferSettings, Sequence[Context]],
     passes: int,
     cache: Path,
     ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None = None,
@@ -97,6 +101,7 @@ def measure_units(
         objective: the objective that the restarts were optimized for.
         settings: settings of the nulls.
         gap_settings: settings of the null of random text.
+        transfer: settings of the trial in other contexts, and these contexts.
         passes: forward passes that each restart took, a backward pass counted as one.
         cache: the folder that keeps activations of random sequences.
         ends: draws where the restarts of some units would end by chance; None for random displacements.
@@ -109,7 +114,14 @@ def measure_units(
     asked = [number for number, unit in enumerate(found) if unit not in controls]
     decided = judge(measured, own_of(list(ended.values()), nearest, settings), judged=asked)
     gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
-    rows = [unit_row(*row) for row in zip(found, measured, decided, gaps.values(), strict=True)]
+    own = {unit: ended[unit] for unit in found if unit not in controls}
+    carried = carry_units(subject, objective, own, nearest, transfer, gap_settings, passes=passes, cache=cache)
+    rows = [
+        unit_row(*row) | context_columns(subject, objective, row[0], carried.get(row[0]))
+        for row in zip(found, measured, decided, gaps.values(), strict=True)
+    ]
+    tried = [transfer_rows(unit, found[unit][0], one) for unit, one in carried.items()]
+    contents.write_table("transfer", marked(pd.concat(tried, ignore_index=True), controls))
     contents.write_table("units", marked(with_layers(pd.DataFrame(rows)), controls))
     listed = write_findings(contents, [one for number in asked for one in unit_findings(rows[number])])
     curves = pd.concat(map(rarefaction_rows, found, measured), ignore_index=True)
@@ -117,6 +129,57 @@ def measure_units(
     by_restart = [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()]
     contents.write_table("gaps", marked(pd.concat(by_restart, ignore_index=True), controls))
     return {**summarize([rows[number] for number in asked]), **listed, "controls": [str(unit) for unit in controls]}
+
+
+def carry_units(
+    subject: Subject,
+    objective: Objective,
+    ended: Mapping[Unit, Restarts],
+    nearest: NearestTokens,
+    transfer: tuple[TransferSettings, Sequence[Context]],
+    gap_settings: GapSettings,
+    *,
+    passes: int,
+    cache: Path,
+) -> dict[Unit, Carriage]:
+    """What the decoded tokens of units do in other contexts.
+
+    Args:
+        subject: the language model.
+        objective: the objective that the restarts were optimized for.
+        ended: the restarts of each unit.
+        nearest: the nearest tokens of the subject.
+        transfer: settings of the trial in other contexts, and these contexts.
+        gap_settings: settings of the null of random text in their own context.
+        passes: forward passes that each restart took, a backward pass counted as one.
+        cache: the folder that keeps activations of random sequences.
+    """
+    settings, contexts = transfer
+    ids = {unit: nearest(restarts.final).best for unit, restarts in ended.items()}
+    drawn = GapSettings(settings.draws, gap_settings.seed)
+    options: dict[str, Any] = {"settings": drawn, "own": gap_settings, "passes": passes, "cache": cache}
+    return carry(subject, objective, ids, contexts, **options)
+
+
+def context_columns(subject: Subject, objective: Objective, unit: Unit, carried: Carriage | None) -> dict[str, Any]:
+    """The columns of `units.parquet` on a unit's context: the first position, and what other contexts give.
+
+    `first_norm` and `later_norm` are missing where something stands before the tokens, so that they have no first
+    position.
+    """
+    first, later = (nan, nan) if objective.context.length else first_position(subject, unit.place)
+    own = {"first_norm": first, "later_norm": later}
+    return own | (carried.flat() if carried else {})
+
+
+def transfer_rows(unit: Unit, seeds: Sequence[int], one: Carriage) -> pd.DataFrame:
+    """A row per context and restart: what its tokens do there, beside random tokens there."""
+    rows = [
+        {"seed": seed, "context": name, "own": carried.own, **carried.of_restart(number)}
+        for name, carried in one.contexts.items()
+        for number, seed in enumerate(seeds)
+    ]
+    return addressed(pd.DataFrame(rows), [unit])
 
 
 def _measured(

@@ -24,6 +24,7 @@ from actmax.report.blocks import (
     Row,
     Shown,
     Table,
+    join,
     table,
     visible,
 )
@@ -35,6 +36,7 @@ from actmax.report.words import (
     neighbours_statement,
     rounding_statement,
     search_statement,
+    transfer_statement,
     units_answer,
 )
 from actmax.tasks.units.card import card, instead
@@ -51,6 +53,8 @@ NEIGHBOURS_SHOWN = 100
 """Most coordinates in the table of neighbours."""
 ENOUGH = 16
 """Number of units from which on a histogram is drawn."""
+WHERE = {"none": "nothing before", "bos": "begin-of-text", "text": "real text"}
+"""Contexts in which tokens are tried, as a table names them."""
 MEASURES = {
     "shared_tokens": ("tokens in common", ".2%"),
     "direction": ("cosine of moves, all pairs of positions", ".4f"),
@@ -96,6 +100,7 @@ def _page(source: Source, how: str) -> Page:
     nulls = source.figures("Measures beside their nulls", lambda: _nulls(source))
     sections = [
         source.section("Activation", lambda: curves, lambda: beside, lambda: _gap(source), lambda: _gap_table(source)),
+        source.section("In other contexts", lambda: _transfer(source)),
         source.section("Activation against fluency", lambda: _front(source)),
         source.section("Decoded tokens", lambda: _token_tables(source)) if several else None,
         source.section(
@@ -270,8 +275,10 @@ def unit_table(units: pd.DataFrame, file: str) -> Table:
         unit=[str(Unit.of_row(row)) for row in units.to_dict("records")],
         verdict=[label(Verdict(verdict)) for verdict in units["verdict"]],
     )
+    several_contexts = "context" in units and len(set(units["context"])) > 1
     several_priors = "prior" in units and len(set(units["prior"])) > 1
-    shown = [Shown("unit", form="s"), *([Shown("prior", form="s")] if several_priors else []), *UNIT_COLUMNS]
+    names = [*(["prior"] if several_priors else []), *(["context"] if several_contexts else [])]
+    shown = [Shown("unit", form="s"), *(Shown(name, form="s") for name in names), *UNIT_COLUMNS]
     caption = "In brackets what chance gives: an interval at the level of a claim, or a mean."
     return table(named, shown, title=f"{len(units)} units", source=file, caption=caption)
 
@@ -384,6 +391,36 @@ def _gap_table(source: Source) -> Block:
     ]
     caption = "nats per token: the model's cross-entropy of the decoded text. Spaces are shown as dots."
     return table(gaps, shown, title="Restarts on their way to text", source="gaps.parquet", caption=caption)
+
+
+def _transfer(source: Source) -> Block | None:
+    """What the tokens of each restart do in other contexts, beside random tokens there."""
+    if not source.has("transfer"):
+        return None
+    rows, units = own_rows(source, "transfer"), own_rows(source, "units")
+    several = len(units) > 1
+    shown = [
+        *([Shown("unit", form="s")] if several else []),
+        Shown("where", form="s"),
+        Shown("seed", form="d"),
+        Shown("activation"),
+        Shown("random_mean", "random tokens", ".3g", note=_random_interval),
+        Shown("z", form=".2f", shade=True),
+        Shown("p", form=".2g"),
+    ]
+    named = rows.assign(
+        unit=[str(Unit.of_row(row)) for row in rows.to_dict("records")],
+        where=[f"{WHERE[row['context']]}{' (its own)' if row['own'] else ''}" for row in rows.to_dict("records")],
+    )
+    caption = "z and p (one-sided): each restart beside single random sequences in the same context."
+    if not several:
+        caption = join([transfer_statement(units.iloc[0].to_dict()), caption])
+    title = "The same tokens in other contexts"
+    return table(named, shown, title=title, source="transfer.parquet", caption=caption)
+
+
+def _random_interval(row: Row) -> str:
+    return f"({row['random_low']:.3g} to {row['random_high']:.3g})"
 
 
 def _front(source: Source) -> Block | None:

@@ -92,7 +92,12 @@ def _verdicts(found: Gathered) -> list[Block]:
     """How many units have which verdict, by condition."""
     rows = found.summary["overall"]
     several = len(rows) > 1
-    titles = [f"Verdict, prior {row['prior']} ({row['condition'][:8]})" if several else "Verdict" for row in rows]
+    contexts = len({row["context"] for row in rows}) > 1
+    names = [f"{row['prior']}" + f", context {row['context']}" * contexts for row in rows]
+    titles = [
+        f"Verdict, prior {name} ({row['condition'][:8]})" if several else "Verdict"
+        for name, row in zip(names, rows, strict=True)
+    ]
     return [Prose(overall_statement(row), title) for title, row in zip(titles, rows, strict=True)]
 
 
@@ -101,6 +106,7 @@ def _prior_table(found: Gathered) -> Block | None:
     if not len(found.table("ladder")):
         return None
     shown = [
+        *_contexts(found.table("ladder")),
         Shown("site", form="s"),
         Shown("prior", form="s", marks=lambda row: "*" if row["pareto_tokens"] else ""),
         Shown("seconds", form=".0f"),
@@ -129,6 +135,11 @@ def _prior_table(found: Gathered) -> Block | None:
     return table(found.table("ladder"), shown, title=title, source="ladder.parquet", caption=caption, brief=ROWS_SHOWN)
 
 
+def _contexts(rows: pd.DataFrame) -> list[Shown]:
+    """The column of the context, where there are several."""
+    return [Shown("context", form="s")] if len(set(rows["context"])) > 1 else []
+
+
 def _standard_error(row: Row) -> str:
     return "" if is_missing(row["z_snapped_se"]) else f"±{row['z_snapped_se']:.2f}"
 
@@ -148,6 +159,7 @@ def _method_table(found: Gathered) -> Block | None:
     if not len(found.table("methods")):
         return None
     shown = [
+        *_contexts(found.table("methods")),
         Shown("site", form="s"),
         Shown("method", form="s"),
         Shown("forward_passes", "passes", ".0f", about="forward passes of a restart, a backward pass counted as one"),
@@ -220,6 +232,7 @@ def _layer_table(found: Gathered) -> Table | None:
         return None
     one_condition = len(set(found.table("layers")["condition"])) == 1
     shown = [
+        *_contexts(found.table("layers")),
         Shown("prior", form="s", extra=True),
         Shown("condition", form=lambda name: str(name)[:8], words=True, extra=one_condition),
         Shown("site", form="s"),

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 
 from actmax.errors import InputError
 from actmax.evidence.settings import NullSettings
-from actmax.model.settings import GapSettings
+from actmax.model.settings import ContextSettings, GapSettings, TransferSettings
 from actmax.records.store import job_hash
+from actmax.tasks.contexts import check_context, context_digest, context_identity
 from actmax.tasks.settings import control_count, integers, units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of
 
@@ -25,9 +26,21 @@ if TYPE_CHECKING:
 
     Ends = Callable[[Sequence[Restarts]], Sequence[Displaced]]
 
-GROUPS = {"nulls": NullSettings, "gap": GapSettings}
+GROUPS = {"context": ContextSettings, "nulls": NullSettings, "gap": GapSettings, "transfer": TransferSettings}
 """Groups of keys of both tasks."""
-KEYS = ("subject", "unit", "objective", "decode", "nulls", "gap", "seeds", "controls", "tokens")
+KEYS = (
+    "subject",
+    "unit",
+    "objective",
+    "context",
+    "decode",
+    "nulls",
+    "gap",
+    "transfer",
+    "seeds",
+    "controls",
+    "tokens",
+)
 """Top-level keys that can change the result of both."""
 
 
@@ -51,12 +64,17 @@ class UnitsTask(Task):
         if cfg.tokens > sizes.context:
             allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
             raise InputError("tokens", cfg.tokens, allowed)
+        check_context(cfg)
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units, seeds and the number of controls written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
         counts = {"seeds": integers(cfg.seeds, "seeds"), "controls": control_count(cfg)}
-        return super().identity(cfg) | counts | {"unit": found}
+        return super().identity(cfg) | counts | {"unit": found, "context": context_identity(cfg, self)}
+
+    def read(self, cfg: DictConfig) -> dict[str, str | None]:
+        """The text whose windows are a context, where it is the user's own."""
+        return context_digest(cfg)
 
     def condition(self, cfg: DictConfig) -> str:
         """Names everything but units, controls and seeds: jobs of one condition may be put together."""

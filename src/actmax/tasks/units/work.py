@@ -10,9 +10,10 @@ from actmax.model.objective import Row
 from actmax.model.subject import Subject
 from actmax.model.target import address
 from actmax.records.store import Summary
+from actmax.tasks.contexts import context_label
 from actmax.tasks.settings import control_units, seeds, units
-from actmax.tasks.subjects import SubjectWork
-from actmax.tasks.task import Task
+from actmax.tasks.subjects import SubjectWork, objective_of, transfer_contexts
+from actmax.tasks.task import Task, settings_of
 from actmax.tasks.units.task import UnitsTask
 
 
@@ -24,6 +25,8 @@ class UnitsWork(SubjectWork):
         self.controls = control_units(cfg, subject.geometry)
         self.units = [*units(cfg), *self.controls]
         self.rows = [Row(unit, seed) for unit in self.units for seed in seeds(cfg)]
+        self.objective = objective_of(cfg, task, subject)
+        self.transfer = settings_of(cfg, "transfer"), transfer_contexts(cfg, subject, self.objective.context)
 
     @property
     def space(self) -> int:
@@ -42,4 +45,6 @@ class UnitsWork(SubjectWork):
         task, entries = cast("UnitsTask", self.task), super().provenance(seconds)
         condition = task.condition(self.cfg) + self.subject.weights_hash[:12]
         device = {**entries["device"], "count": self.cfg.trainer.devices}
-        return {**entries, "condition": condition, "prior": task.method(self.cfg), "device": device}
+        context = context_label(self.cfg, self.objective.context.name)
+        names = {"condition": condition, "prior": task.method(self.cfg), "context": context}
+        return {**entries, **names, "device": device}

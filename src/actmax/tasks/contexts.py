@@ -1,0 +1,66 @@
+"""What every task on a model reads of `context.*`: checks, identity, the user's own text, a name. Nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actmax.errors import InputError
+from actmax.model.settings import CONTEXTS, ContextSettings
+from actmax.tasks.task import digest_of, plain, settings_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from actmax.tasks.task import Task
+
+READ_BEHIND = ("auto", "none", "bos", "prefix")
+"""The contexts behind which a text or words can be read."""
+SHOWN = 40
+"""Most characters of a text in the name of a context."""
+
+
+def check_context(cfg: DictConfig, allowed: Sequence[str] = CONTEXTS) -> None:
+    """Refuses a context that lacks its text, that a task cannot have, or whose text is not there.
+
+    Args:
+        cfg: the job's config.
+        allowed: the contexts that the task can have.
+
+    Raises:
+        InputError: names the key.
+    """
+    settings: ContextSettings = settings_of(cfg, "context")
+    if settings.name not in allowed:
+        clause = f"must be one of {', '.join(allowed)} with task={cfg.task.name}"
+        raise InputError("context.name", settings.name, clause)
+    if settings.texts is not None and not Path(settings.texts).exists():
+        raise InputError("context.texts", settings.texts, "must be a text file or a folder of .txt files")
+
+
+def context_identity(cfg: DictConfig, task: Task) -> dict[str, Any]:
+    """What of a job's context can change its result."""
+    return settings_of(cfg, "context").identity(task.default_context)
+
+
+def context_digest(cfg: DictConfig) -> dict[str, str | None]:
+    """The digest of the text whose windows are a context, where it is the user's own."""
+    texts = cfg.context.texts
+    return {} if texts is None else {"context": digest_of([(Path(texts), "*.txt")])}
+
+
+def context_label(cfg: Mapping[Any, Any], name: str) -> str:
+    """A context as a person calls it: `none`, `bos`, `prefix “Once upon”`, `8 windows of text`.
+
+    Args:
+        cfg: the job's config.
+        name: the context that was made of it: `auto` may have become `none` or `bos`.
+    """
+    settings = plain(cfg["context"])
+    if name == "text":
+        return f"{settings['windows']} windows of text"
+    text = {"prefix": settings["text"], "chat": settings["chat"]}.get(name)
+    if text is None:
+        return name
+    return f"{name} “{text}”" if len(text) <= SHOWN else f"{name} “{text[:SHOWN]}…”"

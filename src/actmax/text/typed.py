@@ -1,0 +1,51 @@
+"""Whether somebody who types a token sequence as text, where it stands, gets the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actmax.model.context import NONE, Context
+from actmax.model.subject import Subject
+
+UNDECODABLE = "\ufffd"
+"""The character that stands for bytes which are no text."""
+NEIGHBOURS = 3
+"""Tokens on either side that are tokenised together with a sequence, at least."""
+
+
+class Typed:
+    """Tells which token sequences are what the tokenizer makes of their own text, in a context.
+
+    Text merges with its neighbours: behind `is`, `land` may become `island`. So a few tokens on either side are
+    tokenised together with a sequence; in every surrounding the same tokens have to come back.
+
+    Args:
+        subject: the language model, with a fast tokenizer.
+        context: what stands around the sequences.
+    """
+
+    def __init__(self, subject: Subject, context: Context = NONE) -> None:
+        # The backend itself, one by one: for short texts what is wrapped around it, or threads, cost ten times as much.
+        self.backend: Any = subject.tokenizer.backend_tokenizer
+        self.backend.no_padding()  # another caller's padding would stay
+        self.backend.no_truncation()
+        after = context.after
+        shortest = min(NEIGHBOURS, len(after))
+        self.head = self._nearest([after[:end] for end in range(shortest, len(after) + 1)])
+        self.tails = list(dict.fromkeys(map(self._tail, context.before)))
+
+    def __call__(self, sequences: Sequence[tuple[int, ...]]) -> list[bool]:
+        """Whether each sequence is decoded to text that is tokenised to the same sequence, in every surrounding."""
+        return [all(self._same((*tail, *ids, *self.head)) for tail in self.tails) for ids in sequences]
+
+    def _tail(self, before: tuple[int, ...]) -> tuple[int, ...]:
+        return self._nearest([before[start:] for start in range(max(0, len(before) - NEIGHBOURS), -1, -1)])
+
+    def _nearest(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The shortest of some parts that is its own text's tokens: a part may begin in the middle of a word."""
+        return next((part for part in parts if self._same(part)), ())
+
+    def _same(self, ids: tuple[int, ...]) -> bool:
+        text = self.backend.decode(list(ids), skip_special_tokens=False)
+        return UNDECODABLE not in text and tuple(self.backend.encode(text, add_special_tokens=False).ids) == ids
