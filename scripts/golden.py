@@ -46,7 +46,7 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "reference" / "golden" / "golden.
 
 COMMON = (
     "subject=tiny subject.dtype=float64 trainer=cpu logger=none page=false "
-    "nulls.draws=299 nulls.displacements=40 gap.draws=40"
+    "nulls.draws=299 nulls.displacements=40 gap.draws=40 transfer.draws=40"
 )
 """Overrides of every case."""
 CASES = {
@@ -56,10 +56,18 @@ CASES = {
     "tokens": "unit=neuron unit.site=mlp_post unit.layer=[1,3] unit.index=5 seeds=0:4 steps=30 init=tokens "
     "optimizer=adamw objective.reduction=last",
     "file": "unit.layer=2 unit.index=3 seeds=0:4 steps=10 init=file init.path=rounding optimizer=sgd",
-    "gcg": "task=search search=gcg unit.layer=2 unit.index=[3,4] seeds=0:3 search.passes=300 search.candidates=32",
-    "epo": "task=search search=epo unit.layer=2 unit.index=3 seeds=0:3 search.passes=300 search.candidates=32",
-    "random": "task=search search=random unit=final_norm unit.index=9 seeds=0:3 search.passes=300",
-    "text": "task=search search=text search.text=text.txt unit.layer=2 unit.index=3 seeds=0:3 search.passes=300",
+    "gcg": "task=search search=gcg unit.layer=2 unit.index=[3,4] seeds=0:3 search.passes=300 search.candidates=32 "
+    "context=none",
+    "epo": "task=search search=epo unit.layer=2 unit.index=3 seeds=0:3 search.passes=300 search.candidates=32 "
+    "context=none",
+    "random": "task=search search=random unit=final_norm unit.index=9 seeds=0:3 search.passes=300 context=none",
+    "text": "task=search search=text search.text=text.txt unit.layer=2 unit.index=3 seeds=0:3 search.passes=300 "
+    "context=none",
+    "bos": "task=search search=epo unit.layer=2 unit.index=[3,4] seeds=0:3 search.passes=300 search.candidates=32",
+    "windows": "unit.layer=2 unit.index=3 seeds=0:3 steps=20 context=text context.windows=3 context.window=8 "
+    "prior=fluency",
+    "prefix": "task=search search=gcg unit.layer=3 unit.index=7 seeds=0:3 search.passes=300 search.candidates=32 "
+    "context=prefix context.text=Once objective.reduction=max",
     "simulation": "task=simulation simulation.effects=[0,1,3,6] simulation.repetitions=25 simulation.n_0=12 "
     "simulation.n_1=15 simulation.distribution=skewed",
     "tuning": "task=tuning tuning.data=words.csv tuning.sites=[mlp_pre,resid_post,z] tuning.layers=[0,3] "
@@ -71,7 +79,7 @@ CASES = {
     "sweep": "-m unit.layer=2,4 unit.index=[3,4] seeds=0:3,3:6 steps=30",
     "ladder": "-m prior=none,simplex,[pca,norm,manifold,fluency] unit.layer=2 unit.index=[3,4] seeds=0:3 steps=20",
     "methods": "-m method=none,gcg unit.layer=2 unit.index=3 seeds=0:2,2:4 steps=100 search.passes=200 "
-    "search.candidates=32",
+    "search.candidates=32 context=none",
 }
 """What to run: overrides, with -m for a sweep. A record lies in the folder that is called like its case."""
 NEEDS = {"file": "rounding", "examples": "maximization"}
