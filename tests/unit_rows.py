@@ -16,9 +16,11 @@ def null(name: str, mean: float, low: float, high: float, p: float, *, draws: in
     return columns | {f"null_{name}_alpha": claim_alpha(RANDOM_MOVES), f"null_{name}_draws": draws}
 
 
-def _transfer(name: str, mean: float, high: float, p: float) -> dict[str, float]:
-    null = {"mean": mean, "low": nan, "high": high, "p": p, "alpha": 0.025, "draws": 999}
-    return {f"null_transfer_{name}_{part}": value for part, value in null.items()}
+def _transfer(name: str, mean: float, high: float, p: float, share: tuple[float, float, float]) -> dict[str, float]:
+    null = {"mean": mean, "low": nan, "high": high, "p": p, "alpha": 0.025, "draws": 39_999}
+    shares = dict(zip(("share", "share_low", "share_high"), share, strict=True))
+    found = {f"transfer_{name}_{part}": value for part, value in shares.items()}
+    return found | {f"null_transfer_{name}_{part}": value for part, value in null.items()}
 
 
 ROW: dict[str, Any] = {
@@ -94,10 +96,9 @@ ROW: dict[str, Any] = {
     "transfer_none_mean": 2.5,
     "transfer_bos_mean": 6.5,
     "transfer_text_mean": 1.5,
-    **{f"transfer_{name}_best_of": 1000.0 for name in ("none", "bos", "text")},
-    **_transfer("none", 0.5, 4.5, 1.0),
-    **_transfer("bos", 1.25, 5.25, 0.001),
-    **_transfer("text", 0.75, 3.5, 0.75),
+    **_transfer("none", 0.5, 1.25, 2.5e-5, (1.0, 1.0, 1.0)),
+    **_transfer("bos", 1.25, 2.25, 2.5e-5, (0.75, 0.625, 0.875)),
+    **_transfer("text", 0.75, 1.625, 0.0625, (0.125, -0.125, 0.375)),
 }
 """The row of a unit whose restarts share some tokens of its own, too few to be the same, and whose text is lost."""
 

@@ -99,21 +99,14 @@ class Gap:
     def null(self, name: str) -> Null:
         """A mean over restarts beside the mean of as many random token sequences.
 
-        Null hypothesis: the restarts' sequences are exchangeable with token sequences drawn uniformly. The null is
-        the predictive distribution of such a mean under Rubin's Bayesian bootstrap of the random sequences (1981,
-        Ann. Statist. 9:130), so that it also knows how few they were. Activations are looked for on the side of the
-        objective, the cross-entropy on both sides.
+        Activations are looked for on the side of the objective, the cross-entropy on both sides (`beside_random`).
 
         Args:
             name: a stage of `STAGES`, or `cross_entropy`.
         """
         values, entropy = getattr(self, name), name == "cross_entropy"
         drawn = self.random.cross_entropy if entropy else self.random.activation
-        count = int(np.isfinite(values).sum())
-        side = "two-sided" if entropy else self.alternative
-        if count == 0 or not np.isfinite(drawn).all():
-            return against(nan, [], alternative=side)
-        return against(_mean(values), drawn[predictive(len(drawn), count)].mean(axis=1), alternative=side)
+        return beside_random(values, drawn, "two-sided" if entropy else self.alternative)
 
     def end(self, alpha: float) -> GapEnd:
         """How far the gain is carried: the last stage that is still beyond random tokens, at a level."""
@@ -127,13 +120,18 @@ class Gap:
     def best_of_random(self) -> Null:
         """The mean of the snapped activation beside the best of as many random sequences as passes were spent.
 
-        Each draw is a mean over restarts of the best of `passes` random sequences (`means_of_best`); with fewer
-        sequences than passes that is not known, and there are no draws.
+        Each draw is a mean over restarts of the best of `passes` random sequences. The best of N of n sequences is the
+        one whose rank, from the top, is that of the best of N uniform numbers; with fewer sequences than passes it is
+        not known, and there are no draws.
         """
-        if not 0 < self.passes <= len(self.random.activation):
+        count, ordered = len(self.final), np.sort(self.random.activation)
+        ordered = ordered if self.sign == "maximize" else ordered[::-1]
+        if not 0 < self.passes <= len(ordered):
             return against(nan, [])
-        drawn = means_of_best(self.random.activation, self.passes, len(self.final), sign=self.sign)
-        return against(_mean(self.snapped), drawn)
+        generator = np.random.default_rng([len(ordered), self.passes, *b"best"])
+        highest = generator.random((BEST_DRAWS, count)) ** (1 / self.passes)  # the largest of N uniform numbers
+        ranks = np.minimum((highest * len(ordered)).astype(int), len(ordered) - 1)
+        return against(_mean(self.snapped), ordered[ranks].mean(axis=1))
 
     @property
     def _base(self) -> float:
@@ -178,25 +176,22 @@ class Gap:
         return numbers | {"gap": self.end(alpha).value}
 
 
-def means_of_best(
-    random: Float[ndarray, " sequences"], of: int, count: int, *, sign: Literal["maximize", "minimize"]
-) -> Float[ndarray, " draws"]:
-    """Means of the best of `of` random sequences, drawn `count` times each.
+def beside_random(values: Float[ndarray, " restarts"], drawn: Float[ndarray, " draws"], side: Alternative) -> Null:
+    """The mean of some values, one per restart, beside the mean of as many of those of random token sequences.
 
-    The best of N of n sequences is the one whose rank, from the top, is that of the best of N uniform numbers.
+    Null hypothesis: the restarts' sequences are exchangeable with token sequences drawn uniformly. The null is the
+    predictive distribution of such a mean under Rubin's Bayesian bootstrap of the random sequences (1981, Ann. Statist.
+    9:130), so that it also knows how few they were.
 
     Args:
-        random: activations of random sequences, n of them, at least `of`.
-        of: N, the number of sequences of which the best counts.
-        count: number of such bests in a mean.
-        sign: which end is the best.
+        values: a number of each restart; NaN where it has none.
+        drawn: the same number of each random sequence.
+        side: on which side more is looked for.
     """
-    ordered = np.sort(random)
-    ordered = ordered if sign == "maximize" else ordered[::-1]
-    generator = np.random.default_rng([len(ordered), of, *b"best"])
-    highest = generator.random((BEST_DRAWS, count)) ** (1 / of)  # the largest of N uniform numbers
-    ranks = np.minimum((highest * len(ordered)).astype(int), len(ordered) - 1)
-    return ordered[ranks].mean(axis=1)
+    count = int(np.isfinite(values).sum())
+    if count == 0 or not np.isfinite(drawn).all():
+        return against(nan, [], alternative=side)
+    return against(_mean(values), drawn[predictive(len(drawn), count)].mean(axis=1), alternative=side)
 
 
 def _mean(values: Float[ndarray, " restarts"]) -> float:

@@ -104,11 +104,14 @@ class GapEnd(StrEnum):
 
 
 class Transfer(StrEnum):
-    """Whether tokens do more, in other contexts than the one they were found in, than the best of random ones there."""
+    """Whether tokens keep, in other contexts, at least half of how far beyond random ones they were found to be."""
 
     EVERYWHERE = "yes"
     IN_PART = "in_part"
+    """In some of the other contexts."""
     NOWHERE = "no"
+    NOTHING = "nothing_to_carry"
+    """Where they were found, they are not beyond random tokens."""
     NOT_TESTED = "not_tested"
 
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from actmax.evidence.gap import means_of_best
+from actmax.evidence.estimates import Estimate, jackknife
+from actmax.evidence.gap import beside_random
 from actmax.evidence.nulls import Null, against
 from actmax.evidence.pairs import Alternative
 from actmax.evidence.readings import Transfer
@@ -26,6 +27,10 @@ from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Place, Unit
 
+CARRIED = 0.5
+"""Least share of what tokens are beyond random ones that they keep in another context, to be said to work there."""
+ALIKE = 1e-9
+"""Largest relative difference between shares that is taken for rounding."""
 SINK_SEQUENCES = 64
 """Random sequences over which lengths are measured."""
 SINK_TOKENS = 8
@@ -40,9 +45,7 @@ class Carried:
     """Activation of each restart's tokens there."""
     random: Float[ndarray, " draws"]
     """Activation of random token sequences there."""
-    best_of: int
-    """Number of random sequences of which the best is what restarts are set beside."""
-    own: bool
+    own: bool = False
     """Whether it is the context that the tokens were found in."""
     sign: Literal["maximize", "minimize"] = "maximize"
     """Whether more activation was looked for, or less."""
@@ -54,17 +57,15 @@ class Carried:
 
     @property
     def null(self) -> Null:
-        """The mean over restarts beside that of as many bests of random sequences there.
+        """The mean over restarts beside the mean of as many random token sequences there (`beside_random`)."""
+        return beside_random(self.activation, self.random, self.alternative)
 
-        Null hypothesis: the found tokens are there no better than the best of as many random sequences as a restart
-        took forward passes (of all that were drawn, where that is fewer): whoever wanted the unit high in that context
-        could as well have drawn at random.
-        """
-        finite = self.activation[np.isfinite(self.activation)]
-        if not len(finite) or not np.isfinite(self.random).all():
-            return against(nan, [], alternative=self.alternative)
-        best = means_of_best(self.random, self.best_of, len(finite), sign=self.sign)
-        return against(float(finite.mean()), best, alternative=self.alternative)
+    @property
+    def z(self) -> Float[ndarray, " restarts"]:
+        """Each restart in standard deviations of one random sequence there, positive on the side looked for."""
+        spread = float(self.random.std(ddof=1))
+        above = (self.activation - self.random.mean()) * (1 if self.sign == "maximize" else -1)
+        return above / spread if spread > 0 else np.full(len(above), nan)
 
     def of_restart(self, number: int) -> dict[str, float]:
         """One restart beside single random sequences: their mean and 95 % interval, z, and its one-sided p."""
@@ -79,61 +80,93 @@ class Carried:
             "p": against(value, self.random, alternative=self.alternative).p,
         }
 
-    def flat(self, name: str, alpha: float) -> dict[str, float]:
-        """The numbers by column name, `transfer_NAME_…` and `null_transfer_NAME_…`."""
-        numbers = {
-            "mean": self.null.observed,
-            "random_mean": float(self.random.mean()),
-            "random_sd": float(self.random.std(ddof=1)),
-            "best_of": float(self.best_of),
-        }
-        columns = {f"transfer_{name}_{part}": value for part, value in numbers.items()}
-        claim = self.null.claim_columns(f"transfer_{name}", alpha)
-        return columns | {part: float(value) for part, value in claim.items()}
-
 
 @dataclass(frozen=True)
 class Carriage:
-    """One unit in all contexts that were tried."""
+    """One unit in all contexts that were tried, beside the context that its tokens were found in."""
 
+    found: Carried
+    """What its tokens do in the context that they were found in."""
     contexts: Mapping[str, Carried]
-    """What its tokens do in each context, by name."""
+    """What its tokens do in each context that was tried, by name; their own may be among them."""
+    found_alpha: float
+    """Level at which tokens are called beyond random ones in their own context."""
 
     @property
     def alpha(self) -> float:
         """The level of a claim in one context: alpha over the number of contexts but their own (Bonferroni)."""
-        return ALPHA / max(1, len(self._elsewhere))
+        return ALPHA / max(1, sum(not one.own for one in self.contexts.values()))
 
-    @property
-    def _elsewhere(self) -> list[Carried]:
-        return [one for one in self.contexts.values() if not one.own]
+    def share(self, name: str) -> Estimate:
+        """How much of what tokens are beyond random ones in their own context they are in another: mean z over mean z.
+
+        z counts in standard deviations of one random sequence in the same context, so that contexts in which
+        everything is larger can be compared. 1 is as far beyond random tokens as where they were found, 0 is chance.
+        The interval is a jackknife over restarts; how far random tokens vary is taken as known.
+        """
+        there, here = self.contexts[name].z, self.found.z
+        whole = _ratio(there, here)
+        left_out = np.array([_ratio(np.delete(there, row), np.delete(here, row)) for row in range(len(here))])
+        found = jackknife(whole, left_out)
+        # all restarts found the same: an interval of no width is right here
+        alike = len(here) > 2 and np.allclose(left_out, whole, rtol=ALIKE, atol=0)
+        return replace(found, low=whole, high=whole) if alike else found
+
+    def works(self, name: str) -> bool | None:
+        """Whether tokens work in a context: beyond random ones there, at least half as far as where they were found.
+
+        Half is held against the lower limit of the share's interval. None where either is not known.
+        """
+        null, share = self.contexts[name].null, self.share(name)
+        if not null.exists:
+            return None
+        if null.p > self.alpha:
+            return False
+        return share.low >= CARRIED if np.isfinite(share.low) else None
 
     @property
     def reading(self) -> Transfer:
         """Whether the tokens work elsewhere: in every other context, in some, or in none."""
-        works = [one.null.p <= self.alpha for one in self._elsewhere if one.null.exists]
-        if not works:
+        if not self.found.null.p <= self.found_alpha:
+            return Transfer.NOTHING if self.found.null.exists else Transfer.NOT_TESTED
+        works = [self.works(name) for name, one in self.contexts.items() if not one.own]
+        if not works or None in works:
             return Transfer.NOT_TESTED
         return Transfer.EVERYWHERE if all(works) else Transfer.IN_PART if any(works) else Transfer.NOWHERE
 
     def flat(self) -> dict[str, Any]:
-        """The columns of `units.parquet`."""
+        """The columns of `units.parquet`: `transfer_NAME_…` and `null_transfer_NAME_…` for each context."""
         own = next((name for name, one in self.contexts.items() if one.own), None)
-        found: dict[str, Any] = {"transfer": self.reading.value, "transfer_own": own}
+        columns: dict[str, Any] = {"transfer": self.reading.value, "transfer_own": own}
         for name, one in self.contexts.items():
-            found |= one.flat(name, self.alpha)
-        return found
+            share, null = self.share(name), one.null
+            numbers = {
+                "mean": null.observed,
+                "random_mean": float(one.random.mean()),
+                "random_sd": float(one.random.std(ddof=1)),
+                "z": float(one.z.mean()),
+                "share": share.value,
+                "share_low": share.low,
+                "share_high": share.high,
+            }
+            columns |= {f"transfer_{name}_{part}": value for part, value in numbers.items()}
+            claim = null.claim_columns(f"transfer_{name}", self.alpha)
+            columns |= {part: float(value) for part, value in claim.items()}
+        return columns
+
+
+def _ratio(there: Float[ndarray, " restarts"], here: Float[ndarray, " restarts"]) -> float:
+    return float(there.mean() / here.mean()) if len(here) and here.mean() > 0 else nan
 
 
 def carry(
     subject: Subject,
     objective: Objective,
-    found: Mapping[Unit, Int[torch.Tensor, "restarts tokens"]],
+    found: Mapping[Unit, tuple[Int[torch.Tensor, "restarts tokens"], Carried]],
     contexts: Sequence[Context],
     *,
-    passes: int,
     settings: GapSettings,
-    own: GapSettings,
+    alpha: float,
     cache: Path | None = None,
 ) -> dict[Unit, Carriage]:
     """What tokens that were found do in some contexts, beside random tokens there.
@@ -141,28 +174,29 @@ def carry(
     Args:
         subject: the model that they were found in.
         objective: what they were found for, with the context that they were found in.
-        found: the tokens of each unit's restarts.
+        found: the tokens of each unit's restarts, and what they do in the context that they were found in.
         contexts: where they are tried.
-        passes: forward passes that each restart took, a backward pass counted as one.
         settings: number and seed of random sequences.
-        own: those of the random sequences in the context that they were found in, which have run already.
+        alpha: level at which tokens are called beyond random ones in their own context.
         cache: the folder that keeps activations of random sequences.
     """
     units = tuple(found)
-    rows = [unit for unit, ids in found.items() for _ in ids]
-    sequences = [ids for some in found.values() for ids in some.tolist()]
+    rows = [unit for unit, (ids, _) in found.items() for _ in ids]
+    sequences = [ids for some, _ in found.values() for ids in some.tolist()]
     carried: dict[Unit, dict[str, Carried]] = {unit: {} for unit in units}
     for context in contexts:
-        there, same = replace(objective, context=context), same_place(context, objective)
+        if same_place(context, objective):
+            for unit, (_, own) in found.items():
+                carried[unit][context.name] = own
+            continue
+        there = replace(objective, context=context)
         values = activations(subject, there, sequences, rows)
-        drawn = random_activations(subject, there, units, len(sequences[0]), own if same else settings, cache)
+        drawn = random_activations(subject, there, units, len(sequences[0]), settings, cache)
         start = 0
-        for number, (unit, ids) in enumerate(found.items()):
+        for number, (unit, (ids, _)) in enumerate(found.items()):
             start, some = start + len(ids), slice(start, start + len(ids))
-            best_of = max(1, min(passes, len(drawn)))
-            one = Carried(values[some], drawn[:, number], best_of, same, objective.sign)
-            carried[unit][context.name] = one
-    return {unit: Carriage(some) for unit, some in carried.items()}
+            carried[unit][context.name] = Carried(values[some], drawn[:, number], sign=objective.sign)
+    return {unit: Carriage(own, carried[unit], alpha) for unit, (_, own) in found.items()}
 
 
 def same_place(context: Context, objective: Objective) -> bool:

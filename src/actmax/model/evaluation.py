@@ -42,7 +42,9 @@ def random_tokens(subject: Subject, tokens: int, *, draws: int, seed: int) -> In
 def activations(
     subject: Subject, objective: Objective, sequences: Sequence[Sequence[int]], units: Sequence[Unit]
 ) -> Float[ndarray, " sequences"]:
-    """The activation of each token sequence's own unit, reduced over its positions; NaN for an empty sequence.
+    """The activation of each token sequence's own unit, reduced over its positions.
+
+    NaN for an empty sequence, and for one that does not fit into the subject's context with what stands around it.
 
     Args:
         subject: the language model.
@@ -51,7 +53,8 @@ def activations(
         units: one per sequence.
     """
     found = np.full(len(sequences), nan)
-    for length in sorted({len(one) for one in sequences} - {0}):
+    room = subject.geometry.context - objective.seen.length - len(objective.seen.after)
+    for length in sorted({len(one) for one in sequences if 0 < len(one) <= room}):
         rows = [number for number, one in enumerate(sequences) if len(one) == length]
         for some in _split(rows, rows_in(objective.context)):
             own = [units[row] for row in some]

@@ -111,6 +111,8 @@ class TransferSettings:
     """Tokens of a window, begin-of-text among them."""
     seed: int = setting(0, least=0)
     """Seed of the choice of windows."""
+    random_seed: int = setting(0, least=0)
+    """Seed of the random sequences."""
 
 
 @dataclass(unsafe_hash=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from actmax.evidence.findings import Finding, Measure, known, unit_findings
+from actmax.evidence.findings import Finding, Measure, elsewhere, known
 from actmax.evidence.gap import STAGES
 from actmax.evidence.own import MOST_UNITS
 from actmax.evidence.readings import (
@@ -25,6 +25,7 @@ from actmax.evidence.readings import (
     NeighbourStatus,
     OwnStatus,
     Reading,
+    Transfer,
     Verdict,
 )
 from actmax.evidence.settings import ALPHA, SINK
@@ -67,12 +68,15 @@ ENDINGS = {
     GapEnd.SURVIVES: "As text the optimum is still beyond random tokens.",
 }
 """How far the gain is carried on its way to text."""
-ELSEWHERE = {
-    Measure.TRANSFER_NONE: "with nothing before them",
-    Measure.TRANSFER_BOS: "behind begin-of-text",
-    Measure.TRANSFER_TEXT: "in real text",
-}
+ELSEWHERE = {"none": "with nothing before them", "bos": "behind begin-of-text", "text": "in real text"}
 """Where tokens are tried, in words."""
+TRANSFER_WORDS = {
+    Transfer.EVERYWHERE: "They work elsewhere: beyond random tokens everywhere, and at least half is established.",
+    Transfer.IN_PART: "They work in some of these contexts: beyond random tokens, and at least half is established.",
+    Transfer.NOWHERE: "They do not carry over: nowhere is at least half established beyond random tokens.",
+    Transfer.NOT_TESTED: "Whether that is at least half is not tested: it takes three restarts.",
+}
+"""What the reading of transfer says."""
 CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
     Measure.SHARED_TOKENS: ("less than chance", "no more than chance", "more than chance"),
     Measure.OWN_TOKENS: ("less than others", "no more than others", "its own"),
@@ -84,7 +88,7 @@ CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
     Measure.SNAPPED: ("below chance", "not beyond chance", "above chance"),
     **dict.fromkeys(
         (Measure.TRANSFER_NONE, Measure.TRANSFER_BOS, Measure.TRANSFER_TEXT),
-        ("less than random ones", "no more than the best of random ones", "more than the best of random ones"),
+        ("below chance", "not beyond chance", "above chance"),
     ),
 }
 """How a finding on a unit reads below, inside and above the interval of its null."""
@@ -192,33 +196,27 @@ def claim_words(one: Finding) -> str:
     return CLAIM_WORDS[one.measure][place]
 
 
-def transfer_words(row: Row) -> str:
-    """Whether tokens work in other contexts, in a word or two."""
-    claimed = [one.claimed for one in unit_findings(row) if one.measure in ELSEWHERE]
-    if not claimed:
-        return "not tested"
-    return "yes" if all(claimed) else "in part" if any(claimed) else "no"
-
-
 def transfer_statement(row: Row) -> str:
     """Whether the tokens of a unit's restarts work in other contexts than the one that they were found in.
 
     Args:
         row: a row of `units.parquet`, or the `summary.json` of a job on one unit.
     """
-    found = [one for one in unit_findings(row) if one.measure in ELSEWHERE]
-    if not found:
+    row = known(row)
+    kept = [f"{_share(row, name)} {ELSEWHERE[name]}" for name in elsewhere(row)]
+    if not kept:
         return ""
-    count = row[f"{found[0].measure.value.removesuffix('_mean')}_best_of"]
-    best = f"than the best of {count:,.0f} random ones there"
-    carried, lost = ([ELSEWHERE[one.measure] for one in found if one.claimed == claimed] for claimed in (True, False))
-    if not carried:
-        return f"The same tokens do no more {best}: not {', nor '.join(lost)}."
-    return f"The same tokens do more {best} {_listed(carried)}" + f", not {', nor '.join(lost)}" * bool(lost) + "."
+    reading = Transfer(row["transfer"])
+    if reading == Transfer.NOTHING:
+        return "Where they were found, the tokens are not beyond random ones: there is nothing to carry elsewhere."
+    unit = "of what they are beyond random ones where they were found, in standard deviations of random ones"
+    return f"The same tokens keep {', '.join(kept)} {unit}. {TRANSFER_WORDS[reading]}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _share(row: Row, name: str) -> str:
+    value, low, high = (row[f"transfer_{name}_share{end}"] for end in ("", "_low", "_high"))
+    ends = "no interval" if isnan(low) else f"95 %: {low:.0%} to {high:.0%}"
+    return f"{value:.0%} ({ends})"
 
 
 def sink_statement(row: Row) -> str:

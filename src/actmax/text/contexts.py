@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from heapq import heappush, heappushpop
 from pathlib import Path
@@ -15,6 +16,8 @@ from actmax.model.subject import Subject
 from actmax.text.typed import Typed
 from actmax.text.windows import text_files, windows
 
+log = logging.getLogger(__name__)
+
 DOCUMENTS = "<|endoftext|>"
 """The token before every document in the training of GPT-2, GPT-Neo, GPT-NeoX and SmolLM2."""
 SAMPLE = Path(__file__).with_name("passages.txt")
@@ -23,6 +26,9 @@ TRIED = 200
 """Number of tokens that are tried beside the ends of a prefix or a chat."""
 FEW = 0.05
 """Share of these tokens that must stand there unmerged, at least."""
+MANY = 0.25
+"""Share of merging tokens from which on a warning is given."""
+WAY_OUT = "A space beside the tokens is best left out: words bring their own."
 
 
 def begin_token(subject: Subject, token: str | None = None) -> int:
@@ -157,6 +163,10 @@ def _text(subject: Subject, settings: ContextSettings, apart: Collection[tuple[i
             seen += 1
             item = (-float(rng.random()), seen, window.ids)
             heappush(kept, item) if len(kept) < settings.windows else heappushpop(kept, item)
+    if not seen:
+        raise InputError(
+            "window", settings.window, f"must be no longer than {place.name}, which has not as many tokens"
+        )
     if seen < settings.windows:
         allowed = f"must be at most {seen}, the windows of {settings.window} tokens that the text has"
         raise InputError("windows", settings.windows, allowed)
@@ -164,9 +174,9 @@ def _text(subject: Subject, settings: ContextSettings, apart: Collection[tuple[i
 
 
 def _check_ends(subject: Subject, context: Context, key: str, settings: ContextSettings) -> None:
-    """Refuses a text whose ends merge with nearly every token that could stand beside them.
+    """Refuses a text whose ends merge with nearly every token that could stand beside them, and warns where many do.
 
-    Behind a space at the end, a word's own space has no place: typed, the two become other tokens.
+    Behind a space at the end, a word without a space of its own becomes another token.
     """
     if not subject.tokenizer.is_fast:
         return
@@ -175,8 +185,11 @@ def _check_ends(subject: Subject, context: Context, key: str, settings: ContextS
     alone = [(token,) for token in plain[::step].tolist()]
     tried = [one for one, same in zip(alone, Typed(subject)(alone), strict=True) if same]
     merged = [one for one, same in zip(tried, Typed(subject, context)(tried), strict=True) if not same]
-    if tried and len(merged) > (1 - FEW) * len(tried):
-        ends = [repr(subject.text(ids)) for ids in (context.before[0][-1:], context.after[:1]) if ids]
-        allowed = f"its end merges with nearly every token that stands there ({len(merged)} of {len(tried)} that were "
-        allowed += f"tried), as {subject.text(merged[0])!r} beside {' and '.join(ends)}"
-        raise InputError(key, getattr(settings, key), allowed, "Leave out the space beside the tokens.")
+    if len(merged) < MANY * len(tried) or not tried:
+        return
+    ends = " and ".join(repr(subject.text(ids)) for ids in (context.before[0][-1:], context.after[:1]) if ids)
+    words = [one for one in merged if subject.text(one).strip().isalpha()] or merged
+    reason = f"{len(merged) / len(tried):.0%} of tokens merge with {ends}, as {subject.text(words[0])!r} does"
+    if len(merged) > (1 - FEW) * len(tried):
+        raise InputError(key, getattr(settings, key), f"must leave room for tokens: {reason}", WAY_OUT)
+    log.warning("context.%s: %s: sequences in which any does are not used by searches. %s", key, reason, WAY_OUT)

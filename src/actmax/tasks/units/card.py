@@ -6,6 +6,7 @@ from math import isnan
 from typing import Any
 
 from actmax.evidence.findings import Finding, Measure, known, unit_findings
+from actmax.evidence.readings import Transfer
 from actmax.evidence.settings import CLAIMS, RANDOM_MOVES
 from actmax.report.blocks import Cell, Column, Row, Table, join
 from actmax.report.words import (
@@ -14,9 +15,9 @@ from actmax.report.words import (
     claim_words,
     floor_words,
     in_order,
+    label,
     p_words,
     sink_statement,
-    transfer_words,
 )
 
 NAMES = {
@@ -63,8 +64,9 @@ def card(row: Row) -> Table:
     )
     if carried:
         caption += (
-            " Works elsewhere: whether the tokens do more in other contexts than the best of as many random ones there "
-            "as a restart took forward passes; 5 % over these contexts together."
+            " Works elsewhere: the tokens in other contexts; in brackets how much they keep of how far beyond random "
+            "ones they are where they were found, in standard deviations (yes: beyond random ones, and the lower limit "
+            "is at least half); 5 % over these contexts together."
         )
     caption = join([caption, sink_statement(row)])
     return Table(f"{answer_word(row)}: would another start give the same answer?", HEADS, tuple(rows), caption)
@@ -99,17 +101,19 @@ def _chance(row: Row, one: Finding, low: str, high: str) -> str:
 
 def _transfer(row: Row) -> tuple[Cell, ...]:
     """Whether the tokens work in other contexts than the one that they were found in; nothing where none was tried."""
-    found = [one for one in unit_findings(row) if one.measure in ELSEWHERE]
+    found = {name: one for one in unit_findings(row) for name in ELSEWHERE if one.measure == f"transfer_{name}_mean"}
     if not found:
         return ()
-    texts = [in_order(one, ".3g") for one in found]
-    limits = [high if isnan(one.null_low) else low for one, (_, low, high) in zip(found, texts, strict=True)]
-    observed = ", ".join(f"{text[0]} {ELSEWHERE[one.measure]}" for one, text in zip(found, texts, strict=True))
-    count = row[f"{found[0].measure.value.removesuffix('_mean')}_best_of"]
-    side = "up to" if found[0].alternative == "greater" else "down to"
-    chance = f"best of {count:,.0f} random: {side} {', '.join(limits)}"
-    p = Cell(", ".join(p_words(one, brief=True) for one in found))
-    return Cell("works elsewhere"), Cell(observed, wide=True), Cell(chance, wide=True), Cell(transfer_words(row)), p
+    texts = {name: in_order(one, ".3g") for name, one in found.items()}
+    shares = {name: row[f"transfer_{name}_share"] for name in found}
+    observed = ", ".join(
+        f"{name} {text[0]}" + ("" if isnan(shares[name]) else f" ({shares[name]:.0%})") for name, text in texts.items()
+    )
+    up = next(iter(found.values())).alternative == "greater"
+    limits = ", ".join(high if up else low for _, low, high in texts.values())
+    p = ", ".join(dict.fromkeys(p_words(one, brief=True) for one in found.values()))
+    chance = f"random tokens: {'up' if up else 'down'} to {limits}"
+    return Cell("works elsewhere"), Cell(observed), Cell(chance), Cell(label(Transfer(row["transfer"]))), Cell(p)
 
 
 def _kappa(row: Row) -> tuple[Cell, ...]:

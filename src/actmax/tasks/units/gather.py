@@ -266,8 +266,8 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     options: dict[str, Any] = {"settings": gap_settings, "cache": cache_folder() / "nulls"}
     gaps = gap.measure(subject, objective, {unit: restarts}, nearest, passes=passes, **options)
     transfer = TransferSettings(**config["transfer"]), transfer_contexts(config, subject, objective.context)
-    tried = {"passes": passes, "cache": cache_folder() / "nulls"}
-    carried = measuring.carry_units(subject, objective, {unit: restarts}, nearest, transfer, gap_settings, **tried)
+    tried = {"alpha": decision.alpha, "cache": cache_folder() / "nulls"}
+    carried = measuring.carry_units(subject, objective, {unit: restarts}, gaps, nearest, transfer, **tried)
     numbers = measuring.unit_row(unit, measured, decision, gaps[unit])
     numbers |= measuring.context_columns(subject, objective, unit, carried[unit])
     names = {"job": None, "condition": condition, **{name: jobs[0].summary[name] for name in NAMES}}

@@ -23,7 +23,7 @@ from actmax.evidence.nulls import Displaced, Restarts
 from actmax.evidence.own import MOST_UNITS, Own, own_agreement
 from actmax.evidence.readings import GapEnd, OwnStatus, Verdict
 from actmax.evidence.settings import NullSettings
-from actmax.evidence.transfer import Carriage, carry, first_position
+from actmax.evidence.transfer import Carriage, Carried, carry, first_position
 from actmax.evidence.verdicts import Decision, shares
 from actmax.model.context import Context
 from actmax.model.nearest import NearestTokens
@@ -115,12 +115,13 @@ def measure_units(
     decided = judge(measured, own_of(list(ended.values()), nearest, settings), judged=asked)
     gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
     own = {unit: ended[unit] for unit in found if unit not in controls}
-    carried = carry_units(subject, objective, own, nearest, transfer, gap_settings, passes=passes, cache=cache)
+    carried = carry_units(subject, objective, own, gaps, nearest, transfer, alpha=decided[0].alpha, cache=cache)
     rows = [
         unit_row(*row) | context_columns(subject, objective, row[0], carried.get(row[0]))
         for row in zip(found, measured, decided, gaps.values(), strict=True)
     ]
     tried = [transfer_rows(unit, found[unit][0], one) for unit, one in carried.items()]
+    contents.write_table("surroundings", surroundings(subject, objective, transfer[1]))
     contents.write_table("transfer", marked(pd.concat(tried, ignore_index=True), controls))
     contents.write_table("units", marked(with_layers(pd.DataFrame(rows)), controls))
     listed = write_findings(contents, [one for number in asked for one in unit_findings(rows[number])])
@@ -135,11 +136,11 @@ def carry_units(
     subject: Subject,
     objective: Objective,
     ended: Mapping[Unit, Restarts],
+    gaps: Mapping[Unit, Gap],
     nearest: NearestTokens,
     transfer: tuple[TransferSettings, Sequence[Context]],
-    gap_settings: GapSettings,
     *,
-    passes: int,
+    alpha: float,
     cache: Path,
 ) -> dict[Unit, Carriage]:
     """What the decoded tokens of units do in other contexts.
@@ -148,17 +149,22 @@ def carry_units(
         subject: the language model.
         objective: the objective that the restarts were optimized for.
         ended: the restarts of each unit.
+        gaps: the decode gap of each unit: what its tokens do where they were found.
         nearest: the nearest tokens of the subject.
         transfer: settings of the trial in other contexts, and these contexts.
-        gap_settings: settings of the null of random text in their own context.
-        passes: forward passes that each restart took, a backward pass counted as one.
+        alpha: level of a claim on a unit.
         cache: the folder that keeps activations of random sequences.
     """
     settings, contexts = transfer
-    ids = {unit: nearest(restarts.final).best for unit, restarts in ended.items()}
-    drawn = GapSettings(settings.draws, gap_settings.seed)
-    options: dict[str, Any] = {"settings": drawn, "own": gap_settings, "passes": passes, "cache": cache}
-    return carry(subject, objective, ids, contexts, **options)
+    found = {
+        unit: (
+            nearest(restarts.final).best,
+            Carried(gaps[unit].snapped, gaps[unit].random.activation, own=True, sign=objective.sign),
+        )
+        for unit, restarts in ended.items()
+    }
+    drawn = GapSettings(settings.draws, settings.random_seed)
+    return carry(subject, objective, found, contexts, settings=drawn, alpha=alpha, cache=cache)
 
 
 def context_columns(subject: Subject, objective: Objective, unit: Unit, carried: Carriage | None) -> dict[str, Any]:
@@ -170,6 +176,24 @@ def context_columns(subject: Subject, objective: Objective, unit: Unit, carried:
     first, later = (nan, nan) if objective.context.length else first_position(subject, unit.place)
     own = {"first_norm": first, "later_norm": later}
     return own | (carried.flat() if carried else {})
+
+
+def surroundings(subject: Subject, objective: Objective, contexts: Sequence[Context]) -> pd.DataFrame:
+    """A row per surrounding of the job's own context (`own`) and of those in which its tokens were tried."""
+    rows = [
+        {
+            "context": context.name,
+            "own": own,
+            "number": number,
+            "before": subject.text(before),
+            "after": subject.text(context.after),
+            "before_ids": list(before),
+            "after_ids": list(context.after),
+        }
+        for own, context in [(True, objective.context), *((False, one) for one in contexts)]
+        for number, before in enumerate(context.before)
+    ]
+    return pd.DataFrame(rows)
 
 
 def transfer_rows(unit: Unit, seeds: Sequence[int], one: Carriage) -> pd.DataFrame:
