@@ -176,6 +176,20 @@ class TestRule:
         assert one.share("bos").low == one.share("bos").high == pytest.approx(1.0)
         assert one.reading == Transfer.EVERYWHERE
 
+    @pytest.mark.parametrize("restarts", [5, 8, 12])
+    def test_the_shares_interval_covers(self, restarts: int) -> None:
+        """Nominal 95 %; restarts differ in how strong they are, and in how much of it each keeps."""
+        rng, covered, too_high = np.random.default_rng(4), 0, 0
+        for _ in range(800):
+            here = rng.normal(8, 2, restarts)
+            there = 0.5 * here + rng.normal(0, 1, restarts)
+            own, other = (Carried(self.RANDOM.mean() + z * self.RANDOM.std(ddof=1), self.RANDOM) for z in (here, there))
+            share = Carriage(own, {"bos": other}, 0.01).share("bos")
+            covered += share.low <= 0.5 <= share.high
+            too_high += share.low > 0.5
+        assert 0.92 < covered / 800 < 0.98
+        assert too_high / 800 < 0.045  # nominal 2.5 %: called at least half though it is half
+
     @pytest.mark.parametrize("kind", ["normal", "skewed"])
     def test_level(self, kind: str) -> None:
         """Tokens that do what random ones do are called beyond them as often as the level says."""
