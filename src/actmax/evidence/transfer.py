@@ -205,7 +205,7 @@ def same_place(context: Context, objective: Objective) -> bool:
     return (seen.before, seen.after) == (objective.seen.before, objective.seen.after)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 @torch.no_grad()
 def first_position(subject: Subject, place: Place) -> tuple[float, float]:
     """How long the activation vector is at the first position of random tokens, and at later ones; both are medians.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -233,9 +234,24 @@ def _round(oracle: Oracle, restarts: Sequence[Restart]) -> None:
 
 @torch.no_grad()
 def spreads(
-    subject: Subject, objective: Objective, units: Sequence[Unit], *, tokens: int, settings: GapSettings
+    subject: Subject,
+    objective: Objective,
+    units: Sequence[Unit],
+    *,
+    tokens: int,
+    settings: GapSettings,
+    cache: Path | None = None,
 ) -> dict[Unit, float]:
-    """The standard deviation of each unit over random token sequences; 1 where it does not vary."""
+    """The standard deviation of each unit over random token sequences; 1 where it does not vary.
+
+    Args:
+        subject: the language model.
+        objective: what restarts are optimized for.
+        units: the units.
+        tokens: length of the sequences.
+        settings: number and seed of the sequences.
+        cache: the folder that keeps activations of random sequences.
+    """
     units = tuple(dict.fromkeys(units))
-    drawn = evaluation.random_activations(subject, objective, units, tokens, settings).std(axis=0, ddof=1)
+    drawn = evaluation.random_activations(subject, objective, units, tokens, settings, cache).std(axis=0, ddof=1)
     return {unit: float(value) if value > 0 else 1.0 for unit, value in zip(units, drawn, strict=True)}

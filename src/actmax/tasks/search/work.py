@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
+from typing import Any
 
 import torch
 
 from actmax.errors import InputError
+from actmax.model.target import Unit
 from actmax.progress import Bar
 from actmax.records.store import Summary
 from actmax.search.restarts import Found, search, spreads
@@ -68,8 +70,8 @@ class SearchWork(UnitsWork):
     def _search(self, run: Run) -> list[Found]:
         subject, tokens = self.subject, self.cfg.tokens
         answers = [] if run.checkpoint is None else torch.load(run.checkpoint, weights_only=True)["answers"]
-        spread = spreads(subject, self.objective, self.units, tokens=tokens, settings=settings_of(self.cfg, "gap"))
-        options = {"tokens": tokens, "spread": spread, "max_rows": self.cfg.max_rows, "answers": answers}
+        options: dict[str, Any] = {"tokens": tokens, "spread": self._spread() if self.settings.fluency else None}
+        options |= {"max_rows": self.cfg.max_rows, "answers": answers}
         saved = time.perf_counter()
         with keys_of(self.cfg, "search"), Bar("search", self.settings.passes * len(self.rows), unit="pass") as bar:
 
@@ -84,6 +86,12 @@ class SearchWork(UnitsWork):
                     self._save(run, given)
 
             return search(subject, self.objective, self.rows, self.settings, progress=progress, keep=keep, **options)
+
+    def _spread(self) -> dict[Unit, float]:
+        """The spread over random sequences in which weights on fluency count."""
+        settings, cache = settings_of(self.cfg, "gap"), cache_folder() / "nulls"
+        options = {"tokens": self.cfg.tokens, "settings": settings, "cache": cache}
+        return spreads(self.subject, self.objective, self.units, **options)
 
     def _save(self, run: Run, answers: list) -> None:
         """Writes a checkpoint: the job's identity, and the answers that every restart got so far."""
