@@ -75,6 +75,8 @@ def test_its_claims_are_decided_beside_two_control_units(main: Path) -> None:
     units = pd.read_parquet(main / "units.parquet")
     assert units["control"].tolist() == [False, True, True]
     claims = {one.measure: one for one in unit_findings(found)}
+    elsewhere = [claims.pop(measure).alpha for measure in (Measure.TRANSFER_BOS, Measure.TRANSFER_TEXT)]
+    assert elsewhere == [0.025, 0.025]  # a question of its own, over two contexts
     assert {one.alpha for measure, one in claims.items() if measure != Measure.OWN_TOKENS} == {
         claim_alpha(RANDOM_MOVES)
     }

@@ -41,7 +41,7 @@ def check_context(cfg: DictConfig, allowed: Sequence[str] = CONTEXTS) -> None:
 
 def context_identity(cfg: DictConfig, task: Task) -> dict[str, Any]:
     """What of a job's context can change its result."""
-    return settings_of(cfg, "context").identity(task.default_context)
+    return ContextSettings(**plain(cfg.context)).identity(task.default_context)  # a rank's config has no types
 
 
 def context_digest(cfg: DictConfig) -> dict[str, str | None]:

@@ -7,13 +7,14 @@ from typing import cast
 from omegaconf import DictConfig
 
 from actmax.model.objective import Row
+from actmax.model.settings import TransferSettings
 from actmax.model.subject import Subject
 from actmax.model.target import address
 from actmax.records.store import Summary
 from actmax.tasks.contexts import context_label
 from actmax.tasks.settings import control_units, seeds, units
 from actmax.tasks.subjects import SubjectWork, objective_of, transfer_contexts
-from actmax.tasks.task import Task, settings_of
+from actmax.tasks.task import Task, plain
 from actmax.tasks.units.task import UnitsTask
 
 
@@ -26,7 +27,8 @@ class UnitsWork(SubjectWork):
         self.units = [*units(cfg), *self.controls]
         self.rows = [Row(unit, seed) for unit in self.units for seed in seeds(cfg)]
         self.objective = objective_of(cfg, task, subject)
-        self.transfer = settings_of(cfg, "transfer"), transfer_contexts(cfg, subject, self.objective.context)
+        tried = TransferSettings(**plain(cfg.transfer))  # a rank's config has no types
+        self.transfer = tried, transfer_contexts(cfg, subject, self.objective.context)
 
     @property
     def space(self) -> int:
