@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actmax.errors import InputError
 from actmax.model.settings import CONTEXTS, ContextSettings
-from actmax.tasks.task import digest_of, plain, settings_of
+from actmax.tasks.task import digest_of, keys_of, plain, settings_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,7 +41,9 @@ def check_context(cfg: DictConfig, allowed: Sequence[str] = CONTEXTS) -> None:
 
 def context_identity(cfg: DictConfig, task: Task) -> dict[str, Any]:
     """What of a job's context can change its result."""
-    return ContextSettings(**plain(cfg.context)).identity(task.default_context)  # a rank's config has no types
+    with keys_of(cfg, "context"):
+        settings = ContextSettings(**plain(cfg.context))  # a rank's config has no types
+    return settings.identity(task.default_context)
 
 
 def context_digest(cfg: DictConfig) -> dict[str, str | None]:
