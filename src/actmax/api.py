@@ -105,15 +105,14 @@ class LanguageModel:
         Args:
             target: a unit such as `"resid_pre.8[91]"`, or several of one site (all layers x all indices).
             seeds: how many restarts (seeds from 0), or the seeds themselves.
-            controls: other units that run beside, to tell what is the unit's own: a number, or auto for few.
+            controls: number of other units that run beside, to tell what is the unit's own; auto for few.
             tokens: positions of an embedding.
             steps: steps of the optimizer.
             prior: names of priors, as on the command line (docs/priors.md).
             init: what restarts start from: scaled, randn or tokens.
             optimizer: adam, adamw or sgd.
             lr: learning rate; None takes the optimizer's own.
-            context: what stands before the tokens: auto (nothing), none, bos, text, or settings such as
-                `{"name": "prefix", "text": "Once upon a time"}` (docs/context.md).
+            context: what stands around the tokens: auto (nothing), a name, or settings (docs/context.md).
             reduction: how the activations of all positions become one number: mean, last or max.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
@@ -124,10 +123,8 @@ class LanguageModel:
             InputError: an argument is wrong; it is named.
             KeyboardInterrupt: stopped by hand.
         """
-        values: dict[str, Any] = {
+        values = _asked(target, reduction, sign, seeds, tokens, controls, context) | {
             "task": {"name": "maximization"},
-            **_asked(target, reduction, sign, seeds, tokens, controls),
-            "context": _context(context),
             "steps": steps,
             "init": {"name": init},
             "optimizer": choices.choice("optimizer", optimizer) | ({} if lr is None else {"lr": lr}),
@@ -163,8 +160,7 @@ class LanguageModel:
             controls: other units that run beside, to tell what is the unit's own: a number, or auto for few.
             tokens: tokens of a sequence.
             text: for `method="text"`: a text file, or a folder of .txt files.
-            context: what stands before the tokens: auto (begin-of-text, where the tokenizer has it), none, bos, text,
-                or settings such as `{"name": "prefix", "text": "Once upon a time"}` (docs/context.md).
+            context: what stands around the tokens: auto (begin-of-text), a name, or settings (docs/context.md).
             reduction: how the activations of all positions become one number: mean, last or max.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
@@ -177,8 +173,7 @@ class LanguageModel:
         """
         values: dict[str, Any] = {
             "task": {"name": "search"},
-            **_asked(target, reduction, sign, seeds, tokens, controls),
-            "context": _context(context),
+            **_asked(target, reduction, sign, seeds, tokens, controls, context),
             "search": {"method": method, "passes": passes, "text": None if text is None else str(text)},
         }
         return self._ask(values, groups, device, progress, target)
@@ -407,7 +402,13 @@ def _named(target: Targets | None) -> object:
 
 
 def _asked(
-    target: Targets, reduction: str, sign: str, seeds: int | Sequence[int], tokens: int, controls: int | str
+    target: Targets,
+    reduction: str,
+    sign: str,
+    seeds: int | Sequence[int],
+    tokens: int,
+    controls: int | str,
+    context: str | Settings,
 ) -> dict[str, Any]:
     """What a maximization and a search are both asked, as a config holds it."""
     objective = {"reduction": reduction, "sign": sign}
@@ -417,6 +418,7 @@ def _asked(
         "controls": controls,
         "unit": _product(target),
         "objective": objective,
+        "context": _context(context),
     }
 
 

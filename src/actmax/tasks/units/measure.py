@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import nan
 from pathlib import Path
@@ -66,8 +66,7 @@ def write_restarts(
     nearest = NearestTokens(subject.embedding_matrix)
     parts = [unit_tables(subject, nearest, unit, *one, top_k=top_k) for unit, one in found.items()]
     tokens, candidates, per_restart = zip(*parts, strict=True)
-    for name, tables in (("tokens", tokens), ("candidates", candidates), ("restarts", per_restart)):
-        contents.write_table(name, marked(pd.concat(tables, ignore_index=True), controls))
+    _write_marked(contents, {"tokens": tokens, "candidates": candidates, "restarts": per_restart}, controls)
 
 
 def marked(table: pd.DataFrame, controls: Collection[Unit]) -> pd.DataFrame:
@@ -105,7 +104,7 @@ def measure_units(
         passes: forward passes that each restart took, a backward pass counted as one.
         cache: the folder that keeps activations of random sequences.
         ends: draws where the restarts of some units would end by chance; None for random displacements.
-        controls: which of the units are control units: set beside the others, and left out of headline numbers.
+        controls: which are control units: set beside the others, left out of headline numbers, not tried elsewhere.
     """
     nearest = NearestTokens(subject.embedding_matrix)
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
@@ -120,16 +119,22 @@ def measure_units(
         unit_row(*row) | context_columns(subject, objective, row[0], carried.get(row[0]))
         for row in zip(found, measured, decided, gaps.values(), strict=True)
     ]
-    tried = [transfer_rows(unit, found[unit][0], one) for unit, one in carried.items()]
     contents.write_table("surroundings", surroundings(subject, objective, transfer[1]))
-    contents.write_table("transfer", marked(pd.concat(tried, ignore_index=True), controls))
-    contents.write_table("units", marked(with_layers(pd.DataFrame(rows)), controls))
+    tables = {
+        "units": [with_layers(pd.DataFrame(rows))],
+        "rarefaction": map(rarefaction_rows, found, measured),
+        "gaps": [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()],
+        "transfer": [transfer_rows(unit, found[unit][0], one) for unit, one in carried.items()],
+    }
+    _write_marked(contents, tables, controls)
     listed = write_findings(contents, [one for number in asked for one in unit_findings(rows[number])])
-    curves = pd.concat(map(rarefaction_rows, found, measured), ignore_index=True)
-    contents.write_table("rarefaction", marked(curves, controls))
-    by_restart = [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()]
-    contents.write_table("gaps", marked(pd.concat(by_restart, ignore_index=True), controls))
     return {**summarize([rows[number] for number in asked]), **listed, "controls": [str(unit) for unit in controls]}
+
+
+def _write_marked(contents: Contents, tables: Mapping[str, Iterable[pd.DataFrame]], controls: Collection[Unit]) -> None:
+    """Writes tables, each put together of its parts, with the column `control`."""
+    for name, parts in tables.items():
+        contents.write_table(name, marked(pd.concat(parts, ignore_index=True), controls))
 
 
 def carry_units(
