@@ -128,7 +128,6 @@ class LanguageModel:
             "steps": steps,
             "init": {"name": init},
             "optimizer": choices.choice("optimizer", optimizer) | ({} if lr is None else {"lr": lr}),
-            "callbacks": choices.choice("callbacks", "default"),
             "prior": _priors(prior),
         }
         return self._ask(values, groups, device, progress, target)
@@ -281,8 +280,8 @@ class LanguageModel:
         return cast("DictConfig", cfg)
 
 
-_IDLE = {"init": "scaled", "optimizer": "adam"}
-"""The choice of each group that a job may not use, and that the schema asks for all the same."""
+_IDLE = {"init": "scaled", "optimizer": "adam", "callbacks": "default"}
+"""The choice of each group that a job may not use, as the command line makes it all the same."""
 
 
 def _run(cfg: DictConfig, subject: Subject, *, progress: bool) -> Result:

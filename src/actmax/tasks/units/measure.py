@@ -103,23 +103,21 @@ def measure_units(
         transfer: settings of the trial in other contexts, and these contexts.
         passes: forward passes that each restart took, a backward pass counted as one.
         cache: the folder that keeps activations of random sequences.
-        ends: draws where the restarts of some units would end by chance; None for random displacements.
+        ends: draws where restarts would end by chance; None for random displacements.
         controls: which are control units: set beside the others, left out of headline numbers, not tried elsewhere.
     """
     nearest = NearestTokens(subject.embedding_matrix)
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
-    draw = ends or partial(moves, nearest, settings=settings)
-    measured = _measured(list(ended.values()), draw, nearest, settings=settings, name=subject.token)
+    measured = _measured(list(ended.values()), ends, nearest, settings=settings, name=subject.token)
     asked = [number for number, unit in enumerate(found) if unit not in controls]
     decided = judge(measured, own_of(list(ended.values()), nearest, settings), judged=asked)
     gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
     own = {unit: ended[unit] for unit in found if unit not in controls}
-    carried = carry_units(subject, objective, own, gaps, nearest, transfer, alpha=decided[0].alpha, cache=cache)
-    rows = [
-        unit_row(*row) | context_columns(subject, objective, row[0], carried.get(row[0]))
-        for row in zip(found, measured, decided, gaps.values(), strict=True)
-    ]
     contents.write_table("surroundings", surroundings(subject, objective, transfer[1]))
+    carried = carry_units(subject, objective, own, gaps, nearest, transfer, alpha=decided[0].alpha, cache=cache)
+    on_context = [context_columns(subject, objective, unit, carried.get(unit)) for unit in found]
+    numbers = map(unit_row, found, measured, decided, gaps.values())
+    rows = [row | columns for row, columns in zip(numbers, on_context, strict=True)]
     tables = {
         "units": [with_layers(pd.DataFrame(rows))],
         "rarefaction": map(rarefaction_rows, found, measured),
@@ -213,17 +211,20 @@ def transfer_rows(unit: Unit, seeds: Sequence[int], one: Carriage) -> pd.DataFra
 
 def _measured(
     restarts: Sequence[Restarts],
-    draw: Callable[[Sequence[Restarts]], Sequence[Displaced]],
+    ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None,
     nearest: NearestTokens,
-    **options: Any,
+    *,
+    settings: NullSettings,
+    name: Callable[[int], str],
 ) -> list[Measures]:
     """The numbers of each unit, those of some units drawn by chance together."""
+    draw = ends or partial(moves, nearest, settings=settings)
     found: list[Measures] = []
     with Bar("nulls", len(restarts), unit="unit") as bar:
         for start in range(0, len(restarts), TOGETHER):
             some = restarts[start : start + TOGETHER]
             for one, by_chance in zip(some, draw(some), strict=True):
-                found.append(measure(one, nearest, ends=by_chance, **options))
+                found.append(measure(one, nearest, ends=by_chance, settings=settings, name=name))
                 bar.advance()
     return found
 
