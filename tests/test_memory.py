@@ -1,6 +1,8 @@
 """What of the memory is free."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,23 @@ def test_each_storage_counts_once() -> None:
 
     assert kept_for_backward(twice) == weight.nbytes + product
     assert kept_for_backward(lambda: (value @ weight).exp().exp()) == weight.nbytes + 2 * product
+
+
+def test_what_was_freed_between_what_lives_on_is_handed_back() -> None:
+    program = """
+from actmax.maximize.memory import give_back
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+before = resident()
+blocks = [bytearray(100_000) for _ in range(2000)]  # too small for pages of their own
+blocks[::2] = [None] * 1000
+freed = resident()
+give_back()
+print(freed - before, resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    freed, after = map(int, done.stdout.split())
+    assert freed > 180e6  # glibc keeps what lies between blocks in use
+    assert after < 130e6

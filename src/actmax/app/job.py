@@ -12,6 +12,7 @@ import torch
 
 from actmax.app.tracking import Tracker
 from actmax.errors import InputError, JobError, renamed
+from actmax.maximize import memory
 from actmax.records.contents import Contents
 from actmax.records.store import Record, Status, now
 from actmax.tasks.task import Run, Work
@@ -84,6 +85,7 @@ def _begin(
         raise JobError(f"{type(error).__name__}: {error} (traceback in {record.folder})") from error
     finally:
         tracker.finish(exit_code)
+        memory.give_back()  # a sweep runs its jobs in one process
 
 
 def _described(error: Exception) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +17,16 @@ LIMITS = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 """Files of a control group, version 2 and version 1: its limit, its usage, and the cache within the usage."""
+
+
+def give_back() -> None:
+    """Hands memory that was freed back to the system, where the C library is glibc; elsewhere does nothing.
+
+    Freed blocks of some megabytes lie between small ones that live on, and glibc neither hands them back nor always
+    uses them again: 1,000 steps over a vocabulary (prior=simplex) grew by 2 GB in one process.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:

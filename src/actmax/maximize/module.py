@@ -39,6 +39,10 @@ PROBED = 64
 """Most rows that a job runs together without measuring first whether there is memory for them."""
 ROW_TENSORS = 8
 """Number of tensors as large as the parameter: the parameter, its gradient, Adam's two, the best, and copies."""
+LARGE = 1_000_000
+"""Entries of the parameter from which on freed memory is handed back during the fit."""
+GIVE_BACK = 25
+"""Steps between two times that this is done; each takes some milliseconds."""
 SHARE_OF_MEMORY = 0.5
 """Largest share of the free memory that may be kept for the backward pass; the pass itself takes some of the rest."""
 
@@ -213,6 +217,8 @@ class Maximization(LightningModule):
         # Filled and not multiplied: a frozen row's NaN must not survive as NaN * 0.
         self.parameter.grad = gradient.masked_fill_(~self.alive[:, None, None], 0)
         optimizer.step()  # pyright: ignore[reportAttributeAccessIssue]
+        if self.parameter.numel() >= LARGE and self.global_step % GIVE_BACK == 0:
+            memory.give_back()
 
     def _gradients(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, loss and embedding of every restart; a second try after lack of memory gives the same."""
