@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import matplotlib.axes
 import pandas as pd
@@ -29,6 +30,7 @@ SMALL = {
     "controls": 0,
     "progress": False,
 }
+END = "<|endoftext|>"
 WORDS = "word,category\n" + "".join(f"{a}{b},{'x' if a < 'e' else 'y'}\n" for a in "abcdefgh" for b in "rstu")
 
 
@@ -99,6 +101,38 @@ class TestTheCommandsTables:
         command = ["task=tuning", f"tuning.data={data}", "tuning.sites=[resid_post]", "tuning.layers=[0,1]"]
         command += ["tuning.text=abc", *(f"tuning.{key}={value}" for key, value in quick.items())]
         assert_same(found, exact(*command))
+
+
+class TestContext:
+    """What stands around the tokens is an argument of all four, a name or settings."""
+
+    PREFIX: ClassVar = {"name": "prefix", "text": "Hi"}
+
+    def test_of_texts(self, lm: LanguageModel, tmp_path: Path) -> None:
+        text, words = tmp_path / "text.txt", tmp_path / "words.csv"
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 4)
+        words.write_text(WORDS)
+        quick = {"splits": 2, "folds": 2, "permutations": 20}
+        for context, before in (("auto", [END]), ("none", []), (self.PREFIX, [END, "H", "i"])):
+            read = lm.examples("resid_pre.3[4]", text, context=context, progress=False)
+            tuned = lm.tune(words, sites=["resid_post"], layers=[0], context=context, tuning=quick, progress=False)
+            assert read.summary["before"] == tuned.summary["before"] == before
+
+    def test_of_units(self, lm: LanguageModel) -> None:
+        around = {
+            name: lm.search("resid_pre.3[4]", seeds=2, passes=20, context=name, **SMALL).table("surroundings")
+            for name in ("auto", "none")
+        }
+        around["prefix"] = lm.maximize("resid_pre.3[4]", seeds=2, steps=2, context=self.PREFIX, **SMALL).table(
+            "surroundings"
+        )
+        own = {name: rows[rows["own"]]["before"].tolist() for name, rows in around.items()}
+        assert own == {"auto": [END], "none": [""], "prefix": [f"{END}Hi"]}
+
+    @pytest.mark.parametrize("context", ["nowhere", {"name": "prefix"}, {"nam": "bos"}])
+    def test_that_is_wrong_is_named(self, lm: LanguageModel, context: Any) -> None:
+        with pytest.raises(actmax.InputError, match=r"^context"):
+            lm.search("resid_pre.3[4]", seeds=2, passes=20, context=context, **SMALL)
 
 
 class TestSaved:

@@ -110,6 +110,27 @@ def test_every_conf_file_composes_and_passes_the_check(case: str) -> None:
     assert len(config.job_folder(cfg)) > 10
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), "none"),
+        (("task=search",), "bos"),
+        (("task=examples",), "bos"),
+        (("task=tuning",), "bos"),
+        (("experiment=reproducibility",), "none"),
+        (("experiment=priors", "method=gcg"), "none"),
+        (("experiment=layers",), "none"),
+        (("experiment=search", "method=simplex"), "bos"),
+        (("experiment=nouns_verbs",), "bos"),
+        (("experiment=reproducibility", "context=bos"), "bos"),
+        (("task=search", "context=none"), "none"),
+    ],
+)
+def test_contexts_of_tasks_and_experiments(overrides: tuple[str, ...], expected: str) -> None:
+    cfg = composed("subject=tiny", *overrides)
+    assert config.task_in(cfg).identity(cfg)["context"]["name"] == expected
+
+
 def test_report_a_is_what_the_experiment_says() -> None:
     cfg = composed("experiment=reproducibility")
     assert settings.seeds(cfg) == list(range(10))

@@ -266,6 +266,23 @@ def by_measure(row: dict[str, Any]) -> dict[Measure, Finding]:
     return {one.measure: one for one in unit_findings(row)}
 
 
+def test_a_card_says_of_the_first_position_and_of_other_contexts() -> None:
+    said = card(ROW)
+    (line,) = [line for line in said.rows if str(line[0].text) == "works elsewhere"]
+    assert [str(cell.text) for cell in line[1:4]] == [
+        "bos 6.5 (75%), text 1.5 (12%)",
+        "random tokens: up to 2.25, 1.62",
+        "in part",
+    ]
+    assert "the norm at resid_pre.8 is 812 there and 130 later" in said.caption
+    nothing = card(ROW | {"transfer": "nothing_to_carry", "first_norm": nan, "later_norm": nan})
+    (line,) = [line for line in nothing.rows if str(line[0].text) == "works elsewhere"]
+    assert "%" not in str(line[1].text)  # a share of nothing
+    assert "attention sink" not in nothing.caption
+    untried = card({name: value for name, value in ROW.items() if "transfer" not in name})
+    assert "works elsewhere" not in [str(line[0].text) for line in untried.rows]
+
+
 def test_findings_of_a_row() -> None:
     found = by_measure(ROW)
     tokens = found[Measure.SHARED_TOKENS]

@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from actmax.maximize import memory
+from actmax.maximize import memory, module
 from actmax.maximize.module import BUCKET, PROBED, ROW_TENSORS, SHARE_OF_MEMORY, Maximization
 from actmax.maximize.optimizee import initial, scaled
 from actmax.maximize.priors import L2
@@ -314,3 +314,21 @@ def test_rows_of_a_unit_stand_together(subject: Subject) -> None:
     assert list(by_unit([Row(UNIT, 0), Row(UNIT, 1), Row(other, 0)]).values()) == [[0, 1], [2]]
     with pytest.raises(ValueError, match="stand together"):
         module_of(subject, [Row(UNIT, 0), Row(other, 0), Row(UNIT, 1)])
+
+
+def test_freed_memory_is_handed_back_during_fits_of_large_parameters(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back = 0
+
+    def count() -> None:
+        nonlocal given_back
+        given_back += 1
+
+    monkeypatch.setattr(memory, "give_back", count)
+    small = fitted(subject, rows(0, 1))
+    assert given_back == 0
+    monkeypatch.setattr(module, "LARGE", 1)
+    large = fitted(subject, rows(0, 1))
+    assert given_back == large.steps // module.GIVE_BACK > 0
+    assert torch.equal(small.embedding, large.embedding)

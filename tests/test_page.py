@@ -183,6 +183,13 @@ class TestJob:
         alone = actmax(*JOB, "hydra.run.dir=alone").folder / "alone"
         assert title not in read(write_job(Record(alone)).read_text()).text
 
+    def test_what_the_tokens_do_in_other_contexts(self, job: Path) -> None:
+        text = read(write_job(Record(job)).read_text()).text
+        assert "The same tokens in other contexts" in text
+        assert "nothing before (its own)" in text
+        assert "begin-of-text" in text
+        assert "begin-of-text (its own)" not in text
+
     def test_no_figure_draws_a_control_unit(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
         ran = actmax(*JOB, "controls=2")
         drawn: dict[str, list[int]] = {}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from actmax.evidence.pairs import Alternative
 from actmax.evidence.readings import Reading, read
-from actmax.evidence.settings import ALPHA, CLAIMS
+from actmax.evidence.settings import ALPHA, CLAIMS, TRIED
 from actmax.model.target import Unit
 
 Row = Mapping[Any, Any]
@@ -205,8 +205,8 @@ def unit_findings(row: Row) -> tuple[Finding, ...]:
 
 def elsewhere(row: Row) -> list[str]:
     """The contexts, but the one that a unit's tokens were found in, in which they were tried."""
-    own, names = row.get("transfer_own"), ("none", "bos", "text")
-    return [name for name in names if name != own and not is_missing(row.get(f"transfer_{name}_mean"))]
+    own = row.get("transfer_own")
+    return [name for name in TRIED if name != own and not is_missing(row.get(f"transfer_{name}_mean"))]
 
 
 def _unit_finding(row: Row, name: str) -> Finding:

@@ -14,6 +14,8 @@ LEAST_UNITS = 3
 """Least number of units that are set against each other in a job that adds its own: one other unit may be odd."""
 LEAST_SEEDS = 3
 """Least number of seeds for which control units are added."""
+TRIED = ("none", "bos", "text")
+"""Contexts in which the tokens of every job are tried, by the name of their columns."""
 SINK = 5.0
 """From how many times the norm at later positions on the first one is called an attention sink."""
 CLAIMS = {

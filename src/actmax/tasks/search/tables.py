@@ -115,10 +115,8 @@ def random_ends(
     Raises:
         InputError: the text is no longer there.
     """
-    nearest, alphabet = (
-        NearestTokens(subject.embedding_matrix),
-        Alphabet(subject, only_text=searched.only_text, context=context),
-    )
+    nearest = NearestTokens(subject.embedding_matrix)
+    alphabet = Alphabet(subject, only_text=searched.only_text, context=context)
     if searched.source is None:
         choices, kind = alphabet.ids[:, None], RANDOM_TOKENS
     else:
@@ -169,8 +167,8 @@ def summarize(
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
-    nulls |= {"ends": random_ends(subject, settings, searched, tokens, objective.context)}
-    nulls |= {"transfer": transfer, "controls": controls}
+    ends = random_ends(subject, settings, searched, tokens, objective.context)
+    nulls |= {"ends": ends, "transfer": transfer, "controls": controls}
     own = [one for one in found if one.row.unit not in controls]
     nulls |= {"passes": round(float(np.mean([one.passes for one in own])))}
     headline = measure.measure_units(contents, subject, ended, objective=objective, **nulls)

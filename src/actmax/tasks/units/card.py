@@ -105,15 +105,19 @@ def _transfer(row: Row) -> tuple[Cell, ...]:
     if not found:
         return ()
     texts = {name: in_order(one, ".3g") for name, one in found.items()}
-    shares = {name: row[f"transfer_{name}_share"] for name in found}
-    observed = ", ".join(
-        f"{name} {text[0]}" + ("" if isnan(shares[name]) else f" ({shares[name]:.0%})") for name, text in texts.items()
-    )
+    reading = Transfer(row["transfer"])
+    observed = ", ".join(f"{name} {text[0]}{_share(row, name, reading)}" for name, text in texts.items())
     up = next(iter(found.values())).alternative == "greater"
     limits = ", ".join(high if up else low for _, low, high in texts.values())
     p = ", ".join(dict.fromkeys(p_words(one, brief=True) for one in found.values()))
     chance = f"random tokens: {'up' if up else 'down'} to {limits}"
-    return Cell("works elsewhere"), Cell(observed), Cell(chance), Cell(label(Transfer(row["transfer"]))), Cell(p)
+    return Cell("works elsewhere"), Cell(observed), Cell(chance), Cell(label(reading)), Cell(p)
+
+
+def _share(row: Row, name: str, reading: Transfer) -> str:
+    """How much tokens keep in a context, in brackets; nothing where there is nothing to keep."""
+    share = row[f"transfer_{name}_share"]
+    return "" if isnan(share) or reading == Transfer.NOTHING else f" ({share:.0%})"
 
 
 def _kappa(row: Row) -> tuple[Cell, ...]:

@@ -260,8 +260,7 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     measured = measure(restarts, nearest, settings=settings, name=subject.token, ends=ends)
     own = _own([ended[one] for one in (unit, *_controls(unit, jobs))], settings)
     (decision,) = decide([Agreed.of(measured.agreement)], own.only(0), kind=measured.null_of_ends)
-    task = _task(jobs[0])
-    objective, gap_settings = objective_of(config, task, subject), GapSettings(**config["gap"])
+    objective, gap_settings = objective_of(config, _task(jobs[0]), subject), GapSettings(**config["gap"])
     passes = round(sum(_task(job).passes(job)[0] for job in jobs) / len(jobs))
     options: dict[str, Any] = {"settings": gap_settings, "cache": cache_folder() / "nulls"}
     gaps = gap.measure(subject, objective, {unit: restarts}, nearest, passes=passes, **options)
