@@ -121,17 +121,53 @@ def own_agreement(
         ([1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], True)
     """
     units, seeds = ids.shape[:2]
+    similarities = shared_shares(ids.flatten(0, 1)).numpy(), direction_cosines(displacement.flatten(0, 1)).numpy()
+    found = [relabel(similarity, units, draws=draws, seed=seed) for similarity in similarities]
+    return Own(found[0].status, *(one.test for one in found), units=units, seeds=seeds, draws=found[0].draws)
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """The test of some units in one space."""
+
+    status: OwnStatus
+    """Whether the units could be set against each other, or why not."""
+    test: OwnTest | None = None
+    """The test; None where not available."""
+    units: int = 1
+    """Number of units that were set against each other."""
+    seeds: int = 0
+    """Number of seeds that the units share."""
+    draws: int = 0
+    """Number of relabellings behind the null."""
+
+    @property
+    def smallest_p(self) -> float:
+        """The least p of a unit, as that of `Own`."""
+        return max(1 / (self.draws + 1), smallest_own_p(self.units, self.seeds))
+
+
+def relabel(
+    similarity: Float[ndarray, "rows rows"], units: int, *, draws: int | None = None, seed: int = 0
+) -> Relabelled:
+    """The test of `own_agreement` in one space, from the similarity of every two restarts.
+
+    Args:
+        similarity: similarity of every two restarts, those of a unit one after the other in the order of the seeds.
+        units: number of units.
+        draws: number of picks where not all are taken.
+        seed: seed of the picks.
+    """
+    seeds = len(similarity) // max(units, 1)
     if units < 2 or seeds < 2:
-        return Own(OwnStatus.ONE_UNIT if units < 2 else OwnStatus.ONE_SEED, units=units, seeds=seeds)
+        return Relabelled(OwnStatus.ONE_UNIT if units < 2 else OwnStatus.ONE_SEED, units=units, seeds=seeds)
     exact = units**seeds <= EXACT
-    picks = _all_picks(units, seeds) if exact else _drawn_picks(units, seeds, draws, seed)
-    shape = (units, seeds, units, seeds)
-    similarities = shared_shares(ids.flatten(0, 1)), direction_cosines(displacement.flatten(0, 1))
-    tests = [_Space(similarity.numpy().reshape(shape)).test(picks, exact=exact) for similarity in similarities]
-    return Own(OwnStatus.OK, *tests, units=units, seeds=seeds, draws=len(picks) - exact)
+    picks = all_picks(units, seeds) if exact else _drawn_picks(units, seeds, draws, seed)
+    test = _Space(similarity.reshape(units, seeds, units, seeds)).test(picks, exact=exact)
+    return Relabelled(OwnStatus.OK, test, units, seeds, len(picks) - exact)
 
 
-def _all_picks(units: int, seeds: int) -> Int[ndarray, "picks seeds"]:
+def all_picks(units: int, seeds: int) -> Int[ndarray, "picks seeds"]:
     """Every way to pick the unit of each seed's row; pick number u (1 + U + U² + ...) has unit u throughout."""
     return np.arange(units**seeds)[:, None] // units ** np.arange(seeds) % units
 

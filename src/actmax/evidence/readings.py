@@ -103,6 +103,19 @@ class GapEnd(StrEnum):
     """The text is still beyond random tokens."""
 
 
+class MeaningStatus(StrEnum):
+    """Whether it was measured what restarts are about, or why not."""
+
+    OK = "ok"
+    OFF = "off"
+    """No embedder was asked for."""
+    EXTRA_MISSING = "extra_missing"
+    """The package that carries the embedder is not installed."""
+    ONE_RESTART = "one_restart"
+    UNKNOWN_PIECES = "unknown_pieces"
+    """The embedder does not know most of the pieces of the texts."""
+
+
 class Transfer(StrEnum):
     """Whether tokens keep, in other contexts, at least half of how far beyond random ones they were found to be."""
 

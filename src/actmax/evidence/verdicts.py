@@ -144,7 +144,7 @@ def decide(
     tested = available == OwnStatus.OK
     asked = [unit for unit in (range(len(agreed)) if judged is None else judged) if agreed[unit].p <= level]
     shared, moves = (test.nulls if test and tested else (None,) * len(agreed) for test in (own.tokens, own.embeddings))
-    levels = level, _bh_level([null.p for unit in asked if (null := shared[unit]) is not None], level)
+    levels = level, bh_level([null.p for unit in asked if (null := shared[unit]) is not None], level)
     set_beside = replace(own, status=available)
     return tuple(_decision(*one, levels, set_beside) for one in zip(agreed, shared, moves, strict=True))
 
@@ -154,7 +154,8 @@ def _decision(
 ) -> Decision:
     """The rule for one unit, at the levels of a claim and of a unit's own tokens."""
     level, own_level = levels
-    in_tokens, status = _judge_tokens(one, level, shared, own_level)
+    options = {"level": level, "own": shared, "own_level": own_level, "kappa_low": one.kappa_tokens_low}
+    in_tokens, status = judge_shared(one.p, one.smallest_p, **options)
     in_embeddings = _judge_moves(one, level, direction)
     return Decision(
         verdict=_together(in_tokens, in_embeddings),
@@ -171,23 +172,35 @@ def _decision(
     )
 
 
-def _bh_level(p: Sequence[float], alpha: float) -> float:
+def bh_level(p: Sequence[float], alpha: float) -> float:
     """The level at which BH rejects: α k/m for the k of m that it rejects, α/m where it rejects none."""
     ordered, count = sorted(p), len(p)
     rejected = [rank for rank, one in enumerate(ordered, start=1) if one <= alpha * rank / count]
     return alpha * max(rejected, default=1) / max(count, 1)
 
 
-def _judge_tokens(one: Agreed, level: float, own: Null | None, own_level: float) -> tuple[Verdict, DecisionStatus]:
-    if not np.isfinite(one.p):
+def judge_shared(
+    p: float, smallest_p: float, *, level: float, own: Null | None, own_level: float, kappa_low: float
+) -> tuple[Verdict, DecisionStatus]:
+    """The rule for one unit in a space where restarts are first set beside chance, then beside other units.
+
+    Args:
+        p: p beside chance; NaN where it was not tested.
+        smallest_p: the smallest p that the draws can give.
+        level: level of that claim.
+        own: what was found beside other units; None where that was not tested.
+        own_level: level of that claim.
+        kappa_low: lower limit of κ.
+    """
+    if not np.isfinite(p):
         return Verdict.NOT_JUDGED, DecisionStatus.ONE_RESTART
-    if one.smallest_p > level:
+    if smallest_p > level:
         return Verdict.NOT_JUDGED, DecisionStatus.TOO_FEW_DRAWS
-    if one.p > level:
+    if p > level:
         return Verdict.CHANCE, DecisionStatus.OK
     if own is None:
         return Verdict.NOT_JUDGED, DecisionStatus.OTHER_UNITS_NOT_TESTED
-    return _how_same(one.kappa_tokens_low) if own.p <= own_level else Verdict.SHARED, DecisionStatus.OK
+    return _how_same(kappa_low) if own.p <= own_level else Verdict.SHARED, DecisionStatus.OK
 
 
 def _judge_moves(one: Agreed, level: float, direction: Null | None) -> Verdict:

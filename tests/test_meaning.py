@@ -1,0 +1,415 @@
+"""Agreement in meaning: the statistics on planted vectors, their levels, the embedders beside plain arithmetic."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from actmax.errors import InputError
+from actmax.evidence.meaning import (
+    Alike,
+    Meaning,
+    beside_best,
+    best_of_blocks,
+    centred,
+    combinations_of,
+    decide_meaning,
+    mean_similarity,
+    measure_meaning,
+)
+from actmax.evidence.own import Relabelled, relabel
+from actmax.evidence.readings import DecisionStatus, MeaningStatus, OwnStatus, Verdict
+from actmax.evidence.themes import WORDS, held, held_out, near_from, raised_by, theme
+from actmax.model.subject import Subject, shared
+from actmax.model.target import Unit
+from actmax.text import embedders
+from actmax.text.embedders import Encoder, MissingExtraError, StaticTable, check_folder, make_embedder
+from actmax.text.settings import MeaningSettings
+from actmax.text.vocabulary import whole_words
+
+Array = NDArray[np.float64]
+DIMS = 24
+
+
+def draw(rng: np.random.Generator, *shape: int) -> Array:
+    return centred(rng.normal(size=(*shape, DIMS)), np.zeros(DIMS))
+
+
+def themed(rng: np.random.Generator, *shape: int, pull: float = 3.0, towards: int = 0) -> Array:
+    """Vectors that are drawn towards one coordinate."""
+    return centred(rng.normal(size=(*shape, DIMS)) + pull * np.eye(DIMS)[towards], np.zeros(DIMS))
+
+
+def measured(texts: Array, chance: Array, *, unknown: float = 0.0) -> Meaning:
+    return measure_meaning(texts, unknown, chance, chance[:0, 0], best_of=1)
+
+
+class TestSimilarity:
+    def test_the_mean_over_pairs_is_that_of_a_loop(self) -> None:
+        texts = draw(np.random.default_rng(0), 3, 7)
+        loops = [np.mean([float(a @ b) for a, b in combinations(some, 2)]) for some in texts]
+        np.testing.assert_allclose(mean_similarity(texts), loops, atol=1e-12)
+
+    def test_a_text_without_a_known_piece_is_like_nothing(self) -> None:
+        texts = centred(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), np.zeros(2))
+        assert np.isfinite(texts).all()
+        assert mean_similarity(texts).item() == pytest.approx(1 / 3)
+
+    def test_one_text_has_no_pairs(self) -> None:
+        found = measured(draw(np.random.default_rng(0), 1), draw(np.random.default_rng(1), 50, 1))
+        assert found.status == MeaningStatus.ONE_RESTART
+        assert math.isnan(found.null.p)
+        assert math.isnan(found.kappa.low)
+
+    def test_combinations_take_each_restarts_own_texts(self) -> None:
+        pool = np.arange(20.0 * 3).reshape(20, 3, 1)
+        found = combinations_of(pool, draws=50, seed=0)
+        assert all(set(found[:, row, 0]) <= set(pool[:, row, 0]) for row in range(3))
+        assert len(np.unique(found[:, 0, 0] - found[:, 1, 0])) > 10  # independently of each other
+
+
+class TestBesideChance:
+    def test_a_planted_theme_is_found_and_noise_is_not(self) -> None:
+        rng = np.random.default_rng(0)
+        chance = draw(rng, 499, 6)
+        assert measured(themed(rng, 6), chance).null.p == pytest.approx(1 / 500)
+        assert measured(draw(rng, 6), chance).null.p > 0.05
+
+    def test_level(self) -> None:
+        rng = np.random.default_rng(1)
+        p = np.array([measured(draw(rng, 5), draw(rng, 99, 5)).null.p for _ in range(400)])
+        assert (p <= 0.05).mean() == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 400))
+
+    def test_kappa_is_one_for_the_same_text_and_none_by_chance(self) -> None:
+        rng = np.random.default_rng(2)
+        chance = draw(rng, 199, 6)
+        assert measured(np.repeat(draw(rng, 1), 6, axis=0), chance).kappa.value == pytest.approx(1)
+        found = measured(draw(rng, 6), chance).kappa
+        assert found.low < 0 < found.high
+
+    def test_unknown_pieces_are_not_judged(self) -> None:
+        rng = np.random.default_rng(3)
+        texts, chance = themed(rng, 6), draw(rng, 99, 6)
+        assert measured(texts, chance, unknown=0.51).status == MeaningStatus.UNKNOWN_PIECES
+        assert math.isnan(Alike.of(measured(texts, chance, unknown=0.51)).p)
+        assert Alike.of(measured(texts, chance, unknown=0.5)).p <= 0.05
+
+
+class TestBesideTheBest:
+    def test_p_is_that_of_a_loop_over_all_divisions(self) -> None:
+        rng = np.random.default_rng(0)
+        texts, best = themed(rng, 4, pull=1.0), draw(rng, 4)
+        both = np.concatenate([texts, best])
+
+        def contrast(rows: tuple[int, ...]) -> float:
+            rest = [row for row in range(8) if row not in rows]
+            return float(mean_similarity(both[list(rows)]) - mean_similarity(both[rest]))
+
+        values = [contrast(rows) for rows in combinations(range(8), 4)]
+        found = beside_best(texts, best)
+        assert found.draws == math.comb(8, 4) - 1
+        assert found.p == pytest.approx(np.mean([value >= values[0] - 1e-12 for value in values]), abs=1e-12)
+        assert found.observed == pytest.approx(float(mean_similarity(texts)))
+
+    def test_level_and_power(self) -> None:
+        rng = np.random.default_rng(1)
+        p = np.array([beside_best(draw(rng, 4), draw(rng, 5)).p for _ in range(400)])
+        assert (p <= 0.05).mean() == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 400))
+        assert beside_best(themed(rng, 6), draw(rng, 6)).p < 0.01
+        assert beside_best(themed(rng, 6), themed(rng, 6)).p > 0.05  # what scores high by luck is about the same
+
+    def test_too_few_sequences_are_not_tested(self) -> None:
+        rng = np.random.default_rng(2)
+        assert math.isnan(beside_best(themed(rng, 6), draw(rng, 2)).p)
+
+    def test_many_divisions_are_drawn(self) -> None:
+        rng = np.random.default_rng(3)
+        found = beside_best(themed(rng, 12), draw(rng, 12), draws=499)
+        assert found.draws == 499
+        assert found.p == pytest.approx(1 / 500)
+
+    def test_blocks_are_apart_and_hold_their_best(self) -> None:
+        values = np.random.default_rng(4).normal(size=1000)
+        best, size = best_of_blocks(values, passes=100, restarts=8)
+        assert (len(best), size) == (10, 100)
+        assert all(values[one] == values[100 * row : 100 * row + 100].max() for row, one in enumerate(best))
+        least, _ = best_of_blocks(values, passes=100, restarts=8, maximize=False)
+        assert values[least[0]] == values[:100].min()
+        assert best_of_blocks(values, passes=9999, restarts=8)[1] == 125  # as many blocks as restarts
+
+
+class TestOwn:
+    def own(self, texts: Array) -> Relabelled:
+        units = len(texts)
+        flat = texts.reshape(-1, DIMS)
+        return relabel(flat @ flat.T, units)
+
+    def decided(self, texts: Array, *, judged: list[int] | None = None) -> list[tuple[Verdict, DecisionStatus]]:
+        chance = draw(np.random.default_rng(99), 199, texts.shape[1])
+        alike = [Alike.of(measured(one, chance)) for one in texts]
+        return [(one.verdict, one.status) for one in decide_meaning(alike, self.own(texts), judged=judged)]
+
+    def test_a_theme_of_its_own_one_that_all_share_and_none(self) -> None:
+        rng = np.random.default_rng(0)
+        alone = np.stack([themed(rng, 8, pull=2.5), draw(rng, 8), draw(rng, 8)])
+        shared_by_all = themed(rng, 3, 8)
+        assert self.decided(alone)[0][0] in (Verdict.DETECTABLE, Verdict.PARTLY, Verdict.REPRODUCIBLE)
+        assert self.decided(alone)[1][0] == Verdict.CHANCE
+        assert {verdict for verdict, _ in self.decided(shared_by_all)} == {Verdict.SHARED}
+
+    def test_the_same_text_is_reproducible(self) -> None:
+        rng = np.random.default_rng(1)
+        texts = np.stack([np.repeat(draw(rng, 1), 8, axis=0), draw(rng, 8), draw(rng, 8)])
+        assert self.decided(texts)[0][0] == Verdict.REPRODUCIBLE
+
+    def test_without_other_units_it_is_not_judged(self) -> None:
+        texts = themed(np.random.default_rng(2), 1, 8)
+        assert self.decided(texts) == [(Verdict.NOT_JUDGED, DecisionStatus.OTHER_UNITS_NOT_TESTED)]
+
+    def test_too_few_seeds_are_out_of_reach(self) -> None:
+        texts = np.stack([themed(np.random.default_rng(3), 3), *draw(np.random.default_rng(4), 2, 3)])
+        chance = draw(np.random.default_rng(99), 199, 3)
+        (found, *_) = decide_meaning([Alike.of(measured(one, chance)) for one in texts], self.own(texts))
+        assert found.own_status == OwnStatus.OUT_OF_REACH
+        assert found.verdict == Verdict.NOT_JUDGED
+
+    def test_what_was_not_measured_never_counts(self) -> None:
+        texts = themed(np.random.default_rng(5), 2, 6)
+        missing = [Alike.of(None)] * 2
+        assert {one.verdict for one in decide_meaning(missing, self.own(texts))} == {Verdict.NOT_JUDGED}
+
+    def test_dealt_out_restarts_are_nobodys_own(self) -> None:
+        rng = np.random.default_rng(6)
+        p = []
+        for _ in range(300):
+            test = self.own(themed(rng, 3, 5)).test
+            assert test is not None
+            p.append(test.nulls[0].p)
+        assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 300))
+
+
+class TestTheme:
+    def test_the_planted_word_is_named_and_none_by_chance(self) -> None:
+        rng = np.random.default_rng(0)
+        words = draw(rng, 400)
+        chance = draw(rng, 499, 6)
+        planted = centred(draw(rng, 6) + 1.5 * words[7], np.zeros(DIMS))
+        found = theme(planted, chance, words)
+        assert found.nearest[0] == 7
+        assert found.p[7] == pytest.approx(1 / 500)
+        assert theme(draw(rng, 6), chance, words).p.min() > 0.05
+        assert found.drawn.shape == (499, WORDS)
+
+    def test_any_word_is_claimed_in_five_per_cent(self) -> None:
+        rng = np.random.default_rng(1)
+        words = draw(rng, 60)
+        lowest = np.array([theme(draw(rng, 4), draw(rng, 99, 4), words).p.min() for _ in range(300)])
+        assert (lowest <= 0.05).mean() == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 300))
+
+    def test_blocks_of_words_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rng = np.random.default_rng(2)
+        words, texts, chance = draw(rng, 100), themed(rng, 5), draw(rng, 49, 5)
+        whole = theme(texts, chance, words)
+        monkeypatch.setattr("actmax.evidence.themes.BLOCK", 7)
+        again = theme(texts, chance, words)
+        np.testing.assert_allclose(again.p, whole.p)
+        np.testing.assert_array_equal(again.nearest, whole.nearest)
+        np.testing.assert_array_equal(again.drawn, whole.drawn)
+
+    def test_held_out_restarts_are_nearer_only_where_the_theme_is(self) -> None:
+        rng = np.random.default_rng(3)
+        tried = np.stack([themed(rng, 5), draw(rng, 5), draw(rng, 5)])
+        assert held_out(themed(rng, 5), tried).p == pytest.approx(1 / 3**5)
+        assert held_out(draw(rng, 5), tried[1:]).p > 0.05
+        assert math.isnan(held_out(themed(rng, 5), tried[:1]).p)
+
+    def test_held_out_level(self) -> None:
+        rng = np.random.default_rng(4)
+        p = np.array([held_out(themed(rng, 4), themed(rng, 3, 4)).p for _ in range(300)])
+        assert (p <= 0.05).mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+    def test_words_that_raise_a_unit_are_told_from_words_that_do_not(self) -> None:
+        rng = np.random.default_rng(5)
+        activation = rng.normal(size=500)
+        activation[:20] += 2
+        drawn = rng.integers(0, 500, (199, 20))
+        assert raised_by(activation, np.arange(20), drawn).p == pytest.approx(1 / 200)
+        assert raised_by(activation, np.arange(20, 40), drawn).p > 0.05
+        assert raised_by(-activation, np.arange(20), drawn, alternative="less").p == pytest.approx(1 / 200)
+        activation[10:] = np.nan  # only some words were read
+        assert np.isfinite(raised_by(activation, np.arange(20), drawn).observed)
+        assert math.isnan(raised_by(np.full(500, np.nan), np.arange(20), drawn).p)
+
+    def test_tokens_are_counted_by_restarts_with_a_near_neighbour(self) -> None:
+        words = np.eye(4)
+        near = centred(np.array([1.0, 0.2, 0.0, 0.0]), np.zeros(4))
+        vectors = np.array([[words[0], words[1]], [words[0], words[2]], [near, words[3]]])
+        found = held([["a", "b"], ["a", "c"], ["near a", "d"]], vectors, np.zeros((5, 2, 4)), near=0.9)
+        assert (found[0].token, found[0].same, found[0].near, found[0].chance) == ("a", 2, 3, 1.0)
+        assert {one.token: one.near for one in found}["b"] == 1
+
+    def test_near_neighbours_are_a_thousandth(self) -> None:
+        words = draw(np.random.default_rng(6), 2000)
+        cosines = (words @ words.T)[~np.eye(2000, dtype=bool)]
+        assert (cosines >= near_from(words)).mean() == pytest.approx(0.001, rel=0.2)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Subject:
+    architecture = {"model_type": "gpt2", "n_layer": 3, "n_embd": 16, "n_head": 2, "n_positions": 64}
+    return shared(name="tiny", source="random", architecture=architecture, dtype="float64")
+
+
+class TestEmbedders:
+    def test_wordllama_is_the_mean_of_its_rows(self, tiny: Subject) -> None:
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+
+        spec = importlib.util.find_spec("wordllama")
+        assert spec is not None
+        assert spec.submodule_search_locations
+        folder = Path(spec.submodule_search_locations[0])
+        (table,) = load_file(folder / embedders.TABLE).values()
+        assert table.shape == (32_000, 256)
+        tokenizer = Tokenizer.from_file(str(folder / embedders.TOKENIZER))
+        texts = [" Narrow Confucius Mesopotamia", "ships and the sea"]
+        found = make_embedder(MeaningSettings(), tiny, ())(texts)
+        for text, vector in zip(texts, found.vectors, strict=True):
+            ids = tokenizer.encode(text.strip(), add_special_tokens=False).ids
+            np.testing.assert_allclose(vector, table[ids].astype(float).mean(0), atol=1e-12)
+        assert found.unknown.tolist() == [0, 0]
+        assert "wordllama" not in sys.modules  # nothing of it is imported, so it never asks a hub
+
+    def test_words_of_one_kind_are_alike(self, tiny: Subject) -> None:
+        embed = make_embedder(MeaningSettings(), tiny, ())
+        words = ["water", "river", "lake", "cheese", "theorem", "law", "music", "war", "red", "seven", "table", "king"]
+        found = embed(words).vectors
+        alike = centred(found, found.mean(0))
+        alike = alike @ alike.T
+        assert alike[0, 1] > alike[0, 3:].max()
+        assert alike[1, 2] > alike[1, 3:].max()
+
+    def test_bytes_are_unknown(self, tiny: Subject) -> None:
+        found = make_embedder(MeaningSettings(), tiny, ())(["☃😀", "sea", ""])
+        assert found.unknown[0] > 0.5
+        assert found.unknown[1:].tolist() == [0, 1] or found.unknown[1] == 0
+        assert not found.vectors[2].any()
+
+    def test_a_missing_extra_names_its_pip_install(self, tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        embedders._wordllama.cache_clear()
+        with pytest.raises(MissingExtraError, match=r"pip install 'actmax\[meaning\]'"):
+            make_embedder(MeaningSettings(), tiny, ())
+        embedders._wordllama.cache_clear()
+
+    def test_a_folder_of_model2vec(self, tiny: Subject, tmp_path: Path) -> None:
+        tokenizer(tmp_path)
+        rows = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+        mapping, weights = np.array([0, 0, 1]), np.array([1.0, 2.0, 0.5])
+        save_file({"embeddings": rows, "mapping": mapping, "weights": weights}, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text("{}")
+        settings = MeaningSettings(embedder="model2vec", path=str(tmp_path))
+        found = make_embedder(settings, tiny, ())(["red sea", "red nowhere"])
+        np.testing.assert_allclose(found.vectors[0], (2.0 * rows[0] + 0.5 * rows[1]) / 2, atol=1e-6)
+        np.testing.assert_allclose(found.vectors[1], 2.0 * rows[0], atol=1e-6)  # what is unknown is left out
+        assert found.unknown.tolist() == [0, 0.5]
+
+    def test_a_folder_of_sentence_transformers(self, tiny: Subject, tmp_path: Path) -> None:
+        from transformers import BertConfig, BertModel
+
+        tokenizer(tmp_path)
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        model = BertModel(BertConfig(vocab_size=3, **sizes)).eval()
+        model.save_pretrained(tmp_path)
+        special = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]", "pad_token": "[UNK]"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(special))
+        (tmp_path / "modules.json").write_text("[]")
+        (tmp_path / "1_Pooling").mkdir()
+        settings = MeaningSettings(embedder="sentence_transformers", path=str(tmp_path))
+        with torch.no_grad():
+            states = [model(torch.tensor([ids])).last_hidden_state[0].double().numpy() for ids in ([1, 2], [2])]
+        for pooling, pool in (
+            ({"pooling_mode_mean_tokens": True}, np.mean),
+            ({"pooling_mode_cls_token": True}, _first),
+        ):
+            (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+            found = make_embedder(settings, tiny, ())(["red sea", "sea"])
+            wanted = [pool(one, axis=0) for one in states]
+            np.testing.assert_allclose(found.vectors, wanted, atol=1e-5)
+        assert isinstance(make_embedder(settings, tiny, ()), Encoder)
+
+    @pytest.mark.parametrize("name", ["model2vec", "sentence_transformers"])
+    def test_a_folder_that_is_none(self, name: str, tmp_path: Path) -> None:
+        for path in (None, str(tmp_path)):
+            with pytest.raises(InputError, match="must be a folder that") as error:
+                check_folder(MeaningSettings(embedder=name, path=path))
+            assert error.value.key == "path"
+
+    def test_a_damaged_folder(self, tiny: Subject, tmp_path: Path) -> None:
+        for name in embedders.FILES["model2vec"]:
+            (tmp_path / name).write_text("{")
+        settings = MeaningSettings(embedder="model2vec", path=str(tmp_path))
+        with pytest.raises(InputError, match="cannot be read"):
+            make_embedder(settings, tiny, ())
+
+    def test_the_subject_leaves_out_what_units_read(self, tiny: Subject) -> None:
+        unit = Unit("resid_pre", 1, 3)
+        settings = MeaningSettings(embedder="subject", layer=1)
+        found = make_embedder(settings, tiny, [unit])
+        text = tiny.text([5, 6])
+        vector = found([text]).vectors[0]
+        assert found.confounded
+        assert vector[3] == 0
+        assert np.delete(vector, 3).all()
+        for wrong in (None, 3):
+            with pytest.raises(InputError, match="0 to 2"):
+                make_embedder(MeaningSettings(embedder="subject", layer=wrong), tiny, [unit])
+        with pytest.raises(InputError, match="no coordinate of the residual stream"):
+            make_embedder(settings, tiny, [Unit("mlp_post", 1, 3)])
+
+
+def test_static_tables_do_not_mind_order() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "red": 1, "sea": 2}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    found = StaticTable(made, np.eye(3), frozenset({0}))(["red sea", "sea red", "red red sea"]).vectors
+    assert (found[0] == found[1]).all()
+    assert found[2].tolist() == pytest.approx([0, 2 / 3, 1 / 3])
+
+
+def test_identity_leaves_out_where_a_folder_lies() -> None:
+    one, other = (MeaningSettings(embedder="model2vec", path=path).identity() for path in ("a", "b"))
+    assert one == other
+    assert one != MeaningSettings().identity()
+    assert MeaningSettings(embedder="none", draws=50).identity() == MeaningSettings(embedder="none").identity()
+
+
+def test_whole_words_begin_with_a_space_and_are_letters(tiny: Subject) -> None:
+    found = whole_words(tiny)
+    assert all(text[0] == " " and text[1:].isalpha() and len(text) > 3 for _, text in found)
+    lowered = [text.lower() for _, text in found]
+    assert len(set(lowered)) == len(lowered)
+    assert all(tiny.tokens(text) == [token] for token, text in found[:20])
+
+
+def tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "red": 1, "sea": 2}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+
+
+def _first(states: Array, axis: int) -> Array:
+    return states[0]
