@@ -41,7 +41,7 @@ class Bank:
 
     def __init__(self) -> None:
         self.subject = shared(name="smollm2", source="wheel", id="smollm2")
-        self.embed = make_embedder(MeaningSettings(), self.subject, ())
+        self.embed = make_embedder(MeaningSettings(embedder="wordllama"), self.subject, ())
         self.plain = self.subject.plain_tokens.numpy()
         drawn = random_tokens(self.subject, TOKENS, draws=20_000, seed=7).tolist()
         raw = self.embed([self.subject.text(ids) for ids in drawn]).vectors

@@ -8,8 +8,10 @@ import math
 import sys
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -32,10 +34,12 @@ from actmax.evidence.readings import DecisionStatus, MeaningStatus, OwnStatus, V
 from actmax.evidence.themes import WORDS, held, held_out, near_from, raised_by, theme
 from actmax.model.subject import Subject, shared
 from actmax.model.target import Unit
+from actmax.report.words import meaning_obstacle
 from actmax.text import embedders
-from actmax.text.embedders import Encoder, MissingExtraError, StaticTable, check_folder, make_embedder
-from actmax.text.settings import MeaningSettings
+from actmax.text.embedders import Encoder, MissingExtraError, StaticTable, make_embedder
+from actmax.text.settings import FILES, MeaningSettings, check_folder
 from actmax.text.vocabulary import whole_words
+from cli import QUICK, Actmax
 
 Array = NDArray[np.float64]
 DIMS = 24
@@ -283,7 +287,7 @@ class TestEmbedders:
         assert table.shape == (32_000, 256)
         tokenizer = Tokenizer.from_file(str(folder / embedders.TOKENIZER))
         texts = [" Narrow Confucius Mesopotamia", "ships and the sea"]
-        found = make_embedder(MeaningSettings(), tiny, ())(texts)
+        found = make_embedder(MeaningSettings(embedder="wordllama"), tiny, ())(texts)
         for text, vector in zip(texts, found.vectors, strict=True):
             ids = tokenizer.encode(text.strip(), add_special_tokens=False).ids
             np.testing.assert_allclose(vector, table[ids].astype(float).mean(0), atol=1e-12)
@@ -291,7 +295,7 @@ class TestEmbedders:
         assert "wordllama" not in sys.modules  # nothing of it is imported, so it never asks a hub
 
     def test_words_of_one_kind_are_alike(self, tiny: Subject) -> None:
-        embed = make_embedder(MeaningSettings(), tiny, ())
+        embed = make_embedder(MeaningSettings(embedder="wordllama"), tiny, ())
         words = ["water", "river", "lake", "cheese", "theorem", "law", "music", "war", "red", "seven", "table", "king"]
         found = embed(words).vectors
         alike = centred(found, found.mean(0))
@@ -300,7 +304,7 @@ class TestEmbedders:
         assert alike[1, 2] > alike[1, 3:].max()
 
     def test_bytes_are_unknown(self, tiny: Subject) -> None:
-        found = make_embedder(MeaningSettings(), tiny, ())(["☃😀", "sea", ""])
+        found = make_embedder(MeaningSettings(embedder="wordllama"), tiny, ())(["☃😀", "sea", ""])
         assert found.unknown[0] > 0.5
         assert found.unknown[1:].tolist() == [0, 1] or found.unknown[1] == 0
         assert not found.vectors[2].any()
@@ -309,7 +313,7 @@ class TestEmbedders:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         embedders._wordllama.cache_clear()
         with pytest.raises(MissingExtraError, match=r"pip install 'actmax\[meaning\]'"):
-            make_embedder(MeaningSettings(), tiny, ())
+            make_embedder(MeaningSettings(embedder="wordllama"), tiny, ())
         embedders._wordllama.cache_clear()
 
     def test_a_folder_of_model2vec(self, tiny: Subject, tmp_path: Path) -> None:
@@ -356,7 +360,7 @@ class TestEmbedders:
             assert error.value.key == "path"
 
     def test_a_damaged_folder(self, tiny: Subject, tmp_path: Path) -> None:
-        for name in embedders.FILES["model2vec"]:
+        for name in FILES["model2vec"]:
             (tmp_path / name).write_text("{")
         settings = MeaningSettings(embedder="model2vec", path=str(tmp_path))
         with pytest.raises(InputError, match="cannot be read"):
@@ -391,7 +395,7 @@ def test_static_tables_do_not_mind_order() -> None:
 def test_identity_leaves_out_where_a_folder_lies() -> None:
     one, other = (MeaningSettings(embedder="model2vec", path=path).identity() for path in ("a", "b"))
     assert one == other
-    assert one != MeaningSettings().identity()
+    assert one != MeaningSettings(embedder="wordllama").identity()
     assert MeaningSettings(embedder="none", draws=50).identity() == MeaningSettings(embedder="none").identity()
 
 
@@ -413,3 +417,143 @@ def tokenizer(folder: Path) -> None:
 
 def _first(states: Array, axis: int) -> Array:
     return states[0]
+
+
+SEARCH = (*QUICK, "task=search", "subject=tiny", "unit.site=resid_pre", "unit.layer=1", "unit.index=3")
+"""A search on the tiny subject; its text is single characters, which have pieces in the table."""
+
+
+@pytest.fixture
+def searched(actmax: Actmax) -> Path:
+    ran = actmax(*SEARCH, "seeds=0:4", "controls=2", "search.passes=40", "meaning.embedder=wordllama", "page=true")
+    assert ran.code == 0, ran.err
+    return ran.job
+
+
+class TestRecord:
+    def test_an_independent_computation_gives_the_same(self, searched: Path) -> None:
+        """From the texts alone: the wheel's table, means, cosines and every relabelling, by loops."""
+        from itertools import product
+
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+
+        units, gaps = (pd.read_parquet(searched / f"{name}.parquet") for name in ("units", "gaps"))
+        kept = load_file(searched / "meaning.safetensors")
+        spec = importlib.util.find_spec("wordllama")
+        assert spec is not None
+        assert spec.submodule_search_locations
+        folder = Path(spec.submodule_search_locations[0])
+        (table,) = load_file(folder / embedders.TABLE).values()
+        cut = Tokenizer.from_file(str(folder / embedders.TOKENIZER))
+        lost = {cut.token_to_id(f"<0x{byte:02X}>") for byte in range(256)} | {cut.token_to_id("<unk>")}
+        vectors = []
+        for text in gaps["text"]:
+            ids = [one for one in cut.encode(text.strip(), add_special_tokens=False).ids if one not in lost]
+            mean = table[ids].astype(float).mean(0) if ids else np.zeros(256)
+            moved = mean - kept["centre"]
+            vectors.append(moved / np.sqrt((moved**2).sum()))
+        np.testing.assert_allclose(kept["vectors"], vectors, atol=1e-9)
+        texts = np.array(vectors).reshape(3, 4, 256)
+        row = units[~units["control"]].iloc[0]
+        pairs = list(combinations(range(4), 2))
+        assert row["meaning"] == pytest.approx(np.mean([texts[0, i] @ texts[0, j] for i, j in pairs]), abs=1e-9)
+
+        def contrast(pick: tuple[int, ...]) -> float:
+            # within less between, where the rows of `pick` are the unit, and all others of each seed are not
+            rows = [texts[unit, seed] for seed, unit in enumerate(pick)]
+            within = np.mean([rows[i] @ rows[j] for i, j in pairs])
+            rest = [[texts[unit, seed] for unit in range(3) if unit != pick[seed]] for seed in range(4)]
+            between = [rows[i] @ other for i in range(4) for j in range(4) if i != j for other in rest[j]]
+            return float(within - np.mean(between))
+
+        found = {pick: contrast(pick) for pick in product(range(3), repeat=4)}
+        test = relabel(kept["vectors"] @ kept["vectors"].T, 3).test
+        assert test is not None
+        for unit in range(3):
+            own = (unit,) * 4
+            p = np.mean([value >= found[own] - 1e-12 for value in found.values()])
+            assert test.nulls[unit].p == pytest.approx(p, abs=1e-9)
+        if row["null_meaning_p"] <= 0.05:
+            assert row["null_own_meaning_p"] == pytest.approx(test.nulls[0].p, abs=1e-9)
+
+    def test_findings_words_and_row_agree(self, searched: Path) -> None:
+        units, findings = (pd.read_parquet(searched / f"{name}.parquet") for name in ("units", "findings"))
+        row = units[~units["control"]].iloc[0].to_dict()
+        one = findings[findings["measure"] == "meaning"].iloc[0]
+        assert one["observed"] == row["meaning"]
+        assert one["claimed"] == (row["null_meaning_p"] <= 0.05)
+        assert row["meaning_best_count"] >= 3
+        page = (searched / "report.html").read_text()
+        assert "meaning in common" in page
+
+    def test_it_is_not_asked_by_default(self, actmax: Actmax) -> None:
+        ran = actmax(*SEARCH, "seeds=0:3", "search.passes=20")
+        assert ran.code == 0, ran.err
+        assert not any("meaning" in name for name in pd.read_parquet(ran.job / "units.parquet"))
+        assert not (ran.job / "meaning.safetensors").exists()
+
+    def test_a_missing_extra_harms_nothing_else(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = importlib.util.find_spec
+
+        def find(name: str, *rest: Any) -> Any:
+            return None if name == "wordllama" else whole(name, *rest)
+
+        monkeypatch.setattr(importlib.util, "find_spec", find)
+        embedders._wordllama.cache_clear()
+        ran = actmax(*SEARCH, "seeds=0:3", "search.passes=20", "meaning.embedder=wordllama", "page=true")
+        embedders._wordllama.cache_clear()
+        assert ran.code == 0, ran.err
+        row = pd.read_parquet(ran.job / "units.parquet").iloc[0].to_dict()
+        assert row["meaning_status"] == MeaningStatus.EXTRA_MISSING
+        assert meaning_obstacle(row) == "not measured: pip install 'actmax[meaning]'"
+        assert "pip install" in (ran.job / "report.html").read_text()
+
+    @pytest.mark.parametrize(
+        ("overrides", "words"),
+        [
+            (("meaning.embedder=model2vec",), "meaning.path=None"),
+            (("meaning.embedder=model2vec", "meaning.path=nowhere"), "meaning.path=nowhere"),
+            (("meaning.embedder=subject",), "meaning.layer=None"),
+            (("meaning.embedder=subject", "meaning.layer=99"), "meaning.layer=99"),
+            (("meaning.embedder=glove",), "must be one of wordllama"),
+        ],
+    )
+    def test_bad_input(self, actmax: Actmax, overrides: tuple[str, ...], words: str) -> None:
+        ran = actmax(*SEARCH, *overrides)
+        assert ran.code == 2
+        assert words in ran.err
+
+    def test_a_sweep_sets_its_units_apart(self, actmax: Actmax) -> None:
+        jobs = ("unit.index=3,4,5", "seeds=0:4", "search.passes=30", "sweep=s", "meaning.embedder=wordllama")
+        ran = actmax("-m", *(part for part in SEARCH if not part.startswith("unit.index")), *jobs)
+        assert ran.code == 0, ran.err
+        alone = pd.concat([pd.read_parquet(job / "units.parquet") for job in ran.jobs])
+        assert set(alone["own_meaning_status"]) == {OwnStatus.ONE_UNIT}
+        together = pd.read_parquet(ran.folder / "outputs/s/units.parquet")
+        assert set(together["own_meaning_status"]) == {OwnStatus.OK}
+
+    def test_seeds_of_several_jobs_are_put_together(self, actmax: Actmax) -> None:
+        jobs = ("seeds=0,1,2,3", "search.passes=30", "sweep=s", "meaning.embedder=wordllama")
+        ran = actmax("-m", *SEARCH, *jobs)
+        assert ran.code == 0, ran.err
+        (row,) = pd.read_parquet(ran.folder / "outputs/s/units.parquet").to_dict("records")
+        assert row["meaning_status"] == MeaningStatus.OK
+        assert row["restarts"] == 4
+
+
+@pytest.mark.slow
+def test_a_real_units_restarts_have_a_theme(actmax: Actmax) -> None:
+    """resid_pre.8[91] of SmolLM2 behind begin-of-text answers to old civilizations."""
+    where = ("task=search", "subject=smollm2", "unit.site=resid_pre", "unit.layer=8", "unit.index=91")
+    jobs = ("seeds=0:6", "controls=0", "search.passes=600", "gap.draws=2000", "transfer.draws=100", "logger=none")
+    ran = actmax(*where, *jobs, "meaning.embedder=wordllama")
+    assert ran.code == 0, ran.err
+    row = pd.read_parquet(ran.job / "units.parquet").iloc[0].to_dict()
+    found = pd.read_parquet(ran.job / "theme.parquet")
+    assert row["meaning_status"] == MeaningStatus.OK
+    assert set(found["kind"]) == {"word", "token"}
+    words = found[found["kind"] == "word"]
+    assert (words["p"] <= 0.05).sum() == row["theme_words"] or row["theme_words"] > len(words)
+    assert np.isfinite(row["theme_raises"])
+    assert math.isnan(row["theme_held_out"])  # no other unit to be nearer than

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from actmax.evidence.pairs import Alternative
-from actmax.evidence.readings import Reading, read
+from actmax.evidence.readings import MeaningStatus, Reading, read
 from actmax.evidence.settings import ALPHA, CLAIMS, TRIED
 from actmax.model.target import Unit
 
@@ -44,6 +44,10 @@ class Measure(StrEnum):
     """Mean activation of the tokens behind begin-of-text, beside means of as many random token sequences there."""
     TRANSFER_TEXT = "transfer_text_mean"
     """Mean activation of the tokens in windows of real text, beside means of as many random token sequences there."""
+    MEANING = "meaning"
+    """Mean similarity of two restarts' texts in a space of meaning, beside that of texts by chance."""
+    OWN_MEANING = "own_meaning"
+    """The same over the seeds that the units share, beside how alike any units' restarts are."""
     TUNED_SHARE = "tuned_share_layer"
     """Share of units that tell two categories of words apart, corrected per layer, beside shuffled labels."""
     REPLICATION_RATE = "replication_rate"
@@ -181,6 +185,8 @@ UNIT_MEASURES: dict[str, tuple[Measure, Alternative | None]] = {
     "retention": (Measure.RETENTION, "two-sided"),
     "final": (Measure.OPTIMUM, None),
     "snapped": (Measure.SNAPPED, None),
+    "meaning": (Measure.MEANING, "greater"),
+    "own_meaning": (Measure.OWN_MEANING, "greater"),
     "transfer_none": (Measure.TRANSFER_NONE, None),
     "transfer_bos": (Measure.TRANSFER_BOS, None),
     "transfer_text": (Measure.TRANSFER_TEXT, None),
@@ -193,12 +199,15 @@ def unit_findings(row: Row) -> tuple[Finding, ...]:
     """The findings on one unit, from its row: the claims of the declared rule, tested or not, and those on transfer.
 
     Whether shared tokens are the unit's own is asked only where they are above chance. Whether tokens work in other
-    contexts is a question of its own, with a level of its own.
+    contexts, and whether restarts agree in meaning, are questions of their own, each with a level of its own.
     """
     row = known(row)
     names = [name for name in UNIT_MEASURES if name in CLAIMS[row["null_of_ends"]]]
     if not is_missing(row["own_tokens"]):
         names.insert(1, "own_tokens")
+    if row.get("meaning_status") == MeaningStatus.OK:
+        names.append("meaning")
+        names += [] if is_missing(row["own_meaning"]) else ["own_meaning"]
     names += [f"transfer_{name}" for name in elsewhere(row)]
     return tuple(_unit_finding(row, name) for name in names)
 

@@ -233,7 +233,7 @@ class MeaningDecision:
             "verdict_meaning_status": self.status.value,
             "own_meaning_status": self.own_status.value,
             "own_meaning": own.observed,
-            **own.claim_columns("own_meaning", self.own_alpha),
+            **{name: float(value) for name, value in own.claim_columns("own_meaning", self.own_alpha).items()},
         }
 
 
@@ -258,6 +258,8 @@ class Alike:
     @classmethod
     def of_row(cls, row: Any) -> Alike:
         """The same from a unit's row of `units.parquet`."""
+        if row.get("meaning_status") != MeaningStatus.OK:
+            return cls(nan, nan, nan)
         return cls(row["null_meaning_p"], 1 / (float(row["null_meaning_draws"]) + 1), row["kappa_meaning_low"])
 
 

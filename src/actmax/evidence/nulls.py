@@ -161,6 +161,8 @@ class Displaced:
     """Expected different tokens in h restarts, one curve per draw."""
     cosine: Float[NDArray[np.float64], " cosines"]
     """Mean cosine to the nearest token of each restart's random moves; no entries where restarts end at tokens."""
+    ids: Int[Tensor, "draws restarts tokens"]
+    """The tokens themselves."""
     kind: str = RANDOM_MOVES
     """What was drawn: `random moves`, `random tokens` or `random text`."""
 
@@ -270,6 +272,7 @@ def combined(
         unique=counts.sum(axis=1).astype(np.float64),
         agreement=token_values(ids),
         rarefaction=rarefactions(counts),
+        ids=ids,
         kind=kind,
     )
 

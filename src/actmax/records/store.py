@@ -43,6 +43,7 @@ Table = Literal[
     "findings",
     "rarefaction",
     "gaps",
+    "theme",
     "rounding",
     "front",
     "ladder",

@@ -22,6 +22,7 @@ from actmax.evidence.readings import (
     Answer,
     DecisionStatus,
     GapEnd,
+    MeaningStatus,
     NeighbourStatus,
     OwnStatus,
     Reading,
@@ -61,6 +62,14 @@ OF_MOVES = {
     Verdict.NOT_JUDGED: "Whether they move more alike than those of other units was not tested",
 }
 """What the verdict on a unit's moves says."""
+OF_MEANING = {
+    Verdict.REPRODUCIBLE: "In meaning they are the same, and those of other units are not.",
+    Verdict.PARTLY: "In meaning they are partly the same, more than those of other units are.",
+    Verdict.DETECTABLE: "In meaning they are more alike than chance, and than those of other units.",
+    Verdict.SHARED: "In meaning they are more alike than chance, but no more than those of other units are.",
+    Verdict.CHANCE: "In meaning they are no more alike than chance.",
+}
+"""What the verdict on what a unit's restarts are about says."""
 ENDINGS = {
     GapEnd.NO_GAIN: "The optimum itself is not beyond random tokens.",
     GapEnd.SNAP: "As text the optimum is not beyond random tokens.",
@@ -84,6 +93,8 @@ CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
     Measure.UNIQUE_TOKENS: ("fewer than chance", "as many as chance", "more than chance"),
     Measure.NEAREST_COSINE: ("further than chance", "as near as chance", "nearer than chance"),
     Measure.RETENTION: ("fewer than chance", "as many as chance", "more than chance"),
+    Measure.MEANING: ("less than chance", "no more than chance", "more than chance"),
+    Measure.OWN_MEANING: ("less than others", "no more than others", "its own"),
     Measure.OPTIMUM: ("below chance", "not beyond chance", "above chance"),
     Measure.SNAPPED: ("below chance", "not beyond chance", "above chance"),
     **dict.fromkeys(
@@ -145,7 +156,36 @@ def unit_answer(row: Row) -> str:
     untested = DecisionStatus(row["verdict_status"]) in (DecisionStatus.ONE_RESTART, DecisionStatus.TOO_FEW_DRAWS)
     of_tokens = OF_TOKENS.get(tokens, "") or f"{_obstacle(row)}."
     of_moves = OF_MOVES[moves] + (f": {_own_obstacle(row)}." if moves == Verdict.NOT_JUDGED else "")
-    return join([f"{answer_word(row)}.", of_tokens, "" if untested else of_moves, ENDINGS[GapEnd(row["gap"])]])
+    parts = [of_tokens, "" if untested else of_moves, meaning_statement(row), ENDINGS[GapEnd(row["gap"])]]
+    return join([f"{answer_word(row)}.", *parts])
+
+
+def meaning_statement(row: Row) -> str:
+    """Whether a unit's restarts agree in what they are about; nothing where that was not measured.
+
+    Args:
+        row: a row of `units.parquet`, or the `summary.json` of a job on one unit.
+    """
+    row = known(row)
+    if row.get("meaning_status") != MeaningStatus.OK:
+        return ""
+    verdict = Verdict(row["verdict_meaning"])
+    if verdict == Verdict.NOT_JUDGED and row["null_meaning_p"] <= row["null_meaning_alpha"]:
+        return "In meaning they are more alike than chance; whether those of other units are as well was not tested."
+    return OF_MEANING.get(verdict, "")
+
+
+def meaning_obstacle(row: Row) -> str:
+    """Why it was not measured what a unit's restarts are about; nothing where it was.
+
+    Args:
+        row: a row of `units.parquet`, or the `summary.json` of a job on one unit.
+    """
+    return {
+        MeaningStatus.EXTRA_MISSING: "not measured: pip install 'actmax[meaning]'",
+        MeaningStatus.ONE_RESTART: "not measured: one restart has no pairs",
+        MeaningStatus.UNKNOWN_PIECES: f"not judged: {row.get('meaning_unknown', nan):.0%} of the pieces are unknown",
+    }.get(MeaningStatus(row["meaning_status"]), "")
 
 
 def units_answer(units: pd.DataFrame) -> str:

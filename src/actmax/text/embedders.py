@@ -22,7 +22,7 @@ from actmax.model.architecture import RESIDUAL
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
 from actmax.text.contexts import begin_token
-from actmax.text.settings import EMBEDDERS, MeaningSettings
+from actmax.text.settings import EMBEDDERS, MeaningSettings, check_folder, folder_words
 
 TOGETHER = 256
 """Texts that an encoder reads at once."""
@@ -179,34 +179,7 @@ def make_embedder(settings: MeaningSettings, subject: Subject, units: Sequence[U
         return Encoder(folder, subject.device)
     except Exception as error:  # tokenizers and safetensors raise kinds of their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("path", folder, f"{_folder_words(settings)}; it cannot be read ({reason})") from error
-
-
-FILES = {
-    "model2vec": ("model.safetensors", "tokenizer.json", "config.json"),
-    "sentence_transformers": ("modules.json", "config.json", "1_Pooling/config.json"),
-}
-"""Files that a folder of an embedder holds, by the embedder's name."""
-
-
-def check_folder(settings: MeaningSettings) -> Path:
-    """The folder of an embedder that needs one.
-
-    Raises:
-        InputError: there is none, or it holds no such embedder.
-    """
-    words = _folder_words(settings)
-    if settings.path is None:
-        raise InputError("path", None, words)
-    folder = Path(settings.path).expanduser()
-    lacking = [name for name in FILES[settings.embedder] if not (folder / name).is_file()]
-    if lacking:
-        raise InputError("path", settings.path, f"{words}; it lacks {', '.join(lacking)}")
-    return folder
-
-
-def _folder_words(settings: MeaningSettings) -> str:
-    return f"must be a folder that {settings.embedder.replace('_', '-')} wrote"
+        raise InputError("path", folder, f"{folder_words(settings)}; it cannot be read ({reason})") from error
 
 
 @lru_cache(maxsize=1)
@@ -249,11 +222,8 @@ def _model2vec(folder: Path) -> StaticTable:
 
 
 def _residual_stream(settings: MeaningSettings, subject: Subject, units: Sequence[Unit]) -> ResidualStream:
-    layers = subject.geometry.layers
-    if settings.layer is None or not settings.layer < layers:
-        allowed = f"must be a layer of {subject.name}, 0 to {layers - 1}, with meaning.embedder=subject"
-        raise InputError("layer", settings.layer, allowed)
+    layer = settings.check_layer(subject.geometry.layers)
     if other := [unit for unit in units if unit.site not in RESIDUAL]:
         allowed = f"cannot leave out what {other[0]} reads, which is no coordinate of the residual stream"
         raise InputError("embedder", "subject", allowed, f"Take one of {', '.join(EMBEDDERS[:3])}.")
-    return ResidualStream(subject, settings.layer, units)
+    return ResidualStream(subject, layer, units)

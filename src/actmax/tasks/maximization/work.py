@@ -114,6 +114,7 @@ class MaximizationWork(UnitsWork):
             settings=settings_of(cfg, "nulls"),
             gap_settings=settings_of(cfg, "gap"),
             transfer=self.transfer,
+            meaning=self.meaning,
             passes=2 * cfg.steps,
             cache=cache_folder() / "nulls",
             controls=self.controls,

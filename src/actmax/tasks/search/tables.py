@@ -27,6 +27,7 @@ from actmax.search.pieces import real_text
 from actmax.search.restarts import Found
 from actmax.search.settings import SearchSettings
 from actmax.tasks.units import measure
+from actmax.text.settings import MeaningSettings
 
 
 def by_unit_found(subject: Subject, found: Sequence[Found]) -> dict[Unit, tuple[list[int], Restarts]]:
@@ -147,6 +148,7 @@ def summarize(
     settings: NullSettings,
     gap_settings: GapSettings,
     transfer: tuple[TransferSettings, Sequence[Context]],
+    meaning: MeaningSettings,
     cache: Path,
     controls: Collection[Unit] = (),
 ) -> Summary:
@@ -162,13 +164,14 @@ def summarize(
         settings: settings of the nulls.
         gap_settings: settings of the null of random text.
         transfer: settings of the trial in other contexts, and these contexts.
+        meaning: settings of the comparison in meaning.
         cache: the folder that keeps activations of random sequences.
         controls: which of the units are control units.
     """
     ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
     ends = random_ends(subject, settings, searched, tokens, objective.context)
-    nulls |= {"ends": ends, "transfer": transfer, "controls": controls}
+    nulls |= {"ends": ends, "transfer": transfer, "meaning": meaning, "controls": controls}
     own = [one for one in found if one.row.unit not in controls]
     nulls |= {"passes": round(float(np.mean([one.passes for one in own])))}
     headline = measure.measure_units(contents, subject, ended, objective=objective, **nulls)

@@ -61,6 +61,7 @@ class SearchWork(UnitsWork):
                 settings=settings_of(cfg, "nulls"),
                 gap_settings=settings_of(cfg, "gap"),
                 transfer=self.transfer,
+                meaning=self.meaning,
                 cache=cache_folder() / "nulls",
                 controls=self.controls,
             )

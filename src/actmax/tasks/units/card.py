@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
-from actmax.evidence.findings import Finding, Measure, known, unit_findings
-from actmax.evidence.readings import Transfer
+from actmax.evidence.findings import Finding, Measure, is_missing, known, unit_findings
+from actmax.evidence.readings import MeaningStatus, Transfer
 from actmax.evidence.settings import CLAIMS, RANDOM_MOVES
 from actmax.report.blocks import Cell, Column, Row, Table, join
 from actmax.report.words import (
@@ -16,6 +17,7 @@ from actmax.report.words import (
     floor_words,
     in_order,
     label,
+    meaning_obstacle,
     p_words,
     sink_statement,
 )
@@ -29,8 +31,14 @@ NAMES = {
     Measure.NEAREST_COSINE: ("cosine to nearest token", ".4f"),
     Measure.OPTIMUM: ("activation, optimum", ".4g"),
     Measure.SNAPPED: ("activation as text", ".3g"),
+    Measure.MEANING: ("meaning in common", ".3f"),
+    Measure.OWN_MEANING: ("… beside other units", ".3f"),
 }
 """The measures of the card in its order, with their names and the formats of their numbers."""
+OF_MEANING = (Measure.MEANING, Measure.OWN_MEANING)
+"""The measures of the card that are about meaning."""
+THEME_SHOWN = 6
+"""Most words of a theme that the card shows."""
 HEADS = (
     Column("measure", numeric=False),
     Column("observed", numeric=False),
@@ -48,7 +56,8 @@ def card(row: Row) -> Table:
     """
     row = known(row)
     found = {one.measure: one for one in unit_findings(row)}
-    rows = [_claim(row, found[measure]) for measure in NAMES if measure in found]
+    rows = [_claim(row, found[measure]) for measure in NAMES if measure in found and measure not in OF_MEANING]
+    rows += _meaning(row, found)
     if carried := _transfer(row):
         rows.append(carried)
     rows.append(_kappa(row))
@@ -67,6 +76,12 @@ def card(row: Row) -> Table:
             " Works elsewhere: the tokens in other contexts; in brackets how much they keep of how far beyond random "
             "ones they are where they were found, in standard deviations (yes: beyond random ones, and the lower limit "
             "is at least half); 5 % over these contexts together."
+        )
+    if row.get("meaning_status") == MeaningStatus.OK:
+        caption += (
+            " Meaning in common: mean cosine of two restarts' texts in a space of meaning; a question of its own, at 5 "
+            "%, and only where they are alike it is asked whether other units' are as well. Theme: words of the "
+            "vocabulary that are nearer to all restarts than chance, corrected for looking at all words."
         )
     caption = join([caption, sink_statement(row)])
     return Table(f"{answer_word(row)}: would another start give the same answer?", HEADS, tuple(rows), caption)
@@ -88,6 +103,7 @@ def _claim(row: Row, one: Finding) -> tuple[Cell, ...]:
 def _chance(row: Row, one: Finding, low: str, high: str) -> str:
     name = {
         Measure.OWN_TOKENS: "other units",
+        Measure.OWN_MEANING: "other units",
         Measure.DIRECTION: "other units",
         Measure.OPTIMUM: "random tokens",
         Measure.SNAPPED: "random tokens",
@@ -97,6 +113,22 @@ def _chance(row: Row, one: Finding, low: str, high: str) -> str:
     if isnan(one.null_low):
         return f"{name}: up to {high}"
     return f"{name}: down to {low}" if isnan(one.null_high) else f"{name}: {low} to {high}"
+
+
+def _meaning(row: Row, found: Mapping[Measure, Finding]) -> list[tuple[Cell, ...]]:
+    """Whether restarts agree in meaning, and in what; a note where it was not measured, nothing where not asked."""
+    status = MeaningStatus(row.get("meaning_status") or MeaningStatus.OFF)
+    if status == MeaningStatus.OFF:
+        return []
+    if status != MeaningStatus.OK:
+        return [(Cell("meaning in common"), Cell("–"), Cell("–"), Cell(meaning_obstacle(row)), Cell("–"))]
+    rows = [_claim(row, found[measure]) for measure in OF_MEANING if measure in found]
+    if not is_missing(row.get("theme_words")):
+        words = str(row["theme"] or "").split(", ")
+        shown = ", ".join(words[:THEME_SHOWN]) + (", …" if len(words) > THEME_SHOWN else "")
+        reading = "nearer than chance" if row["theme_words"] else "no word nearer than chance"
+        rows.append((Cell("theme"), Cell(shown or "–"), Cell("all words"), Cell(reading), Cell("")))
+    return rows
 
 
 def _transfer(row: Row) -> tuple[Cell, ...]:

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from actmax.errors import InputError
 from actmax.evidence import gap
 from actmax.evidence.findings import findings_table, unit_findings
-from actmax.evidence.measures import measure
+from actmax.evidence.measures import measure, moves
 from actmax.evidence.nulls import Restarts
-from actmax.evidence.own import MOST_UNITS, Own, own_agreement
+from actmax.evidence.own import MOST_UNITS, Own, Relabelled, own_agreement
 from actmax.evidence.readings import VERDICTS, OwnStatus
 from actmax.evidence.settings import NullSettings
 from actmax.evidence.verdicts import Agreed, decide
@@ -34,8 +34,10 @@ from actmax.tasks.subjects import objective_of, subject_of, transfer_contexts
 from actmax.tasks.task import Gathered
 from actmax.tasks.units import measure as measuring
 from actmax.tasks.units.ladder import SEARCHES, by_method, ladder, methods
+from actmax.tasks.units.meaning import Asked, decisions, meaning_columns, set_apart
 from actmax.tasks.units.sweep import units_page
 from actmax.tasks.units.task import UnitsTask
+from actmax.text.settings import MeaningSettings
 from actmax.weights import cache_folder
 
 HEADLINE = {
@@ -68,6 +70,8 @@ class Ended:
     """Activation of the restart before the first step."""
     activation_final: float
     """Activation of the restart after the last step."""
+    meaning: Float[torch.Tensor, " dims"] | None
+    """The vector of its text, centred; None where meaning was not measured."""
     frozen: bool
     """Whether the restart went non-finite on the way."""
 
@@ -190,12 +194,16 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
         return units
     names = [Unit.of_row(row) for row in rows]
     same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
-    own = Own(OwnStatus.TOO_MANY_UNITS, units=len(names))
+    own, ended = Own(OwnStatus.TOO_MANY_UNITS, units=len(names)), {}
     if len(names) <= MOST_UNITS:
         ended = _ended(same)
         own = _own([ended[unit] for unit in names], NullSettings(**same[0].config["nulls"]))
     decided = decide([Agreed.of_row(row) for row in rows], own, kind=rows[0]["null_of_ends"], judged=alone)
     changed = [{**rows[number], **decided[number].flat()} for number in alone]
+    if len(names) <= MOST_UNITS and "meaning_status" in rows[0]:
+        own_meaning = _own_meaning([ended[unit] for unit in names], NullSettings(**same[0].config["nulls"]))
+        again_of = decisions(rows, own_meaning, alone)
+        changed = [{**row, **again_of[number].flat()} for row, number in zip(changed, alone, strict=True)]
     rest, again = units.drop(index=units.index[alone]), pd.DataFrame(changed, index=units.index[alone])
     judged = pd.concat([rest, again]) if len(rest) else again
     return with_layers(pd.DataFrame(judged.sort_index(), columns=units.columns))
@@ -209,6 +217,15 @@ def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
     ids = torch.stack([torch.stack([one[seed].ids for seed in seeds]) for one in ended])
     moves = torch.stack([torch.stack([one[seed].final - one[seed].initial for seed in seeds]) for one in ended])
     return own_agreement(ids, moves, seed=settings.seed)
+
+
+def _own_meaning(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Relabelled:
+    """Units set against each other in meaning, over the seeds that all of them have."""
+    seeds = sorted(set.intersection(*(set(one) for one in ended)))
+    vectors = [[found for seed in seeds if (found := one[seed].meaning) is not None] for one in ended]
+    if len(seeds) < 2 or any(len(one) < len(seeds) for one in vectors):
+        return Relabelled(OwnStatus.NO_SHARED_SEEDS, units=len(ended), seeds=len(seeds))
+    return set_apart([torch.stack(one).numpy() for one in vectors], seed=settings.seed)
 
 
 def _controls(unit: Unit, jobs: Sequence[Job]) -> list[Unit]:
@@ -254,9 +271,8 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     subject = subject_of(config)
     restarts = _restarts(ended[unit])
     nearest, settings = NearestTokens(subject.embedding_matrix), NullSettings(**config["nulls"])
-    ends = None
-    if (draw := _task(jobs[0]).ends(subject, settings, config)) is not None:
-        (ends,) = draw([restarts])
+    draw = _task(jobs[0]).ends(subject, settings, config)
+    (ends,) = moves(nearest, [restarts], settings) if draw is None else draw([restarts])
     measured = measure(restarts, nearest, settings=settings, name=subject.token, ends=ends)
     own = _own([ended[one] for one in (unit, *_controls(unit, jobs))], settings)
     (decision,) = decide([Agreed.of(measured.agreement)], own.only(0), kind=measured.null_of_ends)
@@ -269,9 +285,31 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     carried = measuring.carry_units(subject, objective, {unit: restarts}, gaps, nearest, transfer, **tried)
     numbers = measuring.unit_row(unit, measured, decision, gaps[unit])
     numbers |= measuring.context_columns(subject, objective, unit, carried[unit])
+    asked = Asked(
+        subject, objective, MeaningSettings(**config["meaning"]), gap_settings, measuring.text_of(transfer[1])
+    )
+    some = {one: _restarts(ended[one]) for one in (unit, *_controls(unit, jobs))}
+    numbers |= _pooled_meaning(asked, unit, some, gaps[unit], ends.ids[: measuring.KEPT], nearest, passes)
     names = {"job": None, "condition": condition, **{name: jobs[0].summary[name] for name in NAMES}}
     row = {**names, **numbers, "control": False, "jobs": float(len(jobs))}
     return with_layers(pd.DataFrame([row]))
+
+
+def _pooled_meaning(
+    asked: Asked,
+    unit: Unit,
+    restarts: Mapping[Unit, Restarts],
+    own: gap.Gap,
+    by_chance: torch.Tensor,
+    nearest: NearestTokens,
+    passes: int,
+) -> dict[str, Any]:
+    """The columns on meaning of one unit whose restarts lie in several jobs, beside its control units."""
+    ids = {one: nearest(some.final).best for one, some in restarts.items()}
+    texts = {one: [asked.subject.text(row) for row in some.tolist()] for one, some in ids.items()}
+    drawn = [by_chance] * len(ids)
+    columns, _, _ = meaning_columns(asked, texts, ids, {unit: own}, drawn, own=[unit], passes=passes)
+    return columns[unit]
 
 
 def _restarts(ended: Mapping[int, Ended]) -> Restarts:
@@ -290,9 +328,12 @@ def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
         restarts = job.record.table("restarts")
         saved, tokens = _embeddings(job), job.record.table("tokens")["token_id"].to_numpy()
         ids = torch.from_numpy(tokens.reshape(len(restarts), -1).copy())
+        file = job.record.path("meaning.safetensors")
+        vectors = load_file(file)["vectors"] if file.exists() else None
         for number, row in enumerate(restarts.to_dict("records")):
             ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
-            ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends)
+            meaning = None if vectors is None else vectors[number]
+            ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends[:2], meaning, ends[2])
             by_unit.setdefault(Unit.of_row(row), {}).setdefault(int(row["seed"]), ended)
     return by_unit
 

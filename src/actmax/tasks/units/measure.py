@@ -35,7 +35,11 @@ from actmax.progress import Bar
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
 from actmax.tasks.findings import write_findings
+from actmax.tasks.units.meaning import Asked, meaning_columns
+from actmax.text.settings import MeaningSettings
 
+KEPT = 400
+"""Draws of tokens by chance that are kept of each unit, for the comparison in meaning."""
 TOGETHER = 32
 """Number of units whose nulls are drawn together."""
 
@@ -86,6 +90,7 @@ def measure_units(
     settings: NullSettings,
     gap_settings: GapSettings,
     transfer: tuple[TransferSettings, Sequence[Context]],
+    meaning: MeaningSettings,
     passes: int,
     cache: Path,
     ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None = None,
@@ -101,6 +106,7 @@ def measure_units(
         settings: settings of the nulls.
         gap_settings: settings of the null of random text.
         transfer: settings of the trial in other contexts, and these contexts.
+        meaning: settings of the comparison in meaning.
         passes: forward passes that each restart took, a backward pass counted as one.
         cache: the folder that keeps activations of random sequences.
         ends: draws where restarts would end by chance; None for random displacements.
@@ -108,7 +114,7 @@ def measure_units(
     """
     nearest = NearestTokens(subject.embedding_matrix)
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
-    measured = _measured(list(ended.values()), ends, nearest, settings=settings, name=subject.token)
+    measured, by_chance = _measured(list(ended.values()), ends, nearest, settings=settings, name=subject.token)
     asked = [number for number, unit in enumerate(found) if unit not in controls]
     decided = judge(measured, own_of(list(ended.values()), nearest, settings), judged=asked)
     gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
@@ -116,14 +122,19 @@ def measure_units(
     contents.write_table("surroundings", surroundings(subject, objective, transfer[1]))
     carried = carry_units(subject, objective, own, gaps, nearest, transfer, alpha=decided[0].alpha, cache=cache)
     on_context = [context_columns(subject, objective, unit, carried.get(unit)) for unit in found]
+    asked_of = Asked(subject, objective, meaning, gap_settings, text_of(transfer[1]))
+    on_meaning, themes, vectors = columns_of(asked_of, ended, gaps, by_chance, nearest, list(own), passes)
     numbers = map(unit_row, found, measured, decided, gaps.values())
-    rows = [row | columns for row, columns in zip(numbers, on_context, strict=True)]
+    rows = [row | more | on_meaning[unit] for row, more, unit in zip(numbers, on_context, found, strict=True)]
     tables = {
         "units": [with_layers(pd.DataFrame(rows))],
         "rarefaction": map(rarefaction_rows, found, measured),
         "gaps": [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()],
         "transfer": [transfer_rows(unit, found[unit][0], one) for unit, one in carried.items()],
+        **{name: [table] for name, table in themes.items()},
     }
+    if vectors:
+        contents.write_tensors("meaning", vectors)
     _write_marked(contents, tables, controls)
     listed = write_findings(contents, [one for number in asked for one in unit_findings(rows[number])])
     return {**summarize([rows[number] for number in asked]), **listed, "controls": [str(unit) for unit in controls]}
@@ -216,17 +227,39 @@ def _measured(
     *,
     settings: NullSettings,
     name: Callable[[int], str],
-) -> list[Measures]:
-    """The numbers of each unit, those of some units drawn by chance together."""
+) -> tuple[list[Measures], list[Tensor]]:
+    """The numbers of each unit, those of some units drawn by chance together, and the tokens of these draws."""
     draw = ends or partial(moves, nearest, settings=settings)
     found: list[Measures] = []
+    ids: list[Tensor] = []
     with Bar("nulls", len(restarts), unit="unit") as bar:
         for start in range(0, len(restarts), TOGETHER):
             some = restarts[start : start + TOGETHER]
             for one, by_chance in zip(some, draw(some), strict=True):
                 found.append(measure(one, nearest, ends=by_chance, settings=settings, name=name))
+                ids.append(by_chance.ids[:KEPT])
                 bar.advance()
-    return found
+    return found, ids
+
+
+def text_of(contexts: Sequence[Context]) -> Context | None:
+    """The windows of real text among some contexts."""
+    return next((context for context in contexts if context.name == "text"), None)
+
+
+def columns_of(
+    asked: Asked,
+    ended: Mapping[Unit, Restarts],
+    gaps: Mapping[Unit, Gap],
+    by_chance: Sequence[Tensor],
+    nearest: NearestTokens,
+    own: Sequence[Unit],
+    passes: int,
+) -> tuple[dict[Unit, dict[str, Any]], dict[str, pd.DataFrame], dict[str, Tensor]]:
+    """What the decoded tokens of units are about (`meaning_columns`)."""
+    texts = {unit: gaps[unit].texts for unit in ended}
+    ids = {unit: nearest(restarts.final).best for unit, restarts in ended.items()}
+    return meaning_columns(asked, texts, ids, gaps, by_chance, own=own, passes=passes)
 
 
 def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullSettings) -> Own:

@@ -14,7 +14,8 @@ from actmax.model.settings import ContextSettings, GapSettings, TransferSettings
 from actmax.records.store import job_hash
 from actmax.tasks.contexts import check_context, context_digest, context_identity
 from actmax.tasks.settings import control_count, integers, units, units_label
-from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of
+from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of, plain
+from actmax.text.settings import FILES, MeaningSettings, check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
     Ends = Callable[[Sequence[Restarts]], Sequence[Displaced]]
 
-GROUPS = {"context": ContextSettings, "nulls": NullSettings, "gap": GapSettings, "transfer": TransferSettings}
+GROUPS = {
+    "context": ContextSettings,
+    "nulls": NullSettings,
+    "gap": GapSettings,
+    "transfer": TransferSettings,
+    "meaning": MeaningSettings,
+}
 """Groups of keys of both tasks."""
 KEYS = (
     "subject",
@@ -37,6 +44,7 @@ KEYS = (
     "nulls",
     "gap",
     "transfer",
+    "meaning",
     "seeds",
     "controls",
     "tokens",
@@ -65,16 +73,30 @@ class UnitsTask(Task):
             allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
             raise InputError("tokens", cfg.tokens, allowed)
         check_context(cfg)
+        with keys_of(cfg, "meaning"):
+            meaning = MeaningSettings(**plain(cfg.meaning))
+            if meaning.embedder in FILES:
+                check_folder(meaning)
+            if meaning.embedder == "subject":
+                meaning.check_layer(sizes.layers)
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units, seeds and the number of controls written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
         counts = {"seeds": integers(cfg.seeds, "seeds"), "controls": control_count(cfg)}
-        return super().identity(cfg) | counts | {"unit": found, "context": context_identity(cfg, self)}
+        content = super().identity(cfg) | counts | {"unit": found, "context": context_identity(cfg, self)}
+        meaning = MeaningSettings(**plain(cfg.meaning))
+        if meaning.embedder == "none":
+            content.pop("meaning")
+            return content
+        return content | {"meaning": meaning.identity()}
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The text whose windows are a context, where it is the user's own."""
-        return context_digest(cfg)
+        settings = MeaningSettings(**plain(cfg.meaning))
+        if settings.embedder not in FILES or settings.path is None:
+            return context_digest(cfg)
+        return context_digest(cfg) | {"meaning": digest_of([(Path(settings.path), "*.safetensors")])}
 
     def condition(self, cfg: DictConfig) -> str:
         """Names everything but units, controls and seeds: jobs of one condition may be put together."""

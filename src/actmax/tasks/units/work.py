@@ -16,6 +16,7 @@ from actmax.tasks.settings import control_units, seeds, units
 from actmax.tasks.subjects import SubjectWork, objective_of, transfer_contexts
 from actmax.tasks.task import Task, plain
 from actmax.tasks.units.task import UnitsTask
+from actmax.text.settings import MeaningSettings
 
 
 class UnitsWork(SubjectWork):
@@ -28,6 +29,7 @@ class UnitsWork(SubjectWork):
         self.rows = [Row(unit, seed) for unit in self.units for seed in seeds(cfg)]
         self.objective = objective_of(cfg, task, subject)
         tried = TransferSettings(**plain(cfg.transfer))  # a rank's config has no types
+        self.meaning = MeaningSettings(**plain(cfg.meaning))
         self.transfer = tried, transfer_contexts(cfg, subject, self.objective.context)
 
     @property
