@@ -327,11 +327,12 @@ class TestInterrupted:
 
     @pytest.mark.slow
     def test_two_processes_never_run_the_same_job(self, actmax: Actmax, tmp_path: Path) -> None:
-        process = start(tmp_path, *self.LONG, "hydra.run.dir=cut")
+        long = (*self.LONG, "steps=100000", "hydra.run.dir=cut")  # it outlasts the imports of the second process
+        process = start(tmp_path, *long)
         deadline = time.monotonic() + 120
         while not (tmp_path / "cut/status.json").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        ran = actmax(*self.LONG, "hydra.run.dir=cut")
+        ran = actmax(*long)
         process.kill()
         process.communicate()
         assert ran.code == 2
