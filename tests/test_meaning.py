@@ -49,7 +49,7 @@ def draw(rng: np.random.Generator, *shape: int) -> Array:
     return centred(rng.normal(size=(*shape, DIMS)), np.zeros(DIMS))
 
 
-def themed(rng: np.random.Generator, *shape: int, pull: float = 3.0, towards: int = 0) -> Array:
+def themed(rng: np.random.Generator, *shape: int, pull: float = 3.0, towards: int | np.integer = 0) -> Array:
     """Vectors that are drawn towards one coordinate."""
     return centred(rng.normal(size=(*shape, DIMS)) + pull * np.eye(DIMS)[towards], np.zeros(DIMS))
 
@@ -250,9 +250,15 @@ class TestTheme:
         assert raised_by(activation, np.arange(20), drawn).p == pytest.approx(1 / 200)
         assert raised_by(activation, np.arange(20, 40), drawn).p > 0.05
         assert raised_by(-activation, np.arange(20), drawn, alternative="less").p == pytest.approx(1 / 200)
-        activation[10:] = np.nan  # only some words were read
-        assert np.isfinite(raised_by(activation, np.arange(20), drawn).observed)
-        assert math.isnan(raised_by(np.full(500, np.nan), np.arange(20), drawn).p)
+
+    def test_words_that_say_nothing_of_a_unit_keep_the_level(self) -> None:
+        rng = np.random.default_rng(7)
+        words = draw(rng, 200)
+        p = []
+        for _ in range(300):
+            found = theme(themed(rng, 4, towards=rng.integers(DIMS)), themed(rng, 99, 4, pull=0), words)
+            p.append(raised_by(rng.normal(size=200), found.nearest, found.drawn).p)
+        assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 300))
 
     def test_tokens_are_counted_by_restarts_with_a_near_neighbour(self) -> None:
         words = np.eye(4)

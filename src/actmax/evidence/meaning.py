@@ -230,7 +230,6 @@ class MeaningDecision:
         own = self.own or against(nan, [], alternative="greater")
         return {
             "verdict_meaning": self.verdict.value,
-            "verdict_meaning_status": self.status.value,
             "own_meaning_status": self.own_status.value,
             "own_meaning": own.observed,
             **{name: float(value) for name, value in own.claim_columns("own_meaning", self.own_alpha).items()},

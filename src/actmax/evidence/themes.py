@@ -8,7 +8,7 @@ from math import nan
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from actmax.evidence.nulls import Null, against
@@ -136,23 +136,15 @@ def raised_by(
     """Whether the words of a theme raise a unit in real text more than those of random themes.
 
     Null hypothesis: that of the texts by chance, which random themes are made of in the same way, so that near words
-    stand together in them as well. The statistic is the mean activation of a theme's words that were read.
+    stand together in them as well. The statistic is the mean activation of a theme's words.
 
     Args:
-        activation: what each word of the vocabulary gives in real text; NaN for words that were not read.
+        activation: what each word gives in real text.
         nearest: words of the theme.
         drawn: words of random themes.
         alternative: the side of the objective.
     """
-    read = np.isfinite(activation)
-    own, random = _mean_read(activation, read, nearest), _mean_read(activation, read, drawn)
-    return against(own.item(), random[np.isfinite(random)], alternative=alternative)
-
-
-def _mean_read(activation: ndarray, read: Bool[ndarray, " words"], words: ndarray) -> ndarray:
-    count = read[words].sum(-1)
-    total = np.where(read[words], activation[words], 0.0).sum(-1)
-    return np.divide(total, count, out=np.full(total.shape, nan), where=count > 0)
+    return against(activation[nearest].mean(), activation[drawn].mean(1), alternative=alternative)
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     decided = decide([Agreed.of_row(row) for row in rows], own, kind=rows[0]["null_of_ends"], judged=alone)
     changed = [{**rows[number], **decided[number].flat()} for number in alone]
     if len(names) <= MOST_UNITS and "meaning_status" in rows[0]:
-        own_meaning = _own_meaning([ended[unit] for unit in names], NullSettings(**same[0].config["nulls"]))
+        own_meaning = _own_meaning([ended[unit] for unit in names], _meaning(same[0].config))
         again_of = decisions(rows, own_meaning, alone)
         changed = [{**row, **again_of[number].flat()} for row, number in zip(changed, alone, strict=True)]
     rest, again = units.drop(index=units.index[alone]), pd.DataFrame(changed, index=units.index[alone])
@@ -219,7 +219,12 @@ def _own(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Own:
     return own_agreement(ids, moves, seed=settings.seed)
 
 
-def _own_meaning(ended: Sequence[Mapping[int, Ended]], settings: NullSettings) -> Relabelled:
+def _meaning(config: Mapping[str, Any]) -> MeaningSettings:
+    """How it was asked what restarts are about; records from before that was asked have no such settings."""
+    return MeaningSettings(**config.get("meaning", {}))
+
+
+def _own_meaning(ended: Sequence[Mapping[int, Ended]], settings: MeaningSettings) -> Relabelled:
     """Units set against each other in meaning, over the seeds that all of them have."""
     seeds = sorted(set.intersection(*(set(one) for one in ended)))
     vectors = [[found for seed in seeds if (found := one[seed].meaning) is not None] for one in ended]
@@ -285,11 +290,9 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     carried = measuring.carry_units(subject, objective, {unit: restarts}, gaps, nearest, transfer, **tried)
     numbers = measuring.unit_row(unit, measured, decision, gaps[unit])
     numbers |= measuring.context_columns(subject, objective, unit, carried[unit])
-    asked = Asked(
-        subject, objective, MeaningSettings(**config["meaning"]), gap_settings, measuring.text_of(transfer[1])
-    )
+    asked = Asked(subject, objective, _meaning(config), gap_settings, measuring.text_of(transfer[1]))
     some = {one: _restarts(ended[one]) for one in (unit, *_controls(unit, jobs))}
-    numbers |= _pooled_meaning(asked, unit, some, gaps[unit], ends.ids[: measuring.KEPT], nearest, passes)
+    numbers |= _pooled_meaning(asked, unit, some, gaps[unit], ends.ids[: asked.settings.pool], nearest, passes)
     names = {"job": None, "condition": condition, **{name: jobs[0].summary[name] for name in NAMES}}
     row = {**names, **numbers, "control": False, "jobs": float(len(jobs))}
     return with_layers(pd.DataFrame([row]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import nan
 from typing import Any
 
@@ -26,6 +26,7 @@ from actmax.evidence.meaning import (
     decide_meaning,
     measure_meaning,
 )
+from actmax.evidence.nulls import against
 from actmax.evidence.own import MOST_UNITS, Relabelled, relabel
 from actmax.evidence.readings import MeaningStatus, OwnStatus
 from actmax.evidence.settings import ALPHA
@@ -51,33 +52,6 @@ HELD = 20
 
 
 @dataclass(frozen=True)
-class Space:
-    """A space of meaning, centred at the mean of random token sequences."""
-
-    subject: Subject
-    """The language model, whose tokens spell the texts."""
-    embed: Embedder
-    """What makes vectors of texts."""
-    centre: Float[ndarray, " dims"]
-    """The mean vector of random token sequences."""
-
-    @classmethod
-    def of(cls, subject: Subject, embed: Embedder, *, tokens: int, seed: int) -> Space:
-        """The space of sequences of some length."""
-        drawn = random_tokens(subject, tokens, draws=CENTRE, seed=seed).tolist()
-        return cls(subject, embed, embed([subject.text(ids) for ids in drawn]).vectors.mean(0))
-
-    def __call__(self, texts: Sequence[str]) -> Float[ndarray, "texts dims"]:
-        """The vectors of some texts, centred, of length 1."""
-        return centred(self.embed(texts).vectors, self.centre)
-
-    def sequences(self, ids: Int[torch.Tensor, "*batch tokens"]) -> Float[ndarray, "*batch dims"]:
-        """The same of token sequences."""
-        found = self([self.subject.text(one) for one in ids.flatten(0, -2).tolist()])
-        return found.reshape(*ids.shape[:-1], -1)
-
-
-@dataclass(frozen=True)
 class Asked:
     """What of a job is compared in meaning."""
 
@@ -93,6 +67,41 @@ class Asked:
     """Windows of real text in which words are read; None where they do not fit."""
 
 
+@dataclass(frozen=True)
+class Space:
+    """A space of meaning, centred at the mean of random token sequences."""
+
+    subject: Subject
+    """The language model, whose tokens spell the texts."""
+    embed: Embedder
+    """What makes vectors of texts."""
+    centre: Float[ndarray, " dims"]
+    """The mean vector of random token sequences."""
+
+    @classmethod
+    def of(cls, asked: Asked, units: Sequence[Unit], *, tokens: int) -> Space:
+        """The space of sequences of some length, for the restarts of some units."""
+        with renamed({name: f"meaning.{name}" for name in ("embedder", "path", "layer")}):
+            embed = make_embedder(asked.settings, asked.subject, units)
+        drawn = random_tokens(asked.subject, tokens, draws=CENTRE, seed=asked.gap.seed).tolist()
+        return cls(asked.subject, embed, embed([asked.subject.text(ids) for ids in drawn]).vectors.mean(0))
+
+    @cached_property
+    def words(self) -> Float[ndarray, "words dims"]:
+        """The vectors of the whole words of the subject's vocabulary, centred at their own mean, of length 1."""
+        raw = self.embed(_vocabulary(self.subject)[1]).vectors
+        return centred(raw, raw.mean(0))
+
+    def __call__(self, texts: Sequence[str]) -> Float[ndarray, "texts dims"]:
+        """The vectors of some texts, centred, of length 1."""
+        return centred(self.embed(texts).vectors, self.centre)
+
+    def sequences(self, ids: Int[torch.Tensor, "*batch tokens"]) -> Float[ndarray, "*batch dims"]:
+        """The same of token sequences."""
+        found = self([self.subject.text(one) for one in ids.flatten(0, -2).tolist()])
+        return found.reshape(*ids.shape[:-1], -1)
+
+
 def meaning_columns(
     asked: Asked,
     texts: Mapping[Unit, Sequence[str]],
@@ -102,8 +111,8 @@ def meaning_columns(
     *,
     own: Sequence[Unit],
     passes: int,
-) -> tuple[dict[Unit, dict[str, Any]], dict[str, pd.DataFrame], dict[str, torch.Tensor]]:
-    """The columns of `units.parquet` on meaning, the table of themes, and the vectors of all restarts.
+) -> tuple[dict[Unit, dict[str, Any]], dict[str, list[pd.DataFrame]], dict[str, torch.Tensor]]:
+    """The columns of `units.parquet` on meaning, the parts of the table of themes, and the vectors of all restarts.
 
     Args:
         asked: what is asked, and of which subject.
@@ -121,47 +130,58 @@ def meaning_columns(
     if settings.embedder == "none":
         return {unit: {} for unit in units}, {}, {}
     try:
-        with renamed({"embedder": "meaning.embedder", "path": "meaning.path", "layer": "meaning.layer"}):
-            embed = make_embedder(settings, asked.subject, units)
+        space = Space.of(asked, units, tokens=ids[units[0]].shape[1])
     except MissingExtraError:
         return {unit: {"meaning_status": MeaningStatus.EXTRA_MISSING.value} for unit in units}, {}, {}
-    space = Space.of(asked.subject, embed, tokens=ids[units[0]].shape[1], seed=asked.gap.seed)
-    vectors = {unit: space(some) for unit, some in texts.items()}
-    drawn: list[tuple[torch.Tensor, ndarray]] = []
-    columns: dict[Unit, dict[str, Any]] = {unit: {"meaning_status": MeaningStatus.OFF.value} for unit in units}
+    embedded = {unit: space.embed(some) for unit, some in texts.items()}
+    vectors = {unit: centred(one.vectors, space.centre) for unit, one in embedded.items()}
+    combined = _Combined(space, settings)
+    columns: dict[Unit, dict[str, Any]] = {unit: {} for unit in units}
     measured: dict[Unit, Meaning] = {}
-    tables = []
+    tables: list[pd.DataFrame] = []
     for unit, some in zip(units, by_chance, strict=True):
         if unit not in own:
             continue
-        chance = _combined(space, some, settings, drawn)
-        best, size = best_of_blocks(
-            gaps[unit].random.activation,
-            passes=passes,
-            restarts=len(texts[unit]),
-            maximize=asked.objective.sign == "maximize",
-        )
-        sequences = random_tokens(asked.subject, some.shape[2], draws=asked.gap.draws, seed=asked.gap.seed)
-        unknown = float(embed(texts[unit]).unknown.mean())
-        rest = {"best_of": size, "seed": settings.seed}
-        measured[unit] = measure_meaning(vectors[unit], unknown, chance, space.sequences(sequences[best]), **rest)
-        columns[unit] = _columns(measured[unit])
-        if measured[unit].status == MeaningStatus.OK and own.index(unit) < THEMES:
+        chance, unknown = combined(some), float(embedded[unit].unknown.mean())
+        best, size = _best(asked, space, gaps[unit], passes, ids[unit])
+        one = measure_meaning(vectors[unit], unknown, chance, best, best_of=size, seed=settings.seed)
+        measured[unit], columns[unit] = one, _columns(one)
+        if one.status == MeaningStatus.OK and len(measured) <= THEMES:
             others = [vectors[other] for other in units if other != unit]
-            found, table = _about(asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0])
-            columns[unit] |= found
-            tables += table
-    tested = set_apart([vectors[unit] for unit in units], seed=settings.seed)
-    judged = [number for number, unit in enumerate(units) if unit in own]
-    decided = decide_meaning([Alike.of(measured.get(unit)) for unit in units], tested, judged=judged)
-    columns = {unit: columns[unit] | one.flat() for unit, one in zip(units, decided, strict=True)}
+            tables += _about(columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0])
+    columns = _decided(columns, measured, vectors, settings)
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
-    return columns, {"theme": pd.concat(tables, ignore_index=True)} if tables else {}, kept
+    return columns, {"theme": tables} if tables else {}, kept
+
+
+def _decided(
+    columns: Mapping[Unit, dict[str, Any]],
+    measured: Mapping[Unit, Meaning],
+    vectors: Mapping[Unit, Float[ndarray, "restarts dims"]],
+    settings: MeaningSettings,
+) -> dict[Unit, dict[str, Any]]:
+    """The columns of all units with their verdicts; units that were not measured are control units."""
+    tested = set_apart(list(vectors.values()), seed=settings.seed)
+    judged = [number for number, unit in enumerate(vectors) if unit in measured]
+    decided = decide_meaning([Alike.of(measured.get(unit)) for unit in vectors], tested, judged=judged)
+    return {unit: columns[unit] | one.flat() for unit, one in zip(vectors, decided, strict=True)}
+
+
+def _best(
+    asked: Asked, space: Space, one: Gap, passes: int, ids: Int[torch.Tensor, "restarts tokens"]
+) -> tuple[Float[ndarray, "blocks dims"], int]:
+    """The best of random sequences as vectors, and of how many each is the best (`best_of_blocks`)."""
+    maximize = asked.objective.sign == "maximize"
+    best, size = best_of_blocks(one.random.activation, passes=passes, restarts=len(ids), maximize=maximize)
+    drawn = random_tokens(asked.subject, ids.shape[1], draws=asked.gap.draws, seed=asked.gap.seed)
+    return space.sequences(drawn[best]), size
 
 
 def set_apart(vectors: Sequence[Float[ndarray, "restarts dims"]], *, seed: int) -> Relabelled:
     """Units set against each other in meaning; restarts of each unit from the same seeds in the same order."""
-    if len(vectors) > MOST_UNITS or len({len(one) for one in vectors}) > 1:
+    if len({len(one) for one in vectors}) > 1:
+        return Relabelled(OwnStatus.NO_SHARED_SEEDS, units=len(vectors))
+    if len(vectors) > MOST_UNITS:
         return Relabelled(OwnStatus.TOO_MANY_UNITS, units=len(vectors))
     flat = np.concatenate(list(vectors))
     return relabel(flat @ flat.T, len(vectors), seed=seed)
@@ -172,16 +192,18 @@ def decisions(rows: Sequence[Mapping[Any, Any]], own: Relabelled, judged: Sequen
     return decide_meaning([Alike.of_row(row) for row in rows], own, judged=judged)
 
 
-def _combined(
-    space: Space, ids: torch.Tensor, settings: MeaningSettings, drawn: list[tuple[torch.Tensor, ndarray]]
-) -> Float[ndarray, "draws restarts dims"]:
-    """Texts by chance; units with the same draws share them."""
-    for known, found in drawn:
-        if known is ids or (known.shape == ids.shape and torch.equal(known, ids)):
-            return found
-    found = combinations_of(space.sequences(ids[: settings.pool]), draws=settings.draws, seed=settings.seed)
-    drawn[:] = [(ids, found)]
-    return found
+class _Combined:
+    """Makes vectors of texts by chance; units with the same draws, one after the other, share them."""
+
+    def __init__(self, space: Space, settings: MeaningSettings) -> None:
+        self.space, self.settings = space, settings
+        self.last: tuple[torch.Tensor, ndarray] | None = None
+
+    def __call__(self, ids: Int[torch.Tensor, "draws restarts tokens"]) -> Float[ndarray, "combined restarts dims"]:
+        if self.last is None or not (self.last[0].shape == ids.shape and torch.equal(self.last[0], ids)):
+            options = {"draws": self.settings.draws, "seed": self.settings.seed}
+            self.last = ids, combinations_of(self.space.sequences(ids), **options)
+        return self.last[1]
 
 
 def _columns(one: Meaning) -> dict[str, Any]:
@@ -212,6 +234,7 @@ def _vocabulary(subject: Subject) -> tuple[list[int], list[str]]:
 
 
 def _about(
+    columns: dict[str, Any],
     asked: Asked,
     space: Space,
     unit: Unit,
@@ -220,40 +243,46 @@ def _about(
     chance: Float[ndarray, "draws restarts dims"],
     others: Sequence[ndarray],
     random_ids: Int[torch.Tensor, "sequences tokens"],
-) -> tuple[dict[str, Any], list[pd.DataFrame]]:
-    """A unit's theme: its words, whether it holds for restarts and words that it was not made of, its tokens."""
+) -> list[pd.DataFrame]:
+    """A unit's theme: its words, and its tokens; whether it holds for what it was not made of goes into its columns."""
     tokens, words = _vocabulary(asked.subject)
     if len(words) < LEAST_WORDS:
-        return {}, []
-    raw = space.embed(words).vectors
-    vectors = centred(raw, raw.mean(0))
+        return []
+    vectors = space.words
     found = theme(texts, chance, vectors)
     half = len(texts) // 2
     tried = np.stack([texts[half:], *(one[half:] for one in others if len(one) == len(texts))])
     kept = held_out(texts[:half], tried, seed=asked.settings.seed)
-    columns = {"theme": ", ".join(words[number].strip() for number in found.nearest if found.p[number] <= ALPHA)}
+    columns["theme"] = ", ".join(words[number].strip() for number in found.nearest if found.p[number] <= ALPHA)
     numbers: dict[str, float] = {"theme_words": float((found.p <= ALPHA).sum()), "theme_held_out": kept.observed}
     numbers |= kept.claim_columns("theme_held_out", ALPHA)
-    numbers |= _raised(asked, unit, tokens, theme(texts[:half], chance[:, :half], vectors))
+    numbers |= _raised(asked, unit, texts[:half], chance[:, :half], tokens, vectors)
     columns |= _floats(numbers)
     listed = _held(space, ids, random_ids, near_from(vectors, seed=asked.settings.seed))
-    return columns, [addressed(_theme_rows(found, words, listed), [unit])]
+    return [addressed(_theme_rows(found, words, listed), [unit])]
 
 
-def _raised(asked: Asked, unit: Unit, tokens: Sequence[int], half: Theme) -> dict[str, Any]:
-    """Whether words of a theme of half of the restarts raise the unit in real text, beside random themes."""
-    activation = np.full(len(tokens), nan)
-    read = min(asked.settings.words, len(tokens))
-    if asked.text is not None and read:
-        there = replace(asked.objective, context=asked.text)
-        chosen = np.unique(np.concatenate([half.nearest, half.drawn.ravel()]))[: 10 * read]
-        some = np.random.default_rng([asked.settings.seed, *b"words"]).permutation(chosen)[:read]
-        some = np.union1d(some, half.nearest)
-        column = torch.tensor([[tokens[number]] for number in some])
-        activation[some] = by_unit_activations(asked.subject, there, column, [unit])[:, 0]
-    side = "greater" if asked.objective.sign == "maximize" else "less"
-    found = raised_by(activation, half.nearest, half.drawn, alternative=side)
-    return {"theme_raises": found.observed, **found.claim_columns("theme_raises", ALPHA)}
+def _raised(
+    asked: Asked,
+    unit: Unit,
+    texts: Float[ndarray, "half dims"],
+    chance: Float[ndarray, "draws half dims"],
+    tokens: Sequence[int],
+    words: Float[ndarray, "words dims"],
+) -> dict[str, float]:
+    """Whether words of a theme of half of the restarts raise the unit in real text, beside random themes.
+
+    Only words that are drawn beforehand are read, and the theme and the random themes are made of these alone.
+    """
+    settings = asked.settings
+    some = np.sort(np.random.default_rng([settings.seed, *b"words"]).permutation(len(tokens))[: settings.words])
+    if asked.text is None or not len(some):
+        return {"theme_raises": nan, **against(nan, []).claim_columns("theme_raises", ALPHA)}
+    there, column = replace(asked.objective, context=asked.text), torch.tensor([[tokens[word]] for word in some])
+    activation = by_unit_activations(asked.subject, there, column, [unit])[:, 0]
+    found, side = theme(texts, chance, words[some]), "greater" if asked.objective.sign == "maximize" else "less"
+    raised = raised_by(activation, found.nearest, found.drawn, alternative=side)
+    return {"theme_raises": raised.observed, **raised.claim_columns("theme_raises", ALPHA)}
 
 
 def _held(space: Space, ids: torch.Tensor, random_ids: torch.Tensor, near: float) -> list[Held]:

@@ -38,8 +38,6 @@ from actmax.tasks.findings import write_findings
 from actmax.tasks.units.meaning import Asked, meaning_columns
 from actmax.text.settings import MeaningSettings
 
-KEPT = 400
-"""Draws of tokens by chance that are kept of each unit, for the comparison in meaning."""
 TOGETHER = 32
 """Number of units whose nulls are drawn together."""
 
@@ -114,30 +112,37 @@ def measure_units(
     """
     nearest = NearestTokens(subject.embedding_matrix)
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
-    measured, by_chance = _measured(list(ended.values()), ends, nearest, settings=settings, name=subject.token)
-    asked = [number for number, unit in enumerate(found) if unit not in controls]
-    decided = judge(measured, own_of(list(ended.values()), nearest, settings), judged=asked)
-    gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
+    restarts = list(ended.values())
+    measured, by_chance = _measured(restarts, ends, nearest, settings, name=subject.token, keep=meaning.pool)
     own = {unit: ended[unit] for unit in found if unit not in controls}
+    asked = [number for number, unit in enumerate(found) if unit in own]
+    decided = judge(measured, own_of(restarts, nearest, settings), judged=asked)
+    gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
     contents.write_table("surroundings", surroundings(subject, objective, transfer[1]))
     carried = carry_units(subject, objective, own, gaps, nearest, transfer, alpha=decided[0].alpha, cache=cache)
-    on_context = [context_columns(subject, objective, unit, carried.get(unit)) for unit in found]
     asked_of = Asked(subject, objective, meaning, gap_settings, text_of(transfer[1]))
-    on_meaning, themes, vectors = columns_of(asked_of, ended, gaps, by_chance, nearest, list(own), passes)
-    numbers = map(unit_row, found, measured, decided, gaps.values())
-    rows = [row | more | on_meaning[unit] for row, more, unit in zip(numbers, on_context, found, strict=True)]
-    tables = {
-        "units": [with_layers(pd.DataFrame(rows))],
-        "rarefaction": map(rarefaction_rows, found, measured),
-        "gaps": [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()],
-        "transfer": [transfer_rows(unit, found[unit][0], one) for unit, one in carried.items()],
-        **{name: [table] for name, table in themes.items()},
-    }
-    if vectors:
-        contents.write_tensors("meaning", vectors)
+    on_meaning, themes = write_meaning(contents, asked_of, ended, gaps, by_chance, nearest, list(own), passes)
+    numbers = zip(found, map(unit_row, found, measured, decided, gaps.values()), strict=True)
+    on_context = partial(context_columns, subject, objective)
+    rows = [row | on_context(unit, carried.get(unit)) | on_meaning[unit] for unit, row in numbers]
+    tables = {"units": [with_layers(pd.DataFrame(rows))], **themes, **_tables(found, measured, gaps, carried)}
     _write_marked(contents, tables, controls)
     listed = write_findings(contents, [one for number in asked for one in unit_findings(rows[number])])
     return {**summarize([rows[number] for number in asked]), **listed, "controls": [str(unit) for unit in controls]}
+
+
+def _tables(
+    found: Mapping[Unit, tuple[list[int], Restarts]],
+    measured: Iterable[Measures],
+    gaps: Mapping[Unit, Gap],
+    carried: Mapping[Unit, Carriage],
+) -> dict[str, Iterable[pd.DataFrame]]:
+    """The parts of the tables of rarefaction, of restarts on their way to text, and of their tokens elsewhere."""
+    return {
+        "rarefaction": map(rarefaction_rows, found, measured),
+        "gaps": [gap_rows(unit, seeds, gaps[unit]) for unit, (seeds, _) in found.items()],
+        "transfer": [transfer_rows(unit, found[unit][0], one) for unit, one in carried.items()],
+    }
 
 
 def _write_marked(contents: Contents, tables: Mapping[str, Iterable[pd.DataFrame]], controls: Collection[Unit]) -> None:
@@ -224,11 +229,12 @@ def _measured(
     restarts: Sequence[Restarts],
     ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None,
     nearest: NearestTokens,
-    *,
     settings: NullSettings,
+    *,
     name: Callable[[int], str],
+    keep: int,
 ) -> tuple[list[Measures], list[Tensor]]:
-    """The numbers of each unit, those of some units drawn by chance together, and the tokens of these draws."""
+    """The numbers of each unit, those of some units drawn by chance together, and the tokens of the first draws."""
     draw = ends or partial(moves, nearest, settings=settings)
     found: list[Measures] = []
     ids: list[Tensor] = []
@@ -237,7 +243,7 @@ def _measured(
             some = restarts[start : start + TOGETHER]
             for one, by_chance in zip(some, draw(some), strict=True):
                 found.append(measure(one, nearest, ends=by_chance, settings=settings, name=name))
-                ids.append(by_chance.ids[:KEPT])
+                ids.append(by_chance.ids[:keep].clone())
                 bar.advance()
     return found, ids
 
@@ -247,7 +253,8 @@ def text_of(contexts: Sequence[Context]) -> Context | None:
     return next((context for context in contexts if context.name == "text"), None)
 
 
-def columns_of(
+def write_meaning(
+    contents: Contents,
     asked: Asked,
     ended: Mapping[Unit, Restarts],
     gaps: Mapping[Unit, Gap],
@@ -255,11 +262,14 @@ def columns_of(
     nearest: NearestTokens,
     own: Sequence[Unit],
     passes: int,
-) -> tuple[dict[Unit, dict[str, Any]], dict[str, pd.DataFrame], dict[str, Tensor]]:
-    """What the decoded tokens of units are about (`meaning_columns`)."""
+) -> tuple[dict[Unit, dict[str, Any]], dict[str, list[pd.DataFrame]]]:
+    """What the decoded tokens of units are about (`meaning_columns`); writes the vectors of all restarts."""
     texts = {unit: gaps[unit].texts for unit in ended}
     ids = {unit: nearest(restarts.final).best for unit, restarts in ended.items()}
-    return meaning_columns(asked, texts, ids, gaps, by_chance, own=own, passes=passes)
+    columns, tables, vectors = meaning_columns(asked, texts, ids, gaps, by_chance, own=own, passes=passes)
+    if vectors:
+        contents.write_tensors("meaning", vectors)
+    return columns, tables
 
 
 def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullSettings) -> Own:
