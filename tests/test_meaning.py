@@ -8,7 +8,7 @@ import math
 import sys
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from actmax.errors import InputError
+from actmax.evidence.gap import Gap, RandomText
 from actmax.evidence.meaning import (
     Alike,
     Meaning,
@@ -32,9 +33,16 @@ from actmax.evidence.meaning import (
 from actmax.evidence.own import Relabelled, relabel
 from actmax.evidence.readings import DecisionStatus, MeaningStatus, OwnStatus, Verdict
 from actmax.evidence.themes import WORDS, held, held_out, near_from, raised_by, theme
+from actmax.model.context import Context
+from actmax.model.evaluation import activations, random_tokens
+from actmax.model.objective import Objective
+from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject, shared
 from actmax.model.target import Unit
 from actmax.report.words import meaning_obstacle
+from actmax.tasks.units import meaning as in_units
+from actmax.tasks.units.gather import _meaning as settings_in
+from actmax.tasks.units.meaning import Asked, Space, set_apart
 from actmax.text import embedders
 from actmax.text.embedders import Encoder, MissingExtraError, StaticTable, make_embedder
 from actmax.text.settings import FILES, MeaningSettings, check_folder
@@ -100,6 +108,13 @@ class TestBesideChance:
         assert measured(np.repeat(draw(rng, 1), 6, axis=0), chance).kappa.value == pytest.approx(1)
         found = measured(draw(rng, 6), chance).kappa
         assert found.low < 0 < found.high
+
+    def test_kappa_is_corrected_for_chance(self) -> None:
+        rng = np.random.default_rng(4)
+        found = measured(themed(rng, 6), themed(rng, 99, 6, pull=1.0))
+        assert found.null.mean > 0.02
+        corrected = (found.null.observed - found.null.mean) / (1 - found.null.mean)
+        assert found.kappa.value == pytest.approx(corrected)
 
     def test_unknown_pieces_are_not_judged(self) -> None:
         rng = np.random.default_rng(3)
@@ -170,6 +185,21 @@ class TestOwn:
         assert self.decided(alone)[0][0] in (Verdict.DETECTABLE, Verdict.PARTLY, Verdict.REPRODUCIBLE)
         assert self.decided(alone)[1][0] == Verdict.CHANCE
         assert {verdict for verdict, _ in self.decided(shared_by_all)} == {Verdict.SHARED}
+
+    def test_the_second_claim_is_made_only_after_the_first(self) -> None:
+        rng = np.random.default_rng(7)
+        texts = np.stack([themed(rng, 8, pull=2.5), draw(rng, 8), draw(rng, 8)])
+        chance = draw(np.random.default_rng(99), 199, 8)
+        alike = [Alike.of(measured(texts[0], chance)), Alike(0.06, 0.005, 0.0), Alike(0.5, 0.005, 0.0)]
+        found = decide_meaning(alike, self.own(texts))
+        assert found[0].own is not None
+        assert [one.own for one in found[1:]] == [None, None]
+        assert math.isnan(found[1].flat()["own_meaning"])
+
+    def test_units_of_different_seeds_are_not_set_apart(self) -> None:
+        rng = np.random.default_rng(8)
+        found = set_apart([draw(rng, 4), draw(rng, 5)], seed=0)
+        assert (found.status, found.test) == (OwnStatus.NO_SHARED_SEEDS, None)
 
     def test_the_same_text_is_reproducible(self) -> None:
         rng = np.random.default_rng(1)
@@ -425,6 +455,102 @@ def _first(states: Array, axis: int) -> Array:
     return states[0]
 
 
+class TestUnits:
+    """What a job does with vectors, words and random sequences, beside the same put together here."""
+
+    def asked(self, tiny: Subject, sign: Literal["maximize", "minimize"] = "maximize") -> Asked:
+        settings = MeaningSettings(embedder="wordllama", words=100, draws=99, pool=20)
+        text = Context("text", ((5, 6), (7, 8)))
+        return Asked(tiny, Objective(sign=sign), settings, GapSettings(draws=200), text)
+
+    @pytest.fixture
+    def words(self, tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """A vocabulary of 220 pieces of the table; the tiny subject's own has no whole word."""
+        found = make_embedder(MeaningSettings(embedder="wordllama"), tiny, ())
+        assert isinstance(found, StaticTable)
+        pieces = [found.tokenizer.id_to_token(number) for number in range(1000, 3000)]
+        words = [f" {piece[1:]}" for piece in pieces if piece[0] == "▁" and piece[1:].isalpha()][:220]
+        monkeypatch.setattr(in_units, "_vocabulary", lambda subject: (list(range(33, 253)), words))
+        return words
+
+    @pytest.mark.parametrize("sign", ["maximize", "minimize"])
+    def test_the_best_is_on_the_side_of_the_objective(self, tiny: Subject, sign: Any) -> None:
+        asked = self.asked(tiny, sign)
+        space = Space.of(asked, (), tokens=2)
+        values = np.random.default_rng(0).normal(size=200)
+        best, size = in_units._best(asked, space, gap_of(values), 25, torch.zeros(8, 2, dtype=torch.int64))
+        assert (len(best), size) == (8, 25)
+        blocks = values.reshape(8, 25)
+        wanted = (blocks.argmax(1) if sign == "maximize" else blocks.argmin(1)) + 25 * np.arange(8)
+        drawn = random_tokens(tiny, 2, draws=200, seed=0)[wanted].tolist()
+        np.testing.assert_allclose(best, space([tiny.text(ids) for ids in drawn]))
+
+    @pytest.mark.parametrize("sign", ["maximize", "minimize"])
+    def test_words_are_read_in_text_on_the_side_of_the_objective(
+        self, tiny: Subject, words: list[str], sign: Any
+    ) -> None:
+        asked, unit = self.asked(tiny, sign), Unit("resid_pre", 1, 3)
+        space = Space.of(asked, (), tokens=2)
+        rng = np.random.default_rng(0)
+        texts, chance = space(words[:3]), space.words[rng.integers(0, len(words), (99, 3))]
+        found = in_units._raised(asked, unit, texts, chance, list(range(33, 253)), space.words)
+        some = np.sort(np.random.default_rng([0, *b"words"]).permutation(220)[:100])
+        there = Objective(context=Context("text", ((5, 6), (7, 8))))
+        values = activations(tiny, there, [[33 + int(word)] for word in some], [unit] * 100)
+        made = theme(texts, chance, space.words[some])
+        side = "greater" if sign == "maximize" else "less"
+        wanted = raised_by(values, made.nearest, made.drawn, alternative=side)
+        assert found["theme_raises"] == pytest.approx(wanted.observed)
+        assert found["null_theme_raises_p"] == pytest.approx(wanted.p)
+
+    def test_a_theme_is_held_against_the_other_half(self, tiny: Subject, words: list[str]) -> None:
+        asked, unit = self.asked(tiny), Unit("resid_pre", 1, 3)
+        space = Space.of(asked, (), tokens=1)
+        rng = np.random.default_rng(1)
+        own, other = space(words[:6]), space(words[50:56])
+        chance = space.words[rng.integers(0, len(words), (99, 6))]
+        ids = torch.arange(33, 39)[:, None]
+        columns: dict[str, Any] = {}
+        (table,) = in_units._about(columns, asked, space, unit, ids, own, chance, [other], ids)
+        wanted = held_out(own[:3], np.stack([own[3:], other[3:]]))
+        assert columns["theme_held_out"] == pytest.approx(wanted.observed)
+        assert columns["null_theme_held_out_p"] == pytest.approx(wanted.p)
+        rows = table[table["kind"] == "word"]
+        assert len(rows) == WORDS
+        found = theme(own, chance, space.words)
+        assert list(rows["text"]) == [words[number].strip() for number in found.nearest]
+        assert columns["theme_words"] == (found.p <= 0.05).sum()
+
+    def test_unknown_pieces_are_told_by_unit(self, tiny: Subject) -> None:
+        known, lost = Unit("resid_pre", 1, 3), Unit("resid_pre", 1, 4)
+        texts = {known: ["a sea", "a ship", "a boat", "the sea"], lost: ["☃😀"] * 4}
+        ids = {unit: torch.full((4, 2), 65) for unit in texts}
+        gaps = {unit: gap_of(np.random.default_rng(0).normal(size=200)) for unit in texts}
+        drawn = torch.randint(33, 120, (20, 4, 2), generator=torch.Generator().manual_seed(0))
+        asked = self.asked(tiny)
+        columns, _, kept = in_units.meaning_columns(asked, texts, ids, gaps, [drawn] * 2, own=list(texts), passes=20)
+        assert columns[known]["meaning_status"] == MeaningStatus.OK
+        assert columns[lost]["meaning_status"] == MeaningStatus.UNKNOWN_PIECES
+        assert columns[lost]["verdict_meaning"] == Verdict.NOT_JUDGED
+        assert kept["vectors"].shape == (8, 256)
+        only, _, _ = in_units.meaning_columns(asked, texts, ids, gaps, [drawn] * 2, own=[known], passes=20)
+        assert "meaning_status" not in only[lost]  # a control unit
+
+
+def gap_of(activation: Array) -> Gap:
+    """A decode gap of which only the activations of random sequences count."""
+    zeros = np.zeros(4)
+    names = ("initial", "final", "snapped", "retokenised", "cross_entropy", "cross_entropy_initial", "start_tokens")
+    rest: dict[str, Any] = dict.fromkeys(names, zeros)
+    random = RandomText(activation, zeros)
+    return Gap(**rest, texts=("",) * 4, same=(True,) * 4, lengths=(1,) * 4, random=random, passes=1)
+
+
+def test_records_from_before_have_no_settings_of_meaning() -> None:
+    assert settings_in({}) == MeaningSettings()
+    assert settings_in({"meaning": {"embedder": "subject", "layer": 3}}).layer == 3
+
+
 SEARCH = (*QUICK, "task=search", "subject=tiny", "unit.site=resid_pre", "unit.layer=1", "unit.index=3")
 """A search on the tiny subject; its text is single characters, which have pieces in the table."""
 
@@ -498,6 +624,9 @@ class TestRecord:
         assert ran.code == 0, ran.err
         assert not any("meaning" in name for name in pd.read_parquet(ran.job / "units.parquet"))
         assert not (ran.job / "meaning.safetensors").exists()
+        again = actmax(*SEARCH, "seeds=0:3", "search.passes=20", "meaning.draws=50")  # what is not asked names no job
+        assert again.jobs == ran.jobs
+        assert "complete" in again.out + again.err
 
     def test_a_missing_extra_harms_nothing_else(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = importlib.util.find_spec

@@ -162,8 +162,7 @@ def _decided(
 ) -> dict[Unit, dict[str, Any]]:
     """The columns of all units with their verdicts; units that were not measured are control units."""
     tested = set_apart(list(vectors.values()), seed=settings.seed)
-    judged = [number for number, unit in enumerate(vectors) if unit in measured]
-    decided = decide_meaning([Alike.of(measured.get(unit)) for unit in vectors], tested, judged=judged)
+    decided = decide_meaning([Alike.of(measured.get(unit)) for unit in vectors], tested)
     return {unit: columns[unit] | one.flat() for unit, one in zip(vectors, decided, strict=True)}
 
 
@@ -177,8 +176,13 @@ def _best(
     return space.sequences(drawn[best]), size
 
 
-def set_apart(vectors: Sequence[Float[ndarray, "restarts dims"]], *, seed: int) -> Relabelled:
-    """Units set against each other in meaning; restarts of each unit from the same seeds in the same order."""
+def set_apart(vectors: Sequence[ndarray], *, seed: int) -> Relabelled:
+    """Units set against each other in meaning.
+
+    Args:
+        vectors: vectors of the restarts of each unit, restarts x dims, from the same seeds in the same order.
+        seed: seed of the relabellings.
+    """
     if len({len(one) for one in vectors}) > 1:
         return Relabelled(OwnStatus.NO_SHARED_SEEDS, units=len(vectors))
     if len(vectors) > MOST_UNITS:
