@@ -29,6 +29,7 @@ from actmax.evidence.meaning import (
     decide_meaning,
     mean_similarity,
     measure_meaning,
+    plane,
 )
 from actmax.evidence.own import Relabelled, relabel
 from actmax.evidence.readings import DecisionStatus, MeaningStatus, OwnStatus, Verdict
@@ -122,6 +123,32 @@ class TestBesideChance:
         assert measured(texts, chance, unknown=0.51).status == MeaningStatus.UNKNOWN_PIECES
         assert math.isnan(Alike.of(measured(texts, chance, unknown=0.51)).p)
         assert Alike.of(measured(texts, chance, unknown=0.5)).p <= 0.05
+
+
+class TestPlane:
+    def test_coordinates_are_those_of_loops(self) -> None:
+        rng = np.random.default_rng(0)
+        texts, others, chance = draw(rng, 5), draw(rng, 3), draw(rng, 40)
+        found = plane(texts, others, chance)
+        for row, text in enumerate(texts):
+            mean = np.mean([other for number, other in enumerate(texts) if number != row], axis=0)
+            assert found[row, 0] == pytest.approx(text @ mean / np.linalg.norm(mean))
+        mean = texts.mean(0)
+        np.testing.assert_allclose(found[5:8, 0], others @ mean / np.linalg.norm(mean))
+        values, vectors = np.linalg.eigh(np.cov(chance.T))
+        assert np.abs(np.corrcoef(found[8:, 1], chance @ vectors[:, values.argmax()])[0, 1]) == pytest.approx(1)
+
+    def test_restarts_lie_apart_only_where_they_have_something_in_common(self) -> None:
+        rng = np.random.default_rng(1)
+        gains = {name: [] for name in ("nothing", "theme")}
+        for _ in range(200):
+            chance = draw(rng, 30)
+            for name, texts in {"nothing": draw(rng, 6), "theme": themed(rng, 6)}.items():
+                found = plane(texts, draw(rng, 4), chance)[:, 0]
+                gains[name].append(found[:6].mean() - found[10:].mean())
+        error = np.std(gains["nothing"]) / math.sqrt(200)
+        assert np.mean(gains["nothing"]) == pytest.approx(0, abs=3 * error)
+        assert np.mean(gains["theme"]) > 20 * error
 
 
 class TestBesideTheBest:
@@ -511,7 +538,7 @@ class TestUnits:
         chance = space.words[rng.integers(0, len(words), (99, 6))]
         ids = torch.arange(33, 39)[:, None]
         columns: dict[str, Any] = {}
-        (table,) = in_units._about(columns, asked, space, unit, ids, own, chance, [other], ids)
+        (table,) = in_units._about(columns, asked, space, unit, ids, own, chance, {Unit("resid_pre", 1, 4): other}, ids)
         wanted = held_out(own[:3], np.stack([own[3:], other[3:]]))
         assert columns["theme_held_out"] == pytest.approx(wanted.observed)
         assert columns["null_theme_held_out_p"] == pytest.approx(wanted.p)
@@ -618,6 +645,25 @@ class TestRecord:
         assert row["meaning_best_count"] >= 3
         page = (searched / "report.html").read_text()
         assert "meaning in common" in page
+        assert (searched / "figures/meaning.svg").exists()
+        where = pd.read_parquet(searched / "meaning.parquet")
+        assert where["kind"].value_counts().to_dict() == {"own": 4, "other": 8, "chance": 200}
+        assert set(where.loc[where["kind"] == "own", "of"]) == {str(Unit.of_row(row))}
+
+    def test_the_subjects_own_stream_says_what_leaving_out_changes(self, actmax: Actmax) -> None:
+        asked = ("meaning.embedder=subject", "meaning.layer=2", "seeds=0:3", "search.passes=20", "page=true")
+        ran = actmax(*SEARCH, *asked)
+        assert ran.code == 0, ran.err
+        (row,) = pd.read_parquet(ran.job / "units.parquet").to_dict("records")
+        sizes = {"model_type": "gpt2", "n_layer": 10, "n_embd": 96, "n_head": 4, "n_positions": 64}
+        tiny = shared(name="tiny", source="random", architecture=sizes)
+        stream = embedders.ResidualStream(tiny, 2, ())
+        texts = stream(list(pd.read_parquet(ran.job / "gaps.parquet")["text"])).vectors
+        drawn = random_tokens(tiny, 5, draws=in_units.CENTRE, seed=0).tolist()
+        centre = stream([tiny.text(ids) for ids in drawn]).vectors.mean(0)
+        assert row["meaning_whole"] == pytest.approx(mean_similarity(centred(texts, centre)).item(), abs=1e-9)
+        assert abs(row["meaning_whole"] - row["meaning"]) > 1e-5
+        assert "nothing left out" in (ran.job / "report.html").read_text()
 
     def test_it_is_not_asked_by_default(self, actmax: Actmax) -> None:
         ran = actmax(*SEARCH, "seeds=0:3", "search.passes=20")
@@ -682,7 +728,7 @@ def test_a_real_units_restarts_have_a_theme(actmax: Actmax) -> None:
     """resid_pre.8[91] of SmolLM2 behind begin-of-text answers to old civilizations."""
     where = ("task=search", "subject=smollm2", "unit.site=resid_pre", "unit.layer=8", "unit.index=91")
     jobs = ("seeds=0:6", "controls=0", "search.passes=600", "gap.draws=2000", "transfer.draws=100", "logger=none")
-    ran = actmax(*where, *jobs, "meaning.embedder=wordllama")
+    ran = actmax(*where, *jobs, "meaning.embedder=wordllama", "page=true")
     assert ran.code == 0, ran.err
     row = pd.read_parquet(ran.job / "units.parquet").iloc[0].to_dict()
     found = pd.read_parquet(ran.job / "theme.parquet")
@@ -691,4 +737,6 @@ def test_a_real_units_restarts_have_a_theme(actmax: Actmax) -> None:
     words = found[found["kind"] == "word"]
     assert (words["p"] <= 0.05).sum() == row["theme_words"] or row["theme_words"] > len(words)
     assert np.isfinite(row["theme_raises"])
+    page = (ran.job / "report.html").read_text()
+    assert all(word in page for word in words["text"])
     assert math.isnan(row["theme_held_out"])  # no other unit to be nearer than

@@ -57,6 +57,13 @@ def test_block_boundaries_do_not_matter(
     assert max(sizes) == min(len(vectors), max(1, block // VOCABULARY))
 
 
+def test_a_matrix_is_normalized_alike_in_blocks(W_E: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = NearestTokens(W_E).directions
+    monkeypatch.setattr(nearest_tokens, "ROWS", 7)
+    torch.testing.assert_close(NearestTokens(W_E).directions, whole, rtol=0, atol=0)
+    assert torch.equal(NearestTokens(W_E[:0]).directions, whole[:0])
+
+
 def test_no_more_than_a_block_is_held_at_once(W_E: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watches every tensor that torch makes while 1,000 vectors are decoded."""
     from torch.utils._python_dispatch import TorchDispatchMode

@@ -141,6 +141,41 @@ def best_of_blocks(
     return best + size * np.arange(len(blocks)), size
 
 
+def plane(
+    texts: Float[ndarray, "restarts dims"],
+    others: Float[ndarray, "others dims"],
+    by_chance: Float[ndarray, "draws dims"],
+) -> Float[ndarray, "all two"]:
+    """Texts in two dimensions: how near they are to a unit's restarts, and where they lie among texts by chance.
+
+    The first coordinate is the cosine to the mean vector of the unit's restarts; a restart itself is left out of the
+    mean that it is held against, so that restarts with nothing in common lie where texts by chance do. The second is
+    the first principal component of texts by chance.
+
+    Args:
+        texts: vectors of the unit's restarts, centred, of length 1.
+        others: the same of other units' restarts.
+        by_chance: the same of texts that restarts could have ended at by chance.
+
+    Returns:
+        A row for each text, in the order of the arguments.
+
+    Example:
+        >>> east, north = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+        >>> plane(np.stack([east, east, north]), np.stack([-east]), np.stack([east, north]))[:, 0].round(2).tolist()
+        [0.71, 0.71, 0.0, -0.89]
+    """
+    total = texts.sum(0)
+    rest = np.concatenate([others, by_chance])
+    centre = np.concatenate([total - texts, np.broadcast_to(total, rest.shape)])
+    whole = np.concatenate([texts, rest])
+    length = np.linalg.norm(centre, axis=1)
+    near = np.divide((whole * centre).sum(1), length, out=np.zeros(len(whole)), where=length > 1e-12)
+    axis = np.linalg.svd(by_chance - by_chance.mean(0), full_matrices=False)[2][0]
+    axis = axis * np.sign(axis[np.abs(axis).argmax()])  # an axis has no side of its own
+    return np.stack([near, whole @ axis], axis=1)
+
+
 @dataclass(frozen=True)
 class Meaning:
     """What the texts of one unit's restarts have in common."""

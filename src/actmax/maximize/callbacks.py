@@ -15,7 +15,6 @@ from actmax.evidence.measures import InitRetention, UniqueTokens
 from actmax.evidence.nulls import Restarts
 from actmax.evidence.readings import NeighbourStatus
 from actmax.maximize.module import Maximization
-from actmax.model.nearest import NearestTokens
 from actmax.model.objective import by_unit
 from actmax.model.target import Place, Unit, address_columns, addressed, place_name
 from actmax.progress import SECONDS, Bar, Stop
@@ -127,7 +126,7 @@ class Measures(JobCallback):
         """Decodes the initial noise once."""
         if self.every and trainer.loggers:
             module = _module(pl_module)
-            self.nearest = NearestTokens(module.subject.embedding_matrix)
+            self.nearest = module.subject.nearest
             self.initial_ids = self.nearest(module.initial).best
 
     def on_train_batch_end(

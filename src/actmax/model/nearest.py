@@ -12,6 +12,8 @@ from torch.nn.functional import normalize
 
 BLOCK = 2**24
 """Entries of the (vectors x vocabulary) matrix that are held at once: 64 MB in float32."""
+ROWS = 4096
+"""Rows of the embedding matrix that are normalized at once."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ class NearestTokens:
     """
 
     def __init__(self, embedding_matrix: Float[Tensor, "vocabulary d_model"]) -> None:
-        self.directions = _directions(embedding_matrix)
+        self.directions = torch.empty_like(embedding_matrix, dtype=torch.float32, requires_grad=False)
+        for start in range(0, len(embedding_matrix), ROWS):  # a copy of it all in between would be large
+            rows = slice(start, start + ROWS)
+            self.directions[rows] = _directions(embedding_matrix[rows])
 
     @property
     def vocabulary(self) -> int:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from actmax.errors import InputError
 from actmax.model.architecture import Geometry, geometry, read_geometry
 from actmax.model.context import NONE, Context
+from actmax.model.nearest import NearestTokens
 from actmax.model.target import Place
 from actmax.weights import fingerprint, locate
 
@@ -224,6 +225,18 @@ class Subject:
         added = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         special = added | set(self.tokenizer.all_special_ids)
         return torch.tensor([number for number in range(known) if number not in special])
+
+    @property
+    def nearest(self) -> NearestTokens:
+        """The nearest of its tokens, where its weights lie; its embeddings are normalized once."""
+        if self.device not in self._nearest:
+            self._nearest.clear()
+            self._nearest[self.device] = NearestTokens(self.embedding_matrix)
+        return self._nearest[self.device]
+
+    @cached_property
+    def _nearest(self) -> dict[torch.device, NearestTokens]:
+        return {}
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
         """The embeddings of tokens."""

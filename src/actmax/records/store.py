@@ -44,6 +44,7 @@ Table = Literal[
     "rarefaction",
     "gaps",
     "theme",
+    "meaning",
     "rounding",
     "front",
     "ladder",

@@ -223,6 +223,25 @@ def against_nulls(units: pd.DataFrame) -> Figure:
     return figure
 
 
+def meaning_map(texts: pd.DataFrame) -> Figure:
+    """The restarts of a unit in a plane of the space of meaning, beside other units' restarts and texts by chance.
+
+    Args:
+        texts: `meaning.parquet`, rows of one unit.
+    """
+    figure = Figure(figsize=(NARROW, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = (("chance", "0.75", ".", "by chance"), ("other", COLOURS[0], "^", "other units"))
+    for kind, colour, mark, words in (*drawn, ("own", COLOURS[1], "o", "the unit")):
+        rows = texts[texts["kind"] == kind]
+        if len(rows):
+            axes.plot(rows["near"], rows["axis"], mark, color=colour, ms=4, mew=0, label=words)
+    axes.set_xlabel("cosine to what the unit's (other) restarts share")
+    axes.set_ylabel("first axis of texts by chance")
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
 def rarefaction(curves: pd.DataFrame) -> Figure:
     """Expected unique tokens against the number of restarts, beside the same under the null; means over units.
 

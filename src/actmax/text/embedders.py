@@ -155,6 +155,10 @@ class ResidualStream(Embedder):
         vectors[:, self.left_out] = 0
         return Embedded(vectors, np.zeros(len(texts)))
 
+    def whole(self) -> ResidualStream:
+        """The same stream with no coordinate left out: what leaving them out changes can be seen beside it."""
+        return ResidualStream(self.subject, self.layer, ())
+
 
 def make_embedder(settings: MeaningSettings, subject: Subject, units: Sequence[Unit]) -> Embedder:
     """The embedder that settings name.

@@ -10,7 +10,6 @@ import torch
 
 from actmax.evidence.arithmetic import Ends, rounding
 from actmax.evidence.nulls import Restarts
-from actmax.model.nearest import NearestTokens
 from actmax.model.objective import by_unit
 from actmax.model.subject import Subject
 from actmax.model.target import UNIT, Unit, with_layers
@@ -56,7 +55,7 @@ def write_rounding(
         again: the first seeds of each unit once more.
         kernel: the attention kernel of the second run.
     """
-    nearest = NearestTokens(subject.embedding_matrix)
+    nearest = subject.nearest
 
     def ends(restarts: Restarts) -> Ends:
         return Ends(nearest(restarts.final).best, restarts)

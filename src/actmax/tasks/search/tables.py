@@ -14,7 +14,6 @@ from torch import Tensor
 from actmax.evidence.nulls import Displaced, Restarts, redraw
 from actmax.evidence.settings import RANDOM_TEXT, RANDOM_TOKENS, NullSettings
 from actmax.model.context import NONE, Context
-from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective, by_unit
 from actmax.model.settings import GapSettings, TransferSettings
 from actmax.model.subject import Subject
@@ -116,7 +115,7 @@ def random_ends(
     Raises:
         InputError: the text is no longer there.
     """
-    nearest = NearestTokens(subject.embedding_matrix)
+    nearest = subject.nearest
     alphabet = Alphabet(subject, only_text=searched.only_text, context=context)
     if searched.source is None:
         choices, kind = alphabet.ids[:, None], RANDOM_TOKENS

@@ -123,6 +123,13 @@ def _meaning(row: Row, found: Mapping[Measure, Finding]) -> list[tuple[Cell, ...
     if status != MeaningStatus.OK:
         return [(Cell("meaning in common"), Cell("–"), Cell("–"), Cell(meaning_obstacle(row)), Cell("–"))]
     rows = [_claim(row, found[measure]) for measure in OF_MEANING if measure in found]
+    if not is_missing(row.get("meaning_whole")):
+        ends = [f"{row[name]:.3f}" for name in ("meaning_whole", "null_meaning_whole_high")]
+        p = row["null_meaning_whole_p"]
+        note = "confounded by what the unit raises"
+        rows.append(
+            (Cell("… nothing left out"), Cell(ends[0]), Cell(f"up to {ends[1]}"), Cell(note), Cell(f"{p:.2g}", p))
+        )
     if not is_missing(row.get("theme_words")):
         words = str(row["theme"] or "").split(", ")
         shown = ", ".join(words[:THEME_SHOWN]) + (", …" if len(words) > THEME_SHOWN else "")

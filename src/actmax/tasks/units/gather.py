@@ -275,7 +275,7 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     config = jobs[0].config
     subject = subject_of(config)
     restarts = _restarts(ended[unit])
-    nearest, settings = NearestTokens(subject.embedding_matrix), NullSettings(**config["nulls"])
+    nearest, settings = subject.nearest, NullSettings(**config["nulls"])
     draw = _task(jobs[0]).ends(subject, settings, config)
     (ends,) = moves(nearest, [restarts], settings) if draw is None else draw([restarts])
     measured = measure(restarts, nearest, settings=settings, name=subject.token, ends=ends)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import nan
@@ -24,7 +24,9 @@ from actmax.evidence.meaning import (
     centred,
     combinations_of,
     decide_meaning,
+    mean_similarity,
     measure_meaning,
+    plane,
 )
 from actmax.evidence.nulls import against
 from actmax.evidence.own import MOST_UNITS, Relabelled, relabel
@@ -37,7 +39,7 @@ from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Unit, addressed
-from actmax.text.embedders import Embedder, MissingExtraError, make_embedder
+from actmax.text.embedders import Embedder, MissingExtraError, ResidualStream, make_embedder
 from actmax.text.settings import MeaningSettings
 from actmax.text.vocabulary import whole_words
 
@@ -83,6 +85,11 @@ class Space:
         """The space of sequences of some length, for the restarts of some units."""
         with renamed({name: f"meaning.{name}" for name in ("embedder", "path", "layer")}):
             embed = make_embedder(asked.settings, asked.subject, units)
+        return cls.around(asked, embed, tokens=tokens)
+
+    @classmethod
+    def around(cls, asked: Asked, embed: Embedder, *, tokens: int) -> Space:
+        """The space of an embedder, for sequences of some length."""
         drawn = random_tokens(asked.subject, tokens, draws=CENTRE, seed=asked.gap.seed).tolist()
         return cls(asked.subject, embed, embed([asked.subject.text(ids) for ids in drawn]).vectors.mean(0))
 
@@ -135,23 +142,62 @@ def meaning_columns(
         return {unit: {"meaning_status": MeaningStatus.EXTRA_MISSING.value} for unit in units}, {}, {}
     embedded = {unit: space.embed(some) for unit, some in texts.items()}
     vectors = {unit: centred(one.vectors, space.centre) for unit, one in embedded.items()}
-    combined = _Combined(space, settings)
+    combined, whole = _Combined(space, settings), _whole(asked, space, texts, ids)
     columns: dict[Unit, dict[str, Any]] = {unit: {} for unit in units}
     measured: dict[Unit, Meaning] = {}
-    tables: list[pd.DataFrame] = []
+    tables: dict[str, list[pd.DataFrame]] = {}
     for unit, some in zip(units, by_chance, strict=True):
         if unit not in own:
             continue
-        chance, unknown = combined(some), float(embedded[unit].unknown.mean())
+        pool, chance = combined(some)
         best, size = _best(asked, space, gaps[unit], passes, ids[unit])
+        unknown = float(embedded[unit].unknown.mean())
         one = measure_meaning(vectors[unit], unknown, chance, best, best_of=size, seed=settings.seed)
-        measured[unit], columns[unit] = one, _columns(one)
+        measured[unit], columns[unit] = one, _columns(one) | whole(unit, some)
         if one.status == MeaningStatus.OK and len(measured) <= THEMES:
-            others = [vectors[other] for other in units if other != unit]
-            tables += _about(columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0])
+            others = {other: vectors[other] for other in units if other != unit}
+            about = _about(columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0])
+            for name, rows in {"theme": about, "meaning": [_map(unit, vectors[unit], others, pool[:, 0])]}.items():
+                tables.setdefault(name, []).extend(rows)
     columns = _decided(columns, measured, vectors, settings)
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
-    return columns, {"theme": tables} if tables else {}, kept
+    return columns, {name: parts for name, parts in tables.items() if parts}, kept
+
+
+def _map(
+    unit: Unit,
+    texts: Float[ndarray, "restarts dims"],
+    others: Mapping[Unit, Float[ndarray, "restarts dims"]],
+    by_chance: Float[ndarray, "draws dims"],
+) -> pd.DataFrame:
+    """Where the restarts of a unit, those of others and texts by chance lie in the plane of the unit."""
+    rest = np.concatenate([texts[:0], *others.values()])
+    found = plane(texts, rest, by_chance)
+    kinds = ["own"] * len(texts) + ["other"] * len(rest) + ["chance"] * len(by_chance)
+    named = [str(other) for other, some in others.items() for _ in some]
+    of = [str(unit)] * len(texts) + named + [""] * len(by_chance)
+    return addressed(pd.DataFrame({"kind": kinds, "of": of, "near": found[:, 0], "axis": found[:, 1]}), [unit])
+
+
+def _whole(
+    asked: Asked,
+    space: Space,
+    texts: Mapping[Unit, Sequence[str]],
+    ids: Mapping[Unit, Int[torch.Tensor, "restarts tokens"]],
+) -> Callable[[Unit, Int[torch.Tensor, "draws restarts tokens"]], dict[str, float]]:
+    """Makes the columns on agreement with no coordinate left out; empty for embedders that leave none out."""
+    if not isinstance(space.embed, ResidualStream):
+        return lambda _unit, _chance: {}
+    tokens = next(iter(ids.values())).shape[1]
+    full = Space.around(asked, space.embed.whole(), tokens=tokens)
+    combined = _Combined(full, asked.settings)
+
+    def columns(unit: Unit, by_chance: Int[torch.Tensor, "draws restarts tokens"]) -> dict[str, float]:
+        found = mean_similarity(full(texts[unit])).item()
+        null = against(found, mean_similarity(combined(by_chance)[1]), alternative="greater")
+        return _floats({"meaning_whole": found, **null.claim_columns("meaning_whole", ALPHA)})
+
+    return columns
 
 
 def _decided(
@@ -201,13 +247,15 @@ class _Combined:
 
     def __init__(self, space: Space, settings: MeaningSettings) -> None:
         self.space, self.settings = space, settings
-        self.last: tuple[torch.Tensor, ndarray] | None = None
+        self.last: tuple[torch.Tensor, ndarray, ndarray] | None = None
 
-    def __call__(self, ids: Int[torch.Tensor, "draws restarts tokens"]) -> Float[ndarray, "combined restarts dims"]:
+    def __call__(
+        self, ids: Int[torch.Tensor, "draws restarts tokens"]
+    ) -> tuple[Float[ndarray, "draws restarts dims"], Float[ndarray, "combined restarts dims"]]:
         if self.last is None or not (self.last[0].shape == ids.shape and torch.equal(self.last[0], ids)):
-            options = {"draws": self.settings.draws, "seed": self.settings.seed}
-            self.last = ids, combinations_of(self.space.sequences(ids), **options)
-        return self.last[1]
+            pool = self.space.sequences(ids)
+            self.last = ids, pool, combinations_of(pool, draws=self.settings.draws, seed=self.settings.seed)
+        return self.last[1:]
 
 
 def _columns(one: Meaning) -> dict[str, Any]:
@@ -245,7 +293,7 @@ def _about(
     ids: Int[torch.Tensor, "restarts tokens"],
     texts: Float[ndarray, "restarts dims"],
     chance: Float[ndarray, "draws restarts dims"],
-    others: Sequence[ndarray],
+    others: Mapping[Unit, ndarray],
     random_ids: Int[torch.Tensor, "sequences tokens"],
 ) -> list[pd.DataFrame]:
     """A unit's theme: its words, and its tokens; whether it holds for what it was not made of goes into its columns."""
@@ -255,7 +303,7 @@ def _about(
     vectors = space.words
     found = theme(texts, chance, vectors)
     half = len(texts) // 2
-    tried = np.stack([texts[half:], *(one[half:] for one in others if len(one) == len(texts))])
+    tried = np.stack([texts[half:], *(one[half:] for one in others.values() if len(one) == len(texts))])
     kept = held_out(texts[:half], tried, seed=asked.settings.seed)
     columns["theme"] = ", ".join(words[number].strip() for number in found.nearest if found.p[number] <= ALPHA)
     numbers: dict[str, float] = {"theme_words": float((found.p <= ALPHA).sum()), "theme_held_out": kept.observed}

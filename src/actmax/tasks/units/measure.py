@@ -65,7 +65,7 @@ def write_restarts(
     seeds = torch.tensor([seed for some, _ in found.values() for seed in some])
     control = torch.tensor([unit in controls for unit, (some, _) in found.items() for _ in some])
     contents.write_tensors("embeddings", {**stacked, "seeds": seeds, "control": control})
-    nearest = NearestTokens(subject.embedding_matrix)
+    nearest = subject.nearest
     parts = [unit_tables(subject, nearest, unit, *one, top_k=top_k) for unit, one in found.items()]
     tokens, candidates, per_restart = zip(*parts, strict=True)
     _write_marked(contents, {"tokens": tokens, "candidates": candidates, "restarts": per_restart}, controls)
@@ -110,7 +110,7 @@ def measure_units(
         ends: draws where restarts would end by chance; None for random displacements.
         controls: which are control units: set beside the others, left out of headline numbers, not tried elsewhere.
     """
-    nearest = NearestTokens(subject.embedding_matrix)
+    nearest = subject.nearest
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
     restarts = list(ended.values())
     measured, by_chance = _measured(restarts, ends, nearest, settings, name=subject.token, keep=meaning.pool)

@@ -101,6 +101,7 @@ def _page(source: Source, how: str) -> Page:
     sections = [
         source.section("Activation", lambda: curves, lambda: beside, lambda: _gap(source), lambda: _gap_table(source)),
         source.section("In other contexts", lambda: _transfer(source)),
+        source.section("Meaning", lambda: _meaning_map(source), lambda: _themes(source)),
         source.section("Activation against fluency", lambda: _front(source)),
         source.section("Decoded tokens", lambda: _token_tables(source)) if several else None,
         source.section(
@@ -421,6 +422,43 @@ def _transfer(source: Source) -> Block | None:
 
 def _random_interval(row: Row) -> str:
     return f"({row['random_low']:.3g} to {row['random_high']:.3g})"
+
+
+def _meaning_map(source: Source) -> Block | None:
+    """Where the restarts of the first unit lie in the space of meaning."""
+    from actmax.report import figures
+
+    if not source.has("meaning"):
+        return None
+    rows = source.table("meaning")
+    first = rows_of(rows, Unit.of_row(rows.iloc[0]))
+    caption = (
+        f"Texts in a space of meaning, for {Unit.of_row(first.iloc[0])}: to the right what is near to its restarts "
+        "(each held against the others), upwards where texts by chance differ most."
+    )
+    alt = "Scatter plot: a unit's restarts in two dimensions, beside other units' restarts and texts by chance."
+    return source.figure("meaning", lambda: figures.meaning_map(first), alt=alt, caption=caption)
+
+
+def _themes(source: Source) -> Block | None:
+    """The words that are nearest to what restarts have in common."""
+    if not source.has("theme"):
+        return None
+    rows = source.table("theme")
+    words = pd.DataFrame(rows[rows["kind"] == "word"])
+    named = words.assign(unit=[str(Unit.of_row(row)) for row in words.to_dict("records")])
+    shown = [
+        *([Shown("unit", form="s")] if len(words.drop_duplicates(UNIT)) > 1 else []),
+        Shown("text", "word", form="s"),
+        Shown("similarity", "cosine", ".3f", beside="chance", shade=True),
+        Shown("z", form=".2f"),
+        Shown("p", form=".2g"),
+    ]
+    caption = (
+        "The words of the vocabulary nearest to all restarts: mean cosine to their texts (by chance), in standard "
+        "deviations of texts by chance, and p corrected for looking at the whole vocabulary."
+    )
+    return table(named, shown, title="Theme", source="theme.parquet", caption=caption)
 
 
 def _front(source: Source) -> Block | None:
