@@ -11,12 +11,16 @@ import pytest
 import torch
 
 from actmax.errors import InputError
+from actmax.evidence.meaning import centred, measure_meaning, rotations
+from actmax.evidence.readings import MeaningStatus, Verdict
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
 from actmax.report.words import contexts_statement
-from actmax.tasks.examples.find import find_examples
-from actmax.text.windows import text_files, windows
-from cli import QUICK, Actmax
+from actmax.tasks.examples.find import Examples, find_examples
+from actmax.tasks.examples.meaning import passages_in_common
+from actmax.text.settings import MeaningSettings
+from actmax.text.windows import Window, text_files, windows
+from cli import QUICK, Actmax, Ran
 
 TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n" * 3
 UNITS = [Unit("resid_post", 1, 3), Unit("mlp_post", 0, 17), Unit("final_norm", None, 5)]
@@ -75,8 +79,6 @@ def test_begin_of_text_never_counts(subject: Subject) -> None:
 
 
 def windows_of(subject: Subject, text: str) -> list:
-    from actmax.text.windows import Window
-
     return [Window((256, *subject.tokenizer(text, add_special_tokens=False)["input_ids"]), "t", 0)]
 
 
@@ -143,3 +145,98 @@ def test_bad_input(actmax: Actmax, folder: Path, override: str, key: str) -> Non
     assert ran.code == 2, ran.err
     assert key in ran.err
     assert not ran.jobs
+
+
+class TestMeaning:
+    """Whether passages in which a unit is highest are about the same things."""
+
+    FILLER = (
+        "It was not so long before they had gone there again.",
+        "Nobody had asked him why he would not.",
+        "The committee met on Thursday and voted twice.",
+        "Her brother bought a red bicycle for ten pounds.",
+        "In the garden the roses need more light.",
+        "Prices rose by two per cent over the last year.",
+        "He cooked rice with onions and a little salt.",
+        "The judge read the sentence in a low voice.",
+    )
+    SEA = (
+        "The ship left the harbour for the sea.",
+        "A sailor on the deck saw the waves of the ocean.",
+        "The boat sailed along the coast to the port.",
+        "A storm at sea sank the fishing boats.",
+        "The captain steered the vessel past the island.",
+    )
+
+    def text(self, rng: np.random.Generator, planted: set[int], windows: int) -> list[Window]:
+        """Windows of a sentence each; those that are planted are about the sea."""
+        sentences = [str(rng.choice(self.SEA if number in planted else self.FILLER)) for number in range(windows)]
+        return [Window((256, *sentence.encode()), "t", 0) for sentence in sentences]
+
+    def found(self, places: dict[Unit, list[int]], windows: int) -> Examples:
+        unused = pd.DataFrame()
+        return Examples(
+            unused, unused, 0, {unit: [(number, 9) for number in some] for unit, some in places.items()}, windows
+        )
+
+    def test_planted_passages_are_alike_and_others_are_not(self, subject: Subject) -> None:
+        planted = {3, 20, 31, 47, 66, 90}
+        text = self.text(np.random.default_rng(0), planted, 120)
+        places = {UNITS[0]: sorted(planted), UNITS[1]: [5, 22, 35, 50, 70, 99]}
+        settings = MeaningSettings(embedder="wordllama")
+        rows, theme = passages_in_common(subject, settings, self.found(places, 120), text, context=60, before=1)
+        assert [row["meaning_status"] for row in rows] == [MeaningStatus.OK] * 2
+        assert rows[0]["null_meaning_p"] <= 0.03
+        assert rows[1]["null_meaning_p"] > 0.05
+        assert rows[0]["null_own_meaning_p"] <= 0.05
+        assert rows[0]["verdict_meaning"] in (Verdict.REPRODUCIBLE, Verdict.PARTLY)
+        assert rows[1]["verdict_meaning"] == Verdict.CHANCE
+        assert theme is None  # one token per byte: there are no words to make it of
+
+    def test_what_lies_close_together_is_no_evidence(self) -> None:
+        """Neighbouring passages of a text are alike; a unit that is highest in one stretch of it has said nothing."""
+        rates = {"rotations": 0.0, "any passages": 0.0}
+        repetitions = 300
+        for number in range(repetitions):
+            rng = np.random.default_rng(number)
+            walk = np.cumsum(rng.normal(size=(300, 16)), axis=0)  # what a text is about changes slowly
+            vectors = centred(walk, walk.mean(0))
+            places = rng.integers(300) + np.arange(6) * 3
+            drawn = {
+                "rotations": rotations(places % 300, total=300, draws=199, seed=0),
+                "any passages": rng.integers(0, 300, (199, 6)),
+            }
+            for name, rows in drawn.items():
+                chance = vectors[rows]
+                p = measure_meaning(vectors[places % 300], 0.0, chance, chance[:0, 0], best_of=0).null.p
+                rates[name] += (p <= 0.05) / repetitions
+        assert rates["rotations"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)
+        assert rates["any passages"] > 0.9
+
+    def test_the_distances_of_places_are_kept(self) -> None:
+        places = np.array([2, 17, 40])
+        found = rotations(places, total=50, draws=20, seed=1)
+        assert len(found) == len(np.unique(found[:, 0])) == 20
+        assert (np.diff(found, axis=1) % 50 == np.diff(places)).all()
+        assert not (found == places).all(1).any()
+
+    def test_a_job_says_what_its_passages_have_in_common(self, actmax: Actmax, folder: Path) -> None:
+        asked = ("experiment=max_examples", "subject=tiny", "unit.layer=2", "unit.index=[3,4]", "logger=none")
+        options = (f"examples.text={folder}", "examples.top=3", "examples.window=10", "meaning.embedder=wordllama")
+        ran = actmax(*asked, *options, "page=true")
+        assert ran.code == 0, ran.err
+        quantiles, summary = (pd.read_parquet(ran.job / "quantiles.parquet"), json.loads(self.summary(ran)))
+        findings = pd.read_parquet(ran.job / "findings.parquet")
+        named = findings[findings["measure"] == "meaning"]
+        assert named["observed"].tolist() == quantiles["meaning"].tolist()
+        assert named["claimed"].tolist() == (quantiles["null_meaning_p"] <= 0.05).tolist()
+        assert "In meaning the passages where it is highest" in contexts_statement(summary)
+        assert "What the passages have in common" in (ran.job / "report.html").read_text()
+        first = ran.job
+        plain = actmax(*asked, *options[:-1])
+        assert plain.code == 0, plain.err
+        (other,) = set(plain.jobs) - {first}  # another job, without a column on meaning
+        assert not any("meaning" in name for name in pd.read_parquet(other / "quantiles.parquet"))
+
+    def summary(self, ran: Ran) -> str:
+        return (ran.job / "summary.json").read_text()

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import sys
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -491,14 +492,16 @@ class TestUnits:
         return Asked(tiny, Objective(sign=sign), settings, GapSettings(draws=200), text)
 
     @pytest.fixture
-    def words(self, tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    def words(self, tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         """A vocabulary of 220 pieces of the table; the tiny subject's own has no whole word."""
         found = make_embedder(MeaningSettings(embedder="wordllama"), tiny, ())
         assert isinstance(found, StaticTable)
         pieces = [found.tokenizer.id_to_token(number) for number in range(1000, 3000)]
         words = [f" {piece[1:]}" for piece in pieces if piece[0] == "▁" and piece[1:].isalpha()][:220]
-        monkeypatch.setattr(in_units, "_vocabulary", lambda subject: (list(range(33, 253)), words))
-        return words
+        monkeypatch.setattr(in_units, "whole_words", lambda subject: list(zip(range(33, 253), words, strict=True)))
+        in_units.vocabulary.cache_clear()
+        yield words
+        in_units.vocabulary.cache_clear()
 
     @pytest.mark.parametrize("sign", ["maximize", "minimize"])
     def test_the_best_is_on_the_side_of_the_objective(self, tiny: Subject, sign: Any) -> None:

@@ -205,10 +205,20 @@ def unit_findings(row: Row) -> tuple[Finding, ...]:
     names = [name for name in UNIT_MEASURES if name in CLAIMS[row["null_of_ends"]]]
     if not is_missing(row["own_tokens"]):
         names.insert(1, "own_tokens")
-    if row.get("meaning_status") == MeaningStatus.OK:
-        names.append("meaning")
-        names += [] if is_missing(row["own_meaning"]) else ["own_meaning"]
-    names += [f"transfer_{name}" for name in elsewhere(row)]
+    carried = [f"transfer_{name}" for name in elsewhere(row)]
+    return (
+        *(_unit_finding(row, name) for name in names),
+        *meaning_findings(row),
+        *(_unit_finding(row, name) for name in carried),
+    )
+
+
+def meaning_findings(row: Row) -> tuple[Finding, ...]:
+    """The findings on what a unit's texts are about, from its row; none where that was not judged."""
+    row = known(row)
+    if row.get("meaning_status") != MeaningStatus.OK:
+        return ()
+    names = ["meaning"] if is_missing(row["own_meaning"]) else ["meaning", "own_meaning"]
     return tuple(_unit_finding(row, name) for name in names)
 
 

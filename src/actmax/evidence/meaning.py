@@ -70,6 +70,29 @@ def combinations_of(
     return pool[picks, np.arange(restarts)]
 
 
+def rotations(places: Int[ndarray, " places"], *, total: int, draws: int, seed: int) -> Int[ndarray, "draws places"]:
+    """Places of a sequence, all moved on by the same number of steps; what goes over the end begins anew.
+
+    Places that lie close together stay together, so that what is alike because it is near stays as it was. All steps
+    but none are taken where there are no more than `draws`, else so many of them, none twice.
+    Reference: Lotwick & Silverman 1982, J. R. Stat. Soc. B 44:406 (toroidal shifts), here in one dimension.
+
+    Args:
+        places: numbers of places, from 0.
+        total: length of the sequence.
+        draws: most draws.
+        seed: seed of the choice of steps.
+
+    Example:
+        >>> rotations(np.array([0, 2]), total=4, draws=9, seed=0).tolist()
+        [[1, 3], [2, 0], [3, 1]]
+    """
+    steps = np.arange(1, total)
+    if len(steps) > draws:
+        steps = np.random.default_rng([seed, *b"rotations"]).choice(steps, draws, replace=False)
+    return (places[None] + steps[:, None]) % total
+
+
 def beside_best(
     texts: Float[ndarray, "restarts dims"], best: Float[ndarray, "sequences dims"], *, draws: int = LEAST, seed: int = 0
 ) -> Null:

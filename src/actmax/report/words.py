@@ -63,11 +63,11 @@ OF_MOVES = {
 }
 """What the verdict on a unit's moves says."""
 OF_MEANING = {
-    Verdict.REPRODUCIBLE: "In meaning they are the same, and those of other units are not.",
-    Verdict.PARTLY: "In meaning they are partly the same, more than those of other units are.",
-    Verdict.DETECTABLE: "In meaning they are more alike than chance, and than those of other units.",
-    Verdict.SHARED: "In meaning they are more alike than chance, but no more than those of other units are.",
-    Verdict.CHANCE: "In meaning they are no more alike than chance.",
+    Verdict.REPRODUCIBLE: "In meaning {they} are the same, and those of other units are not.",
+    Verdict.PARTLY: "In meaning {they} are partly the same, more than those of other units are.",
+    Verdict.DETECTABLE: "In meaning {they} are more alike than chance, and than those of other units.",
+    Verdict.SHARED: "In meaning {they} are more alike than chance, but no more than those of other units are.",
+    Verdict.CHANCE: "In meaning {they} are no more alike than chance.",
 }
 """What the verdict on what a unit's restarts are about says."""
 ENDINGS = {
@@ -160,19 +160,20 @@ def unit_answer(row: Row) -> str:
     return join([f"{answer_word(row)}.", *parts])
 
 
-def meaning_statement(row: Row) -> str:
+def meaning_statement(row: Row, they: str = "they") -> str:
     """Whether a unit's restarts agree in what they are about; nothing where that was not measured.
 
     Args:
         row: a row of `units.parquet`, or the `summary.json` of a job on one unit.
+        they: what is compared, where no sentence before says it.
     """
     row = known(row)
     if row.get("meaning_status") != MeaningStatus.OK:
         return ""
     verdict = Verdict(row["verdict_meaning"])
     if verdict == Verdict.NOT_JUDGED and row["null_meaning_p"] <= row["null_meaning_alpha"]:
-        return "In meaning they are more alike than chance; whether those of other units are as well was not tested."
-    return OF_MEANING.get(verdict, "")
+        return f"In meaning {they} are more alike than chance; whether those of other units are as well was not tested."
+    return OF_MEANING.get(verdict, "").format(they=they)
 
 
 def meaning_obstacle(row: Row) -> str:
@@ -481,12 +482,10 @@ def examples_statement(row: Row) -> str:
     row, unit = known(row), Unit.of_row(row)
     highest = f"{unit} is highest at {row['q1']:.4g} in this text (median {row['q0.5']:.4g}, 99.9 %: "
     highest += f"{row['q0.999']:.4g})"
-    if isnan(row.get("optimized_mean", nan)):
-        return f"{highest}."
-    return (
-        f"{highest}; {row['restarts']:.0f} optimized embeddings reach {row['optimized_mean']:.4g} on average, and "
-        f"snapped to tokens {row['snapped_mean']:.4g}."
-    )
+    if not isnan(row.get("optimized_mean", nan)):
+        highest += f"; {row['restarts']:.0f} optimized embeddings reach {row['optimized_mean']:.4g} on average, and "
+        highest += f"snapped to tokens {row['snapped_mean']:.4g}"
+    return join([f"{highest}.", meaning_statement(row, "the passages where it is highest")])
 
 
 # statistics between groups

@@ -21,6 +21,10 @@ from actmax.text.windows import Window
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
 
 
+Place = tuple[int, int]
+"""The number of a window in a text, and a position in it, what stands before it not counted."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """Where units are highest."""
@@ -31,6 +35,10 @@ class Examples:
     """A row per unit: `mean sd`, and the activation's quantiles `q0.01` to `q1` over positions."""
     positions: int
     """Positions read, what stands before each window left out."""
+    places: dict[Unit, list[Place]]
+    """Where each unit is highest, highest first."""
+    windows: int
+    """Number of windows read."""
 
 
 @dataclass
@@ -129,7 +137,9 @@ def find_examples(
         number += len(batch)
         if progress is not None:
             progress(ids.numel())
-    return Examples(_contexts(subject, units, kept, context, before), _quantiles(units, kept), kept.seen)
+    places = {unit: [(int(-one), place) for _, one, place in best] for unit, best in zip(units, kept.best, strict=True)}
+    contexts = _contexts(subject, units, kept, context, before)
+    return Examples(contexts, _quantiles(units, kept), kept.seen, places, number)
 
 
 def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:
@@ -144,7 +154,7 @@ def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int
     for unit, best in zip(units, kept.best, strict=True):
         for rank, (value, number, place) in enumerate(best, start=1):
             window = kept.windows[-number]
-            own = place + before
+            left, token, right = passage(subject, window, place + before, context=context, before=before)
             rows.append(
                 {
                     **unit.columns(),
@@ -152,12 +162,26 @@ def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int
                     "activation": value,
                     "file": window.source,
                     "position": window.start + place,
-                    "token": subject.token(window.ids[own]),
-                    "before": _text(subject, window.ids[max(before, own - context) : own]),
-                    "after": _text(subject, window.ids[own + 1 : own + 1 + context]),
+                    "token": token,
+                    "before": left,
+                    "after": right,
                 }
             )
     return with_layers(pd.DataFrame(rows))
+
+
+def passage(subject: Subject, window: Window, own: int, *, context: int, before: int) -> tuple[str, str, str]:
+    """What stands before a token of a window, the token, and what stands behind it.
+
+    Args:
+        subject: the model.
+        window: the window.
+        own: the token's position in it.
+        context: tokens on either side.
+        before: tokens of the window that stand before its text.
+    """
+    left, right = window.ids[max(before, own - context) : own], window.ids[own + 1 : own + 1 + context]
+    return _text(subject, left), subject.token(window.ids[own]), _text(subject, right)
 
 
 def _text(subject: Subject, ids: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actmax.evidence.findings import is_missing
+from actmax.evidence.readings import MeaningStatus, Verdict
 from actmax.model.target import Unit
 from actmax.report.blocks import (
     ROWS,
@@ -21,8 +22,8 @@ from actmax.report.blocks import (
     visible,
 )
 from actmax.report.source import Headline, Source, present
-from actmax.report.words import contexts_statement
-from actmax.tasks.units.page import unit_of
+from actmax.report.words import contexts_statement, label, meaning_obstacle
+from actmax.tasks.units.page import themes, unit_of
 
 
 def examples_page(source: Source) -> Page:
@@ -32,7 +33,10 @@ def examples_page(source: Source) -> Page:
     verdict, numbers = source.headline("quantiles.parquet", lambda: _answer(source))
     contexts = source.blocks("Where it is highest", lambda: _contexts(source))
     first = (*contexts, *([Prose(verdict, "Verdict")] if verdict else []))
-    sections = [source.section("Beside all positions", lambda: _quantiles(source))]
+    sections = [
+        source.section("Beside all positions", lambda: _quantiles(source)),
+        source.section("Meaning", lambda: _meaning(source), lambda: themes(source)),
+    ]
     return Page(question, verdict, numbers, first, present(sections))
 
 
@@ -72,6 +76,31 @@ def _context(row: Row) -> tuple[Cell, ...]:
     before, after = (Cell(str(row[name]), wide=True) for name in ("before", "after"))
     value = Cell(f"{row['activation']:.4g}", float(row["activation"]))
     return Cell(str(Unit.of_row(row))), value, before, Cell(visible(str(row["token"])), shade=0.6), after, Cell(place)
+
+
+def _meaning(source: Source) -> Block | None:
+    """Whether the passages in which each unit is highest are about the same things."""
+    rows = source.table("quantiles")
+    if "meaning_status" not in rows or not bool((rows["meaning_status"] != MeaningStatus.OFF).any()):
+        return None
+    records = rows.to_dict("records")
+    named = rows.assign(
+        unit=[str(Unit.of_row(row)) for row in records],
+        verdict=[meaning_obstacle(row) or label(Verdict(row["verdict_meaning"])) for row in records],
+    )
+    shown = [
+        Shown("unit", form="s"),
+        Shown("verdict", form="s"),
+        Shown("meaning", "cosine", ".3f", note=lambda row: f"(up to {row['null_meaning_high']:.3f})"),
+        Shown("null_meaning_p", "p", ".2g"),
+        Shown("null_own_meaning_p", "p beside other units", ".2g"),
+        Shown("theme", "words nearer than chance", form="s"),
+    ]
+    caption = (
+        "Mean cosine of two passages in a space of meaning; in brackets what chance gives: all passages of a unit "
+        "moved along the text by the same number of windows. Claims at 5 %, the second only after the first."
+    )
+    return table(named, shown, title="What the passages have in common", source="quantiles.parquet", caption=caption)
 
 
 def _quantiles(source: Source) -> Block:

@@ -13,9 +13,11 @@ from actmax.errors import InputError
 from actmax.model.settings import ContextSettings
 from actmax.settings import setting
 from actmax.tasks.contexts import READ_BEHIND, check_context, context_identity
+from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
 from actmax.tasks.settings import units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of
 from actmax.tasks.tuning.task import refuse_devices
+from actmax.text.settings import MeaningSettings
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
@@ -50,8 +52,8 @@ class ExamplesTask(Task):
     """Where in real text units are highest."""
 
     name = "examples"
-    groups: ClassVar = {"context": ContextSettings, "examples": ExamplesSettings}
-    keys = ("subject", "context", "examples")
+    groups: ClassVar = {"context": ContextSettings, "examples": ExamplesSettings, "meaning": MeaningSettings}
+    keys = ("subject", "context", "examples", "meaning")
     default_context = "bos"
     idle = (*FILES_OF_SUBJECT, "examples.rows")
     on_subject = True
@@ -68,6 +70,7 @@ class ExamplesTask(Task):
             with keys_of(cfg, "unit"):
                 sizes.check(unit)
         check_context(cfg, READ_BEHIND)
+        check_meaning(cfg, sizes.layers)
         examples = cfg.examples
         if examples.text is None or not Path(examples.text).exists():
             raise InputError("examples.text", examples.text, "must be a text file or a folder of .txt files")
@@ -81,12 +84,15 @@ class ExamplesTask(Task):
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
-        return super().identity(cfg) | {"unit": found, "context": context_identity(cfg, self)}
+        content = super().identity(cfg) | {"unit": found, "context": context_identity(cfg, self)}
+        content.pop("meaning")
+        return content | meaning_identity(cfg)
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
-        """The text, and the record that is set beside."""
+        """The text, the record that is set beside, and an embedder's folder."""
         named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
-        return {"data": digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)}
+        data = digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)
+        return {"data": data, **meaning_digest(cfg)}
 
     def label(self, cfg: DictConfig) -> str:
         """Subject and units, as of a maximization."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from actmax.errors import InputError
 from actmax.progress import Bar
 from actmax.records.store import Record, Summary
 from actmax.tasks.examples.find import find_examples
+from actmax.tasks.examples.meaning import passages_in_common
 from actmax.tasks.examples.tables import write_examples
 from actmax.tasks.settings import units
 from actmax.tasks.subjects import SubjectWork, context_of, on_cuda
-from actmax.tasks.task import Run, keys_of
+from actmax.tasks.task import Run, keys_of, plain
+from actmax.text.settings import MeaningSettings
 from actmax.text.windows import text_files, windows
 
 
@@ -45,12 +48,12 @@ class ExamplesWork(SubjectWork):
         cfg, clock = self.cfg.examples, time.perf_counter()
         if on_cuda(self.cfg.trainer.accelerator):
             self.subject.to("cuda")
-        text = windows(self.subject, self.files, size=cfg.window, before=self.before)
+        text = partial(windows, self.subject, self.files, size=cfg.window, before=self.before)
         with keys_of(self.cfg, "examples"), Bar("text", unit="token", scale=True) as bar:
             found = find_examples(
                 self.subject,
                 units(self.cfg),
-                text,
+                text(),
                 top=cfg.top,
                 seed=cfg.seed,
                 rows=cfg.rows,
@@ -59,6 +62,9 @@ class ExamplesWork(SubjectWork):
                 before=len(self.before),
                 progress=bar.advance,
             )
-        headline = write_examples(run.contents, found, self.beside)
+        around = {"context": cfg.context, "before": len(self.before)}
+        meaning = MeaningSettings(**plain(self.cfg.meaning))
+        columns, theme = passages_in_common(self.subject, meaning, found, text(), **around)
+        headline = write_examples(run.contents, found, self.beside, columns, theme)
         seconds = {"examples": time.perf_counter() - clock}
         return {**headline, **self.provenance(seconds), **self.read_behind(self.before)}

@@ -96,7 +96,7 @@ class Space:
     @cached_property
     def words(self) -> Float[ndarray, "words dims"]:
         """The vectors of the whole words of the subject's vocabulary, centred at their own mean, of length 1."""
-        raw = self.embed(_vocabulary(self.subject)[1]).vectors
+        raw = self.embed(vocabulary(self.subject)).vectors
         return centred(raw, raw.mean(0))
 
     def __call__(self, texts: Sequence[str]) -> Float[ndarray, "texts dims"]:
@@ -153,13 +153,13 @@ def meaning_columns(
         best, size = _best(asked, space, gaps[unit], passes, ids[unit])
         unknown = float(embedded[unit].unknown.mean())
         one = measure_meaning(vectors[unit], unknown, chance, best, best_of=size, seed=settings.seed)
-        measured[unit], columns[unit] = one, _columns(one) | whole(unit, some)
+        measured[unit], columns[unit] = one, meaning_numbers(one) | whole(unit, some)
         if one.status == MeaningStatus.OK and len(measured) <= THEMES:
             others = {other: vectors[other] for other in units if other != unit}
             about = _about(columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0])
             for name, rows in {"theme": about, "meaning": [_map(unit, vectors[unit], others, pool[:, 0])]}.items():
                 tables.setdefault(name, []).extend(rows)
-    columns = _decided(columns, measured, vectors, settings)
+    columns = decided(columns, measured, vectors, settings)
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
     return columns, {name: parts for name, parts in tables.items() if parts}, kept
 
@@ -200,13 +200,20 @@ def _whole(
     return columns
 
 
-def _decided(
+def decided(
     columns: Mapping[Unit, dict[str, Any]],
     measured: Mapping[Unit, Meaning],
     vectors: Mapping[Unit, Float[ndarray, "restarts dims"]],
     settings: MeaningSettings,
 ) -> dict[Unit, dict[str, Any]]:
-    """The columns of all units with their verdicts; units that were not measured are control units."""
+    """The columns of all units with their verdicts; units that were not measured are control units.
+
+    Args:
+        columns: the columns of each unit so far.
+        measured: how alike the texts of each unit are.
+        vectors: vectors of the texts of each unit, and of control units.
+        settings: how it is asked.
+    """
     tested = set_apart(list(vectors.values()), seed=settings.seed)
     decided = decide_meaning([Alike.of(measured.get(unit)) for unit in vectors], tested)
     return {unit: columns[unit] | one.flat() for unit, one in zip(vectors, decided, strict=True)}
@@ -258,7 +265,8 @@ class _Combined:
         return self.last[1:]
 
 
-def _columns(one: Meaning) -> dict[str, Any]:
+def meaning_numbers(one: Meaning) -> dict[str, Any]:
+    """The columns of a table of units on how alike a unit's texts are."""
     numbers = {
         "meaning": one.null.observed,
         "meaning_unknown": one.unknown,
@@ -280,9 +288,15 @@ def _floats(numbers: Mapping[str, float | int]) -> dict[str, float]:
 
 
 @lru_cache(maxsize=2)
-def _vocabulary(subject: Subject) -> tuple[list[int], list[str]]:
-    words = whole_words(subject)
-    return [token for token, _ in words], [text for _, text in words]
+def vocabulary(subject: Subject) -> list[str]:
+    """The whole words of the subject's vocabulary; none where they are too few to make themes of."""
+    words = [text for _, text in whole_words(subject)]
+    return words if len(words) >= LEAST_WORDS else []
+
+
+def _tokens(subject: Subject) -> list[int]:
+    """The tokens of these words."""
+    return [token for token, _ in whole_words(subject)]
 
 
 def _about(
@@ -297,21 +311,27 @@ def _about(
     random_ids: Int[torch.Tensor, "sequences tokens"],
 ) -> list[pd.DataFrame]:
     """A unit's theme: its words, and its tokens; whether it holds for what it was not made of goes into its columns."""
-    tokens, words = _vocabulary(asked.subject)
-    if len(words) < LEAST_WORDS:
+    words = vocabulary(asked.subject)
+    if not words:
         return []
     vectors = space.words
     found = theme(texts, chance, vectors)
     half = len(texts) // 2
     tried = np.stack([texts[half:], *(one[half:] for one in others.values() if len(one) == len(texts))])
     kept = held_out(texts[:half], tried, seed=asked.settings.seed)
-    columns["theme"] = ", ".join(words[number].strip() for number in found.nearest if found.p[number] <= ALPHA)
-    numbers: dict[str, float] = {"theme_words": float((found.p <= ALPHA).sum()), "theme_held_out": kept.observed}
+    columns |= theme_columns(found, words)
+    numbers: dict[str, float] = {"theme_held_out": kept.observed}
     numbers |= kept.claim_columns("theme_held_out", ALPHA)
-    numbers |= _raised(asked, unit, texts[:half], chance[:, :half], tokens, vectors)
+    numbers |= _raised(asked, unit, texts[:half], chance[:, :half], _tokens(asked.subject), vectors)
     columns |= _floats(numbers)
     listed = _held(space, ids, random_ids, near_from(vectors, seed=asked.settings.seed))
-    return [addressed(_theme_rows(found, words, listed), [unit])]
+    return [addressed(theme_rows(found, words, listed), [unit])]
+
+
+def theme_columns(found: Theme, words: Sequence[str]) -> dict[str, Any]:
+    """The words of a theme that are nearer than chance, and their number."""
+    named = [str(words[number]).strip() for number in found.nearest if found.p[number] <= ALPHA]
+    return {"theme": ", ".join(named), "theme_words": float((found.p <= ALPHA).sum())}
 
 
 def _raised(
@@ -347,7 +367,7 @@ def _held(space: Space, ids: torch.Tensor, random_ids: torch.Tensor, near: float
     return held(names, vectors[: len(ids)], vectors[len(ids) :], near=near)[:HELD]
 
 
-def _theme_rows(found: Theme, words: Sequence[str], listed: Sequence[Held]) -> pd.DataFrame:
+def theme_rows(found: Theme, words: Sequence[str], listed: Sequence[Held]) -> pd.DataFrame:
     """The nearest words of the vocabulary, then the tokens of the restarts."""
     rows: list[dict[str, Any]] = [
         {

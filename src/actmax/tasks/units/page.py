@@ -101,7 +101,7 @@ def _page(source: Source, how: str) -> Page:
     sections = [
         source.section("Activation", lambda: curves, lambda: beside, lambda: _gap(source), lambda: _gap_table(source)),
         source.section("In other contexts", lambda: _transfer(source)),
-        source.section("Meaning", lambda: _meaning_map(source), lambda: _themes(source)),
+        source.section("Meaning", lambda: _meaning_map(source), lambda: themes(source)),
         source.section("Activation against fluency", lambda: _front(source)),
         source.section("Decoded tokens", lambda: _token_tables(source)) if several else None,
         source.section(
@@ -440,7 +440,7 @@ def _meaning_map(source: Source) -> Block | None:
     return source.figure("meaning", lambda: figures.meaning_map(first), alt=alt, caption=caption)
 
 
-def _themes(source: Source) -> Block | None:
+def themes(source: Source) -> Block | None:
     """The words that are nearest to what restarts have in common."""
     if not source.has("theme"):
         return None

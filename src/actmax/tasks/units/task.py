@@ -13,9 +13,10 @@ from actmax.evidence.settings import NullSettings
 from actmax.model.settings import ContextSettings, GapSettings, TransferSettings
 from actmax.records.store import job_hash
 from actmax.tasks.contexts import check_context, context_digest, context_identity
+from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
 from actmax.tasks.settings import control_count, integers, units, units_label
-from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of, plain
-from actmax.text.settings import FILES, MeaningSettings, check_folder
+from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of
+from actmax.text.settings import MeaningSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,30 +74,19 @@ class UnitsTask(Task):
             allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
             raise InputError("tokens", cfg.tokens, allowed)
         check_context(cfg)
-        with keys_of(cfg, "meaning"):
-            meaning = MeaningSettings(**plain(cfg.meaning))
-            if meaning.embedder in FILES:
-                check_folder(meaning)
-            if meaning.embedder == "subject":
-                meaning.check_layer(sizes.layers)
+        check_meaning(cfg, sizes.layers)
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units, seeds and the number of controls written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
         counts = {"seeds": integers(cfg.seeds, "seeds"), "controls": control_count(cfg)}
         content = super().identity(cfg) | counts | {"unit": found, "context": context_identity(cfg, self)}
-        meaning = MeaningSettings(**plain(cfg.meaning))
-        if meaning.embedder == "none":
-            content.pop("meaning")
-            return content
-        return content | {"meaning": meaning.identity()}
+        content.pop("meaning")
+        return content | meaning_identity(cfg)
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
-        """The text whose windows are a context, where it is the user's own."""
-        settings = MeaningSettings(**plain(cfg.meaning))
-        if settings.embedder not in FILES or settings.path is None:
-            return context_digest(cfg)
-        return context_digest(cfg) | {"meaning": digest_of([(Path(settings.path), "*.safetensors")])}
+        """What a user brings: the text whose windows are a context, an embedder's folder."""
+        return context_digest(cfg) | meaning_digest(cfg)
 
     def condition(self, cfg: DictConfig) -> str:
         """Names everything but units, controls and seeds: jobs of one condition may be put together."""
