@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from hydra._internal import hydra
+from hydra.core import utils
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
 from actmax.app.settings import JobSettings, LaunchSettings, LoggerSettings
 from actmax.choices import conf_folder
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.model.architecture import Geometry, geometry, read_geometry
-from actmax.records.store import job_hash
+from actmax.records.store import Record, job_hash
 from actmax.tasks import registry
 from actmax.tasks import schema as schemas
 from actmax.tasks.registry import task_in
@@ -149,6 +152,7 @@ def hub_name(id: str | None) -> str:  # noqa: A002 the key's name
 def register() -> None:
     """Puts the schema, the tasks that others registered, and the resolvers where Hydra finds them."""
     _share_schemas()
+    hydra.run_job = run_checked
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
     for one in registry.added():
@@ -166,6 +170,20 @@ def register() -> None:
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def run_checked(*, config: DictConfig, **how: Any) -> JobReturn:
+    """Hydra's `run_job` of one job, which refuses what is wrong before it makes a folder and writes there.
+
+    Raises:
+        InputError: names the key, the value and what is allowed.
+    """
+    HydraConfig.instance().set_config(config)
+    check(config)
+    check_subject(config)
+    with renamed({"folder": "hydra.run.dir"}):
+        Record(str(config.hydra.run.dir)).refuse_strangers()
+    return utils.run_job(config=config, **how)
 
 
 def _share_schemas() -> None:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -27,8 +27,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from actmax.app import config
-from actmax.errors import BusyError, InputError, JobError
-from actmax.records.store import Record, Status
+from actmax.errors import BusyError, InputError, JobError, renamed
+from actmax.records.store import Record, Status, Table
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ DIED = (
     "checkpoint, where it has one."
 )
 """Message of a job whose process ended without writing a status."""
+FOLDER = {"folder": "hydra.sweep.dir"}
+"""The key of what a record calls its folder."""
 KEPT = 256
 """Composed configs that are kept from the plan to the launch."""
 
@@ -172,6 +174,8 @@ class Sweeper(HydraSweeper):
             JobError: a job failed; its record says how, and the others ran.
         """
         folder = Path(self.config.hydra.sweep.dir)
+        with renamed(FOLDER):
+            Record(folder).refuse_other_tables(get_args(Table))
         jobs = self._plan(arguments)
         todo = [job for job in jobs if job.standing not in ("complete", "busy")]
         log.info("%s", _announcement(jobs, folder))
@@ -209,9 +213,11 @@ class Sweeper(HydraSweeper):
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
         try:
-            record = Record(Path(cfg.hydra.sweep.dir) / str(cfg.hydra.sweep.subdir))
             config.check(cfg)
             config.check_subject(cfg)
+            record = Record(Path(cfg.hydra.sweep.dir) / str(cfg.hydra.sweep.subdir))
+            with renamed(FOLDER):
+                record.refuse_strangers()
             return Planned(tuple(overrides), record, _standing(record, cfg), cfg)
         except InputError as error:
             allowed = f"{error.allowed} (in the job {' '.join(overrides)}; nothing was started)"
