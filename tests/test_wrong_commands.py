@@ -56,7 +56,11 @@ class TestUnknownKeys:
         refused(actmax(*TINY, "~nulls"), "nulls", "must be there")
 
     def test_where_any_key_is_taken_they_are_added(self, actmax: Actmax, tmp_path: Path) -> None:
-        more = ("+optimizer.options.amsgrad=true", "+subject.architecture.layer_norm_epsilon=1e-4", "~callbacks.measures")
+        more = (
+            "+optimizer.options.amsgrad=true",
+            "+subject.architecture.layer_norm_epsilon=1e-4",
+            "~callbacks.measures",
+        )
         ran = actmax(*TINY, *more, f"+callbacks.diary={{_target_: cli.Diary, folder: {tmp_path}}}", "hydra.run.dir=job")
         assert ran.code == 0, ran.err
         assert (tmp_path / "rank0.json").exists()

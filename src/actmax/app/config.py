@@ -23,7 +23,7 @@ from actmax.tasks import schema as schemas
 from actmax.tasks.registry import task_in
 from actmax.tasks.schema import place_of, request
 from actmax.tasks.task import keys_of, subject_keys
-from actmax.weights import locate
+from actmax.weights import check_files, locate
 
 __all__ = ["check", "check_subject", "conf_folder", "job_folder", "register", "request", "schema", "task_in"]
 
@@ -77,7 +77,10 @@ def _sizes(cfg: DictConfig) -> Geometry:
     with subject_keys(cfg):
         if subject.source == "random" and subject.path is None:
             return geometry(subject.architecture)
-        return read_geometry(locate(**place_of(cfg)).folder)
+        weights = locate(**place_of(cfg))
+        sizes = read_geometry(weights.folder)
+        check_files(weights)
+        return sizes
 
 
 def sweep_name(root: DictConfig) -> str:
@@ -180,9 +183,10 @@ def run_checked(*, config: DictConfig, **how: Any) -> JobReturn:
     """
     HydraConfig.instance().set_config(config)
     check(config)
+    record = Record(str(config.hydra.run.dir))
     check_subject(config)
     with renamed({"folder": "hydra.run.dir"}):
-        Record(str(config.hydra.run.dir)).refuse_strangers()
+        record.refuse_strangers()
     return utils.run_job(config=config, **how)
 
 
