@@ -82,7 +82,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "config of another width": (
         lambda folder: config(folder, n_embd=24),
-        ["same sizes", "(12,)", "(24,)", "by config.json", "Put back the config.json"],
+        ["same sizes", "in the weights", "by config.json", "Put back the config.json"],
     ),
     "config of more tokens": (lambda folder: config(folder, vocab_size=300), ["wte.weight", "(257, 12)", "(300, 12)"]),
     "config of more layers": (lambda folder: config(folder, n_layer=3), ["missing: transformer.h.2.", "Copy it again"]),

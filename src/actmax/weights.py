@@ -187,7 +187,7 @@ def _lacking(folder: Path) -> str:
 
 
 def check_files(weights: Weights) -> None:
-    """Reads all that is short of a model's files: JSON, and of each file of weights the header, which says how long the file must be.
+    """Reads what is short of a model's files: JSON, and headers of weights, which say how long their files must be.
 
     Raises:
         InputError: a file is cut off, damaged or missing; the value is the file.
