@@ -15,7 +15,8 @@ from actmax.model.subject import Subject
 from actmax.model.target import Unit
 from actmax.report.words import contexts_statement
 from actmax.tasks.examples.find import find_examples
-from actmax.text.windows import text_files, windows
+from actmax.text.files import text_files
+from actmax.text.windows import windows
 from cli import QUICK, Actmax
 
 TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n" * 3

@@ -68,7 +68,8 @@ class Weights:
         """Names the content without loading it: the revision, or a sha256 over the files of a plain folder."""
         if self.revision is not None:
             return f"{self.id}@{self.revision}"
-        files = sorted(file for file in self.folder.iterdir() if file.suffix in (".safetensors", ".bin", ".json"))
+        kinds = (".safetensors", ".bin", ".json")
+        files = sorted(file for file in self.folder.iterdir() if file.suffix in kinds and file.is_file())
         stamps = ((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
         return _content(tuple(stamps))
 
@@ -81,6 +82,19 @@ def _content(stamps: tuple[tuple[str, int, int], ...]) -> str:
         with open(name, "rb") as stream:  # noqa: PTH123
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         whole.update(f"{Path(name).name}:{digest}\n".encode())
+    return whole.hexdigest()
+
+
+def settings_digest(path: str) -> str:
+    """sha256 over what a model's folder holds beside its weights: its config and its tokenizer.
+
+    Args:
+        path: the folder; whether it holds a model is not asked here.
+    """
+    folder, whole = Path(path).expanduser(), hashlib.sha256()
+    patterns = ("*.json", "*.txt", "*.jinja", "*.model")
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file()):
+        whole.update(f"{file.name}:{_sha256(file)}\n".encode())
     return whole.hexdigest()
 
 
@@ -192,7 +206,10 @@ def check_files(weights: Weights) -> None:
     Raises:
         InputError: a file is cut off, damaged or missing; the value is the file.
     """
-    for file in sorted(weights.folder.glob("*.json")):
+    files = sorted(file for kind in ("*.json", "*.safetensors") for file in weights.folder.glob(kind))
+    if others := [file for file in files if not file.is_file()]:
+        raise InputError("path", others[0], "must be a file on disk", weights.mend)
+    for file in (file for file in files if file.suffix == ".json"):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -201,13 +218,13 @@ def check_files(weights: Weights) -> None:
             raise InputError("path", file, "must hold a JSON object", weights.mend)
         if file.name.endswith(".safetensors.index.json"):
             _check_shards(weights, file, content)
-    for file in sorted(weights.folder.glob("*.safetensors")):
-        found, needed = file.stat().st_size, _length(file)
-        if needed is None:
+    for file in (file for file in files if file.suffix == ".safetensors"):
+        found, read = file.stat().st_size, tensors_in(file)
+        if read is None:
             allowed = "must be a whole file of safetensors, and its first bytes are not such a file's"
             raise InputError("path", file, f"{allowed} (it has {found} bytes)", weights.mend)
-        if found != needed:
-            allowed = f"must have {needed} bytes, as its header says, and has {found}"
+        if found != read[1]:
+            allowed = f"must have {read[1]} bytes, as its header says, and has {found}"
             raise InputError("path", file, allowed, weights.mend)
 
 
@@ -222,8 +239,8 @@ def _check_shards(weights: Weights, index: Path, content: dict[str, Any]) -> Non
         raise InputError("path", index, allowed, weights.mend)
 
 
-def _length(file: Path) -> int | None:
-    """Bytes that a file of safetensors must have by its header; None where that is no such header.
+def tensors_in(file: Path) -> tuple[dict[str, list[int]], int] | None:
+    """Shapes of a safetensors file's tensors by name, and the bytes that it must have; None where it is no such file.
 
     The format: the header's length (8 bytes, little-endian), the header as JSON, the tensors at its `data_offsets`.
     """
@@ -233,8 +250,9 @@ def _length(file: Path) -> int | None:
             return None
         try:
             header = json.loads(stream.read(size))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            return 8 + size + max(ends, default=0)
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+            return {name: list(entry["shape"]) for name, entry in tensors.items()}, 8 + size + end
         except (ValueError, TypeError, KeyError, AttributeError, IndexError):
             return None
 

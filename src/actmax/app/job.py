@@ -127,6 +127,8 @@ def _checkpoint(record: Record, identity: Mapping[str, str | None]) -> Path | No
     if not file.exists():
         return None
     way_out = f"Delete {file} or add resume=false to start afresh."
+    if not file.is_file():
+        raise InputError("resume", "true", f"the checkpoint {file} must be a file on disk", way_out)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
         found, step = content["actmax"], content["global_step"]

@@ -229,6 +229,7 @@ class Sweeper(HydraSweeper):
         try:
             config.check(cfg)
             config.check_subject(cfg)
+            config.check_files(cfg)
             record = Record(Path(cfg.hydra.sweep.dir) / str(cfg.hydra.sweep.subdir))
             with renamed(FOLDER):
                 record.refuse_strangers()

@@ -214,8 +214,15 @@ class Record:
             raise InputError("folder", self.folder, allowed, way_out)
 
     def path(self, name: str) -> Path:
-        """The path of a file of the record, by the file's name."""
-        return self.folder / name
+        """The path of a file of the record, by the file's name.
+
+        Raises:
+            ValueError: a pipe or a device has that name, which a reader would wait for.
+        """
+        file = self.folder / name
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ValueError(f"{name} is a pipe or a device")
+        return file
 
     def write(self, name: str, save: Callable[[Path], object]) -> Path:
         """Writes a file whole or not at all: `save` gets a temporary path, which is then renamed."""
@@ -266,11 +273,11 @@ class Record:
         """Reads the table of that name."""
         import pandas as pd
 
-        return pd.read_parquet(self.folder / f"{name}.parquet")
+        return pd.read_parquet(self.path(f"{name}.parquet"))
 
     def summary(self) -> Summary:
         """Reads the headline numbers, `summary.json`."""
-        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        return json.loads(self.path("summary.json").read_text(encoding="utf-8"))
 
     def status(self) -> Status | None:
         """Reads `status.json`; None where there is none.
@@ -282,7 +289,7 @@ class Record:
         if not file.exists():
             return None
         try:
-            status = _status(json.loads(file.read_text(encoding="utf-8")))
+            status = _status(json.loads(self.path("status.json").read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(str(file), "damaged", "must be a record's status", "Move that folder away.") from error
         if status.version != VERSION:
@@ -315,7 +322,7 @@ class Record:
     def known(self) -> bool:
         """Whether the folder is a job's: it holds a status, of any version, or what Hydra leaves of our config."""
         try:
-            status = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))
+            status = json.loads(self.path("status.json").read_text(encoding="utf-8"))
             if isinstance(status, dict) and {"state", "job_hash", "version"} <= set(status):
                 return True
         except (OSError, ValueError):
@@ -348,7 +355,7 @@ class Record:
             InputError: names the files.
         """
         try:
-            summary = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
+            summary = json.loads(self.path("sweep.json").read_text(encoding="utf-8"))
             collected = isinstance(summary, dict) and {"sweep", "collected"} <= set(summary)
         except (OSError, ValueError):
             collected = False

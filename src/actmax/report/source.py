@@ -150,7 +150,7 @@ class Source:
 
     def exists(self, name: str) -> bool:
         """Whether the folder has a file of that name."""
-        return self.record is not None and self.record.path(name).exists()
+        return self.record is not None and (self.record.folder / name).exists()
 
     def part(self, name: str) -> dict[str, Any]:
         """A group of the config; empty where there is none, or where it is no group."""

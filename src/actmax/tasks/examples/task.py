@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 from actmax.errors import InputError
 from actmax.model.settings import ContextSettings
 from actmax.settings import setting
-from actmax.tasks.contexts import READ_BEHIND, check_context, context_identity
+from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.settings import units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of
 from actmax.tasks.tuning.task import refuse_devices
+from actmax.text.files import require_regular
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
@@ -78,6 +79,14 @@ class ExamplesTask(Task):
             allowed = "must be the folder of a maximization's complete record"
             raise InputError("examples.record", examples.record, allowed)
 
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:  # noqa: ARG002
+        """Refuses texts that cannot be read."""
+        check_text("context.texts", cfg.context.texts)
+        check_text("examples.text", cfg.examples.text)
+        if cfg.examples.record is not None:
+            for name in NEEDED:
+                require_regular(Path(cfg.examples.record) / name, "examples.record")
+
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
@@ -86,7 +95,9 @@ class ExamplesTask(Task):
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The text, and the record that is set beside."""
         named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
-        return {"data": digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)}
+        return super().read(cfg) | {
+            "data": digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)
+        }
 
     def label(self, cfg: DictConfig) -> str:
         """Subject and units, as of a maximization."""

@@ -12,7 +12,7 @@ from actmax.errors import InputError
 from actmax.evidence.settings import NullSettings
 from actmax.model.settings import ContextSettings, GapSettings, TransferSettings
 from actmax.records.store import job_hash
-from actmax.tasks.contexts import check_context, context_digest, context_identity
+from actmax.tasks.contexts import check_context, check_text, context_digest, context_identity
 from actmax.tasks.settings import control_count, integers, units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of, plain
 from actmax.text.settings import FILES, MeaningSettings, check_folder
@@ -80,6 +80,10 @@ class UnitsTask(Task):
             if meaning.embedder == "subject":
                 meaning.check_layer(sizes.layers)
 
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:  # noqa: ARG002
+        """Refuses a text for windows that cannot be read."""
+        check_text("context.texts", cfg.context.texts)
+
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units, seeds and the number of controls written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
@@ -93,10 +97,10 @@ class UnitsTask(Task):
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The text whose windows are a context, where it is the user's own."""
-        settings = MeaningSettings(**plain(cfg.meaning))
+        settings, found = MeaningSettings(**plain(cfg.meaning)), super().read(cfg) | context_digest(cfg)
         if settings.embedder not in FILES or settings.path is None:
-            return context_digest(cfg)
-        return context_digest(cfg) | {"meaning": digest_of([(Path(settings.path), "*.safetensors")])}
+            return found
+        return found | {"meaning": digest_of([(Path(settings.path), "*.safetensors")])}
 
     def condition(self, cfg: DictConfig) -> str:
         """Names everything but units, controls and seeds: jobs of one condition may be put together."""
