@@ -67,9 +67,9 @@ def actmax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     from actmax.__main__ import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
     def run(*overrides: str) -> Ran:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets for itself
         monkeypatch.setattr(sys, "argv", ["actmax", *overrides])
         capfd.readouterr()
         code = 0

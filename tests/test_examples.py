@@ -18,8 +18,9 @@ from actmax.model.target import Unit
 from actmax.report.words import contexts_statement
 from actmax.tasks.examples.find import Examples, find_examples
 from actmax.tasks.examples.meaning import passages_in_common
+from actmax.text.files import text_files
 from actmax.text.settings import MeaningSettings
-from actmax.text.windows import Window, text_files, windows
+from actmax.text.windows import Window, windows
 from cli import QUICK, Actmax, Ran
 
 TEXT = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs!\n" * 3

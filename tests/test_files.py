@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actmax.errors import InputError
-from actmax.text.files import check_utf8, names_file, utf8_lines
+from actmax.text.files import check_utf8, named_file, utf8_lines
 
 
 @pytest.fixture
@@ -42,5 +42,9 @@ def test_lines_before_it_are_read(file: Path) -> None:
 
 def test_a_text_is_seldom_the_name_of_a_file(file: Path) -> None:
     file.write_text("")
-    assert names_file(str(file))
-    assert not any(map(names_file, (str(file.parent), str(file) + "x", "x" * 5000, "a\0b", "")))
+    assert named_file(str(file)) == file
+    for text in ("x" * 5000, "a\0b", "Once upon a time.", "It is in story.txt ", "either/or", "v1.2", "no\nstory.txt"):
+        assert named_file(text) is None
+    for text in (str(file.parent), f"{file}x", "stroy.txt", "my stroy.TXT", "./stroy", "~/stroy", "../a/b.md"):
+        with pytest.raises(InputError, match=r"^text="):
+            named_file(text)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from actmax.app import config
 from actmax.errors import InputError, JobError
 from actmax.search.settings import METHOD_NAMES
+from actmax.settings import keys, meant
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -56,6 +58,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         if isinstance(link, InputError):
             return 2, str(link)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
+        if (unknown := _unknown(str(error))) is not None:
+            return 2, str(unknown)
         messages = list(dict.fromkeys(str(link).strip() for link in chain))
         for extra, launcher in (("ray", "ray"), ("slurm", "submitit_slurm")):
             if f"hydra/launcher/{launcher}" in messages[0]:
@@ -73,6 +77,21 @@ def explain(error: BaseException) -> tuple[int, str]:
         )
         return 2, str(InputError("hydra.run.dir", error.filename, allowed, way_out))
     return 1, str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+
+
+def _unknown(message: str) -> InputError | None:
+    """The error of a key that there is not, in the place of Hydra's, whose hint is to add it; nobody would read it.
+
+    Under a group that takes any key (callbacks, the options of PyTorch's optimizer) that hint is right, and stays.
+    """
+    found = re.search(r"Could not override '([^']+)'\.\nTo append to your config use \+[^=\n]*(?:=(.*))?", message)
+    if found is None:
+        return None
+    key, value = found.groups()
+    *groups, name = key.split(".")
+    known = keys(config.schema(), *groups)
+    prefix = ".".join([*groups, ""])
+    return None if known is None else InputError(key, value, "there is no such key", meant(name, known, prefix))
 
 
 def _origins(error: BaseException) -> Iterator[BaseException]:

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_type_hints
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from actmax.errors import InputError
+
+SHOWN = 60
+"""Most characters of a value of the wrong kind that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +107,112 @@ def check(values: Any, schema: type) -> None:
             value = value[part] if isinstance(value, Mapping) else getattr(value, part)
         if (allowed := limit.broken(value)) is not None:
             raise InputError(key, value, allowed)
+
+
+def check_keys(values: Mapping[Any, Any], schema: type, prefix: str = "") -> None:
+    """Refuses keys that a dataclass and the dataclasses in it do not have: Hydra's `+` adds any, and nobody reads them.
+
+    Args:
+        values: the config.
+        schema: the dataclass.
+        prefix: what stands before a key's name in an error.
+
+    Raises:
+        InputError: names the key, and those that it may have been meant for.
+    """
+    known = _hints(schema)
+    for name in known:
+        if name not in values:
+            raise InputError(f"{prefix}{name}", "removed", "every key must be there", "Leave it as it is, or set it.")
+    for name in values:
+        if name not in known:
+            raise InputError(f"{prefix}{name}", values[name], "there is no such key", meant(str(name), known, prefix))
+        if dataclasses.is_dataclass(known[name]) and isinstance(values[name], Mapping):
+            check_keys(values[name], cast("type", known[name]), f"{prefix}{name}.")
+
+
+def keys(schema: type, *groups: str) -> list[str] | None:
+    """The keys of a dataclass, or of a group inside it; None where a group takes any key.
+
+    Where there is no such group, the keys of the last one that there is.
+    """
+    known = _hints(schema)
+    for group in groups:
+        if group not in known:
+            break
+        if not dataclasses.is_dataclass(known[group]):
+            return None if "dict" in str(known[group]) else []
+        known = _hints(cast("type", known[group]))
+    return list(known)
+
+
+def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Which of some names another was meant for, as a sentence; empty where none is near."""
+    near = [f"{prefix}{one}" for one in get_close_matches(name, list(known), n=3, cutoff=0.7)]
+    return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def check_types(values: Mapping[str, Any], schema: type, prefix: str = "") -> None:
+    """Refuses values of another kind than a dataclass says, as they come out of a file that somebody may have changed.
+
+    Keys that the dataclass lacks, and keys that are not there, are left alone: a file may be of another release.
+
+    Args:
+        values: what the file holds.
+        schema: the dataclass.
+        prefix: what stands before a key's name in an error.
+
+    Raises:
+        InputError: names the key, the value and the kind that it must be of.
+    """
+    for name, hint in _hints(schema).items():
+        if name not in values:
+            continue
+        value, key = values[name], f"{prefix}{name}"
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise InputError(key, _short(value), "must be a group of keys")
+            check_types(value, cast("type", hint), f"{key}.")
+        elif not _fits(value, hint):
+            raise InputError(key, _short(value), f"must be {_kind(hint)}")
+
+
+@cache
+def _hints(schema: type) -> dict[str, Any]:
+    hints = get_type_hints(schema)
+    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inside = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inside)
+    if origin is Literal:
+        return value in inside
+    if origin is list:
+        return isinstance(value, list) and all(_fits(one, inside[0]) for one in value)
+    if origin is dict or hint is dict:
+        return isinstance(value, Mapping) and all(_fits(one, inside[1]) for one in value.values() if inside)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is hint or (hint is type(None) and value is None)
+
+
+def _kind(hint: Any) -> str:
+    """A type as a person calls it."""
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    inside = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_kind(one) for one in inside)
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, inside))}"
+    if get_origin(hint) is list:
+        return "a list"
+    return names.get(hint, "a group of keys")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -17,6 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from platformdirs import user_cache_path
@@ -35,6 +36,8 @@ HUB_FILES = [
     "special_tokens_map.json",
     "added_tokens.json",
 ]
+MOST_HEADER = 100_000_000
+"""Most bytes of the header of a file of safetensors, by its format."""
 OTHER_SUBJECTS = (
     "Take the real model that needs no hub (subject=smollm2), or a folder that `save_pretrained` wrote "
     "(subject.path=FOLDER)."
@@ -54,11 +57,19 @@ class Weights:
     """The hub's commit, or the sha256 of the file that the weights were converted from; None for a plain folder."""
 
     @property
+    def mend(self) -> str:
+        """What to do where a file is not whole."""
+        if self.revision is None:
+            return "Copy it again from where it was made (`save_pretrained` writes it whole), or name another folder."
+        return f"Delete {self.folder}, so that it is made anew."
+
+    @property
     def fingerprint(self) -> str:
         """Names the content without loading it: the revision, or a sha256 over the files of a plain folder."""
         if self.revision is not None:
             return f"{self.id}@{self.revision}"
-        files = sorted(file for file in self.folder.iterdir() if file.suffix in (".safetensors", ".bin", ".json"))
+        kinds = (".safetensors", ".bin", ".json")
+        files = sorted(file for file in self.folder.iterdir() if file.suffix in kinds and file.is_file())
         stamps = ((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
         return _content(tuple(stamps))
 
@@ -71,6 +82,19 @@ def _content(stamps: tuple[tuple[str, int, int], ...]) -> str:
         with open(name, "rb") as stream:  # noqa: PTH123
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         whole.update(f"{Path(name).name}:{digest}\n".encode())
+    return whole.hexdigest()
+
+
+def settings_digest(path: str) -> str:
+    """sha256 over what a model's folder holds beside its weights: its config and its tokenizer.
+
+    Args:
+        path: the folder; whether it holds a model is not asked here.
+    """
+    folder, whole = Path(path).expanduser(), hashlib.sha256()
+    patterns = ("*.json", "*.txt", "*.jinja", "*.model")
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file()):
+        whole.update(f"{file.name}:{_sha256(file)}\n".encode())
     return whole.hexdigest()
 
 
@@ -149,14 +173,88 @@ def _has_model(folder: Path) -> bool:
 
 
 def _from_folder(folder: Path) -> Weights:
+    if (folder / "adapter_config.json").is_file():
+        allowed = "holds an adapter (adapter_config.json), which changes another model and is none by itself"
+        way_out = "Merge it in Python and name the merged model's folder: "
+        raise InputError("path", folder, allowed, f"{way_out}`model.merge_and_unload().save_pretrained(FOLDER)`.")
     if not _has_model(folder):
         raise InputError(
             "path",
             folder,
-            "must be a folder with config.json, *.safetensors and a tokenizer, as `save_pretrained` writes it",
+            "must be a folder with config.json, *.safetensors and a tokenizer, as `save_pretrained` writes it, and "
+            + _lacking(folder),
             "Give such a folder, or take subject=smollm2, which needs neither a folder nor a hub.",
         )
     return Weights(folder.resolve(), str(folder.resolve()), None)
+
+
+def _lacking(folder: Path) -> str:
+    """What a folder lacks of a model, as a clause."""
+    if not folder.is_dir():
+        return "is a file" if folder.exists() else "is not there"
+    if not (folder / "config.json").is_file():
+        return "lacks config.json"
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin"))
+        return "has pickled weights only, which can run code of others" if pickled else "lacks *.safetensors"
+    return "lacks a tokenizer (tokenizer.json)"
+
+
+def check_files(weights: Weights) -> None:
+    """Reads what is short of a model's files: JSON, and headers of weights, which say how long their files must be.
+
+    Raises:
+        InputError: a file is cut off, damaged or missing; the value is the file.
+    """
+    files = sorted(file for kind in ("*.json", "*.safetensors") for file in weights.folder.glob(kind))
+    if others := [file for file in files if not file.is_file()]:
+        raise InputError("path", others[0], "must be a file on disk", weights.mend)
+    for file in (file for file in files if file.suffix == ".json"):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError("path", file, f"must be whole JSON ({error})", weights.mend) from error
+        if not isinstance(content, dict):
+            raise InputError("path", file, "must hold a JSON object", weights.mend)
+        if file.name.endswith(".safetensors.index.json"):
+            _check_shards(weights, file, content)
+    for file in (file for file in files if file.suffix == ".safetensors"):
+        found, read = file.stat().st_size, tensors_in(file)
+        if read is None:
+            allowed = "must be a whole file of safetensors, and its first bytes are not such a file's"
+            raise InputError("path", file, f"{allowed} (it has {found} bytes)", weights.mend)
+        if found != read[1]:
+            allowed = f"must have {read[1]} bytes, as its header says, and has {found}"
+            raise InputError("path", file, allowed, weights.mend)
+
+
+def _check_shards(weights: Weights, index: Path, content: dict[str, Any]) -> None:
+    """Refuses an index that names files which are not there."""
+    shards = content.get("weight_map")
+    if not isinstance(shards, dict):
+        raise InputError("path", index, "must say which file holds which weight (weight_map)", weights.mend)
+    missing = sorted({str(name) for name in shards.values()} - {file.name for file in weights.folder.iterdir()})
+    if missing:
+        allowed = f"names {len(missing)} files that are not there, {missing[0]} first"
+        raise InputError("path", index, allowed, weights.mend)
+
+
+def tensors_in(file: Path) -> tuple[dict[str, list[int]], int] | None:
+    """Shapes of a safetensors file's tensors by name, and the bytes that it must have; None where it is no such file.
+
+    The format: the header's length (8 bytes, little-endian), the header as JSON, the tensors at its `data_offsets`.
+    """
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if size > min(MOST_HEADER, file.stat().st_size):
+            return None
+        try:
+            header = json.loads(stream.read(size))
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+            return {name: list(entry["shape"]) for name, entry in tensors.items()}, 8 + size + end
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            return None
 
 
 def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from hydra._internal import hydra
+from hydra.core import utils
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from actmax.app.settings import JobSettings, LaunchSettings, LoggerSettings
 from actmax.choices import conf_folder
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.model.architecture import Geometry, geometry, read_geometry
-from actmax.records.store import job_hash
+from actmax.records.store import Record, job_hash
 from actmax.tasks import registry
 from actmax.tasks import schema as schemas
 from actmax.tasks.registry import task_in
 from actmax.tasks.schema import place_of, request
 from actmax.tasks.task import keys_of, subject_keys
-from actmax.weights import locate
+from actmax.weights import check_files as check_model_files
+from actmax.weights import locate, settings_digest
 
 __all__ = ["check", "check_subject", "conf_folder", "job_folder", "register", "request", "schema", "task_in"]
 
@@ -58,6 +66,28 @@ def check_subject(cfg: DictConfig) -> None:
         task.check_subject(cfg, _sizes(cfg))
 
 
+def has_gpu() -> bool:
+    """Whether a GPU may be here, without asking torch, which takes seconds to import; the job itself asks it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or sys.platform == "darwin":
+        return sys.platform == "darwin"
+    found = (file for name in ("nvidia[0-9]*", "kfd", "dxg") for file in Path("/dev").glob(name))
+    return sys.platform == "win32" or any(found)
+
+
+def check_files(cfg: DictConfig) -> None:
+    """Refuses files that a job would read and cannot, and an accelerator that is not there; a sweep asks once for all.
+
+    Raises:
+        InputError: names the key, or the file and the line.
+    """
+    task = task_in(cfg)
+    if task.on_subject and cfg.trainer.accelerator in ("gpu", "cuda") and not has_gpu():
+        raise InputError(
+            "trainer.accelerator", cfg.trainer.accelerator, "there is none on this machine", "Use trainer=cpu."
+        )
+    task.check_files(cfg, _sizes(cfg) if task.on_subject else None)
+
+
 def job_folder(cfg: DictConfig) -> str:
     """A folder's name for a job, the same for the same work: what a person looks for, then a hash.
 
@@ -65,7 +95,8 @@ def job_folder(cfg: DictConfig) -> str:
     """
     check(cfg)
     task = task_in(cfg)
-    place = {"path": cfg.subject.path, "wheel": cfg.subject.wheel}
+    path = cfg.subject.path
+    place = {"path": path, "wheel": cfg.subject.wheel} | ({"model": settings_digest(path)} if path is not None else {})
     return f"{task.label(cfg)}_{job_hash({'config': task.identity(cfg), **place})[:10]}"
 
 
@@ -74,7 +105,10 @@ def _sizes(cfg: DictConfig) -> Geometry:
     with subject_keys(cfg):
         if subject.source == "random" and subject.path is None:
             return geometry(subject.architecture)
-        return read_geometry(locate(**place_of(cfg)).folder)
+        weights = locate(**place_of(cfg))
+        sizes = read_geometry(weights.folder)
+        check_model_files(weights)
+        return sizes
 
 
 def sweep_name(root: DictConfig) -> str:
@@ -149,6 +183,7 @@ def hub_name(id: str | None) -> str:  # noqa: A002 the key's name
 def register() -> None:
     """Puts the schema, the tasks that others registered, and the resolvers where Hydra finds them."""
     _share_schemas()
+    hydra.run_job = run_checked
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
     for one in registry.added():
@@ -166,6 +201,42 @@ def register() -> None:
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def run_checked(*, config: DictConfig, **how: Any) -> JobReturn:
+    """Hydra's `run_job` of one job, which refuses what is wrong before it makes a folder and writes there.
+
+    Raises:
+        InputError: names the key, the value and what is allowed.
+    """
+    HydraConfig.instance().set_config(config)
+    check(config)
+    record = Record(str(config.hydra.run.dir))
+    check_subject(config)
+    check_files(config)
+    with renamed({"folder": "hydra.run.dir"}):
+        record.refuse_strangers()
+    returned = utils.run_job(config=config, **how)
+    return _Returned(**{part.name: getattr(returned, part.name) for part in fields(returned)})
+
+
+class _Returned(JobReturn):
+    """What a job returned, or the error that ended it; Hydra's own prints a line about overrides before the message."""
+
+    @property
+    def return_value(self) -> Any:
+        """What the job returned.
+
+        Raises:
+            Exception: the error that ended it.
+        """
+        if self.status == JobStatus.FAILED:
+            raise self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
 
 def _share_schemas() -> None:

@@ -19,6 +19,7 @@ from actmax.tasks.task import Run, Work
 
 log = logging.getLogger(__name__)
 
+FORCE = "force=true moves that record aside and runs the job again."
 FOLDER = {"folder": "hydra.run.dir"}
 """The key of what a record calls its folder."""
 
@@ -58,15 +59,16 @@ def run_job(
             return
         checkpoint = _checkpoint(record, work.identity) if status is not None and resume else None
         work.prepare()
+        # the status comes first: a folder with other files and no status is somebody else's
+        record.set_status(begun := Status("running", job_hash, now(), request=request))
         record.write_text("config.yaml", resolved)
-        _begin(work, record, tracker, Status("running", job_hash, now(), request=request), checkpoint)
+        _begin(work, record, tracker, begun, checkpoint)
 
 
 def _begin(
     work: Work, record: Record, make_tracker: Callable[[], Tracker], status: Status, checkpoint: Path | None
 ) -> None:
     exit_code = 1
-    record.set_status(status)
     tracker = make_tracker()
     try:
         with renamed(FOLDER):
@@ -101,11 +103,17 @@ def _fail(record: Record, status: Status) -> None:
 
 def _own_status(record: Record, job_hash: str, *, force: bool) -> Status | None:
     """How this job stands in the folder; None where it has not begun (any more)."""
-    status = record.status()
-    if status is None:
-        return None
     if force:
-        record.move_aside(status)
+        record.move_aside()
+        return None
+    try:
+        status = record.status()
+    except InputError as error:
+        allowed = f"its record is damaged or of another version ({error.key}={error.value})"
+        raise InputError("folder", record.folder, allowed, f"{FORCE} Or name another folder.") from error
+    if status is None:
+        if record.path("summary.json").exists():
+            raise InputError("folder", record.folder, "its record is damaged: status.json is missing", FORCE)
         return None
     if status.job_hash != job_hash:
         way_out = "Name another folder, or add force=true to move that record aside."
@@ -119,6 +127,8 @@ def _checkpoint(record: Record, identity: Mapping[str, str | None]) -> Path | No
     if not file.exists():
         return None
     way_out = f"Delete {file} or add resume=false to start afresh."
+    if not file.is_file():
+        raise InputError("resume", "true", f"the checkpoint {file} must be a file on disk", way_out)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
         found, step = content["actmax"], content["global_step"]

@@ -72,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _is_job(folder: Path) -> bool:
     """Whether a folder is a job's own; of a damaged record something may be missing, but it has no jobs under it."""
-    names = ("status.json", "config.yaml", "summary.json")
-    return any((folder / name).exists() for name in names) and not (folder / "multirun.yaml").exists()
+    return Record(folder).known and not (folder / "multirun.yaml").exists()
 
 
 def _report_job(record: Record) -> None:

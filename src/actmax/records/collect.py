@@ -88,7 +88,7 @@ def read_jobs(folder: Path, verify: Callable[[Job], None]) -> tuple[list[Job], l
                 verify(job)
             jobs.append(job)
         except InputError as error:
-            left_out.append((name, f"{error.value}: {error.allowed}"))
+            left_out.append((name, str(error)))
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, yaml.YAMLError) as error:
             left_out.append((name, f"damaged ({type(error).__name__}: {str(error).splitlines()[0]})"))
     return jobs, left_out
@@ -107,10 +107,23 @@ def _job(name: str, record: Record) -> Job:
     if status is None:
         raise ValueError("its status went away")
     state = "died" if status.state == "running" and not record.busy else status.state
-    file = record.path("config.yaml")
-    config = from_yaml(file.read_text(encoding="utf-8")) if file.exists() else {}
-    summary = record.summary() if state == "complete" else {}
+    file, done = record.path("config.yaml"), state == "complete"
+    config = from_yaml(file.read_text(encoding="utf-8")) if done or file.exists() else {}
+    summary = record.summary() if done else {}
+    _require_groups("config.yaml", config, ("task", "subject"), some=done)
+    _require_groups("summary.json", summary, ("device", "seconds"), some=done)
+    if summary.get("job_hash", status.job_hash) != status.job_hash:
+        raise ValueError("summary.json is another job's")
     return Job(name, record, status, state, summary, config)
+
+
+def _require_groups(file: str, content: Any, names: Sequence[str], *, some: bool) -> None:
+    """Refuses what is no mapping, is empty where something is needed, or has something else for a group of keys."""
+    if not isinstance(content, dict) or (some and not content):
+        raise ValueError(f"{file} is empty, or something else than a record's")
+    for name in names:
+        if not isinstance(content.get(name, {}), dict):
+            raise ValueError(f"{file}: {name} must be a group of keys")
 
 
 def concatenate(target: Record, name: str, jobs: Sequence[Job]) -> None:
@@ -193,7 +206,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
     return flat
 
 

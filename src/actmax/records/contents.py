@@ -72,7 +72,7 @@ class Contents:
 
     def has(self, name: str) -> bool:
         """Whether there is such a table."""
-        return name in self._tables or (self.record is not None and self.record.path(f"{name}.parquet").exists())
+        return name in self._tables or (self.record is not None and (self.record.folder / f"{name}.parquet").exists())
 
     def table(self, name: str) -> pd.DataFrame:
         """A table, as a record gives it back.
@@ -91,12 +91,12 @@ class Contents:
 
         if self.record is None:
             raise FileNotFoundError(f"{name}.parquet")
-        file = self.record.path(f"{name}.parquet")
+        file = self.record.folder / f"{name}.parquet"
         try:
-            return pq.ParquetFile(file).read(use_threads=False)
+            return pq.ParquetFile(self.record.path(file.name)).read(use_threads=False)
         except FileNotFoundError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise damaged(self.record, error, file.name) from error
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
@@ -118,7 +118,7 @@ class Contents:
         if name not in self._tensors:
             from safetensors.torch import load_file
 
-            if self.record is None or not self.record.path(f"{name}.safetensors").exists():
+            if self.record is None or not (self.record.folder / f"{name}.safetensors").exists():
                 raise FileNotFoundError(f"{name}.safetensors")
             try:
                 self._tensors[name] = load_file(self.record.path(f"{name}.safetensors"))

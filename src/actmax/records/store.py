@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from actmax.errors import BusyError, InputError
+from actmax.settings import check_types
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second, and this module is read before the config is checked
@@ -67,6 +68,16 @@ Table = Literal[
     "contexts",
     "quantiles",
 ]
+FILES = ("status.json", "config.yaml", "summary.json", "report.html", "heatmap.html")
+"""Files of a record beside its tables, tensors and logs."""
+FOLDERS = ("checkpoints", "logs", "figures", "activations", "wandb")
+"""Folders in a record's."""
+EARLY = (".hydra", ".lock", "previous")
+"""What lies in a job's folder before its record does, or stays when the record is moved aside; so does the log."""
+OVER_JOBS = ("sweep.json", "summary.json", "report.html", "figures")
+"""What is written over the jobs of a folder, beside tables."""
+APP = "app_name: actmax"
+"""A line in what Hydra leaves of our config, and of no other program's."""
 Summary = dict[str, Any]
 """The headline numbers of a job by name, as `summary.json` holds them."""
 
@@ -95,7 +106,7 @@ class Status:
     job_hash: str
     """Hash of everything that can change the result (`job_hash`)."""
     started: str
-    """Time of the start, ISO 8601 in UTC."""
+    """Time of the start, ISO 8601 in UTC; it names the folder that an old record is moved to."""
     finished: str | None = None
     """Time of the end, ISO 8601 in UTC; None while the job runs."""
     error: dict[str, str] | None = None
@@ -204,8 +215,15 @@ class Record:
             raise InputError("folder", self.folder, allowed, way_out)
 
     def path(self, name: str) -> Path:
-        """The path of a file of the record, by the file's name."""
-        return self.folder / name
+        """The path of a file of the record, by the file's name.
+
+        Raises:
+            ValueError: a pipe or a device has that name, which a reader would wait for.
+        """
+        file = self.folder / name
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ValueError(f"{name} is a pipe or a device")
+        return file
 
     def write(self, name: str, save: Callable[[Path], object]) -> Path:
         """Writes a file whole or not at all: `save` gets a temporary path, which is then renamed."""
@@ -256,11 +274,11 @@ class Record:
         """Reads the table of that name."""
         import pandas as pd
 
-        return pd.read_parquet(self.folder / f"{name}.parquet")
+        return pd.read_parquet(self.path(f"{name}.parquet"))
 
     def summary(self) -> Summary:
         """Reads the headline numbers, `summary.json`."""
-        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        return json.loads(self.path("summary.json").read_text(encoding="utf-8"))
 
     def status(self) -> Status | None:
         """Reads `status.json`; None where there is none.
@@ -272,8 +290,8 @@ class Record:
         if not file.exists():
             return None
         try:
-            status = Status(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            status = _status(json.loads(self.path("status.json").read_text(encoding="utf-8")))
+        except (ValueError, TypeError, KeyError) as error:
             raise InputError(str(file), "damaged", "must be a record's status", "Move that folder away.") from error
         if status.version != VERSION:
             raise InputError(
@@ -281,17 +299,105 @@ class Record:
             )
         return status
 
-    def move_aside(self, status: Status) -> None:
-        """Moves an old record, all of it, into `previous/TIME`; nothing is deleted."""
-        aside = self.folder / "previous" / status.started.replace(":", "-")
-        aside.mkdir(parents=True, exist_ok=True)
-        for item in self.folder.iterdir():
-            if item.name not in ("previous", ".hydra", ".lock") and item.suffix != ".log":
+    def move_aside(self) -> None:
+        """Moves an old record into `previous/TIME`; nothing is deleted, and what is no record's stays."""
+        items = [item for item in self.folder.iterdir() if self._owns(item)]
+        if items:
+            aside = self.folder / "previous" / now().replace(":", "-")
+            aside.mkdir(parents=True)
+            for item in items:
                 item.rename(aside / item.name)
+
+    def _owns(self, item: Path) -> bool:
+        """Whether a file or folder here is the record's, by the names that records use."""
+        if item.is_dir():
+            return item.name in FOLDERS
+        table = item.suffix == ".csv" and item.with_suffix(".parquet").exists()
+        return item.name in FILES or item.suffix in (".parquet", ".safetensors") or table or self._scratch(item)
+
+    def _scratch(self, item: Path) -> bool:
+        """Whether a file was being written when its process was killed (`write`)."""
+        return item.name.startswith(tuple(f".{name}." for name in FILES))
+
+    @property
+    def known(self) -> bool:
+        """Whether the folder is a job's: it holds a status, of any version, or what Hydra leaves of our config."""
+        try:
+            status = json.loads(self.path("status.json").read_text(encoding="utf-8"))
+            if isinstance(status, dict) and {"state", "job_hash", "version"} <= set(status):
+                return True
+        except (OSError, ValueError):
+            pass  # missing, or damaged
+        return _says(self.folder / ".hydra" / "hydra.yaml", APP)
+
+    def refuse_strangers(self) -> None:
+        """Refuses a folder that holds something else than a job's record, so that nothing of it is ever written over.
+
+        Raises:
+            InputError: names what lies there.
+        """
+        if not self.folder.is_dir() or self.known:
+            return
+        items = sorted(self.folder.iterdir())
+        strangers = [
+            item.name for item in items if item.name not in (*EARLY[1:], "actmax.log") and not self._scratch(item)
+        ]
+        if strangers:
+            allowed = f"it holds something else than a job's record ({_listed(strangers)})"
+            raise InputError("folder", self.folder, allowed, "Name a new folder, or an empty one.")
+
+    def refuse_other_tables(self, names: Iterable[str]) -> None:
+        """Refuses to write what several jobs say together over files of somebody else.
+
+        Args:
+            names: tables that are going to be written.
+
+        Raises:
+            InputError: names the files.
+        """
+        try:
+            summary = json.loads(self.path("sweep.json").read_text(encoding="utf-8"))
+            collected = isinstance(summary, dict) and {"sweep", "collected"} <= set(summary)
+        except (OSError, ValueError):
+            collected = False
+        if collected or _says(self.folder / "multirun.yaml", APP):
+            return
+        written = [*OVER_JOBS, "multirun.yaml", *(f"{name}.{kind}" for name in names for kind in ("parquet", "csv"))]
+        if others := [name for name in written if (self.folder / name).exists()]:
+            allowed = f"it holds files of these names that actmax did not write: {_listed(others)}"
+            raise InputError("folder", self.folder, allowed, "Move them away, or collect another folder.")
 
     def set_status(self, status: Status) -> None:
         """Writes the status as `status.json`."""
         self.write_json("status.json", vars(status))
+
+
+def _status(content: Any) -> Status:
+    """A status as its file has it.
+
+    Raises:
+        TypeError: it is no mapping, or has other keys.
+        ValueError: a value is of the wrong kind, or no time.
+    """
+    if content["version"] == VERSION:
+        check_types(content, Status)
+        for time in (content["started"], content["finished"]):
+            if time is not None:
+                datetime.fromisoformat(time)
+    return Status(**content)
+
+
+def _says(file: Path, line: str) -> bool:
+    """Whether a file holds some text; not where it cannot be read."""
+    try:
+        return file.is_file() and line in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    """Some names as a clause, the first ones where there are many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def now() -> str:

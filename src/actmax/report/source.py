@@ -9,7 +9,7 @@ import base64
 import logging
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,7 @@ class Source:
 
     def exists(self, name: str) -> bool:
         """Whether the folder has a file of that name."""
-        return self.record is not None and self.record.path(name).exists()
+        return self.record is not None and (self.record.folder / name).exists()
 
     def part(self, name: str) -> dict[str, Any]:
         """A group of the config; empty where there is none, or where it is no group."""
@@ -269,9 +269,15 @@ class Source:
     def _swept(self) -> bool:
         return (self._folder.folder.parent / "multirun.yaml").exists()
 
-    def write_csv(self) -> None:
-        """Writes every table that is small enough as CSV beside its Parquet."""
+    def write_csv(self, names: Collection[str] | None = None) -> None:
+        """Writes tables that are small enough as CSV beside their Parquet.
+
+        Args:
+            names: of the tables; None for all that there are.
+        """
         for file in sorted(self._folder.folder.glob("*.parquet")):
+            if names is not None and file.stem not in names:
+                continue
             try:
                 about = pq.read_metadata(file)
                 if about.num_rows * about.num_columns <= CSV_CELLS:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from actmax.errors import InputError, renamed
 from actmax.search.alphabet import Alphabet
-from actmax.text.windows import pieces, text_files
+from actmax.text.files import text_files
+from actmax.text.windows import pieces
 
 PIECES = 100_000
 """Largest number of sequences that are kept of a text, a random choice."""

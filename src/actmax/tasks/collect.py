@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.records.collect import STATES, Job, concatenate, job_table, read_jobs, rows_of
 from actmax.records.store import Record, Summary, now
+from actmax.settings import check_types
 from actmax.tasks import registry
+from actmax.tasks.schema import schema
 from actmax.tasks.task import Gathered, Task
 
 
@@ -30,6 +32,8 @@ class Collected:
     """What the jobs of each task say together."""
     summary: Mapping[str, Any]
     """The content of `sweep.json`."""
+    written: frozenset[str]
+    """The tables that lie in the folder now."""
 
     def table(self, name: str) -> pd.DataFrame:
         """A table that a task made of its jobs; empty where there is none."""
@@ -45,14 +49,20 @@ def collect(folder: Path) -> Collected:
     """Reads every record under a folder and writes its tables and `sweep.json` there.
 
     Raises:
-        InputError: there is no record.
+        InputError: there is no record, or the folder has files of the same names that actmax did not write.
     """
     jobs, left_out = read_jobs(folder, _verify)
     if not jobs and not left_out:
         raise InputError("DIR", folder, "must hold records: folders with a status.json", "Name a sweep's folder.")
+    gathered, refused = _gathered([job for job in jobs if job.state == "complete"])
+    jobs, left_out = [job for job in jobs if job.name not in refused], [*left_out, *refused.items()]
     complete = [job for job in jobs if job.state == "complete"]
     target, table = Record(folder), job_table(jobs)
-    gathered = {task: task.gather(some) for task, some in _by_task(complete).items()}
+    names = {"jobs", *(name for job in complete for name in job.tables), *_made(gathered)}
+    with renamed({"folder": "DIR"}):
+        target.refuse_other_tables(sorted(names))
+    if not target.path("sweep.json").exists():  # from now on the folder's tables are ours
+        target.write_json("sweep.json", {"sweep": folder.resolve().name, "collected": now()})
     _concatenate(target, complete, gathered)
     target.write_table("jobs", table)
     for one in gathered.values():
@@ -64,7 +74,7 @@ def collect(folder: Path) -> Collected:
     if "methods" in summary:
         target.write_json("summary.json", {key: summary[key] for key in ("sweep", "collected", "methods")})
     target.write_json("sweep.json", summary)
-    return Collected(folder, table, tuple(left_out), gathered, summary)
+    return Collected(folder, table, tuple(left_out), gathered, summary, frozenset(names))
 
 
 def _task(job: Job) -> Task | None:
@@ -76,9 +86,41 @@ def _task(job: Job) -> Task | None:
 
 
 def _verify(job: Job) -> None:
+    """Refuses a complete record with settings of wrong kinds, or with files that do not belong together.
+
+    Raises:
+        InputError: names the key.
+        ValueError: the task's own reason.
+    """
     task = _task(job)
     if task is not None:
+        check_types(job.config, schema())
         task.verify(job)
+
+
+def _gathered(jobs: Sequence[Job]) -> tuple[dict[Task, Gathered], dict[str, str]]:
+    """What the jobs of each task say together, and the jobs with which nothing can be made, with the reason."""
+    found, refused = {}, {}
+    for task, some in _by_task(jobs).items():
+        try:
+            found[task] = task.gather(some)
+        except Exception:  # a file that somebody changed can raise anything: whose it is shows when it is read alone
+            alone = {job.name: reason for job in some if (reason := _reason(task, [job]))}
+            rest = [job for job in some if job.name not in alone]
+            if rest and (reason := _reason(task, rest)):
+                raise
+            refused |= alone
+            found |= {task: task.gather(rest)} if rest else {}
+    return found, refused
+
+
+def _reason(task: Task, jobs: Sequence[Job]) -> str:
+    """Why nothing can be made of some jobs; empty where something can."""
+    try:
+        task.gather(jobs)
+    except Exception as error:  # as above
+        return f"damaged ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+    return ""
 
 
 def _by_task(jobs: Sequence[Job]) -> dict[Task, list[Job]]:
@@ -96,6 +138,10 @@ def _concatenate(target: Record, jobs: Sequence[Job], gathered: Mapping[Task, Ga
     for name in dict.fromkeys(name for job in jobs for name in job.tables):
         if not any(name in one.tables for one in gathered.values()):
             concatenate(target, name, _not_replaced(name, jobs, gathered))
+
+
+def _made(gathered: Mapping[Task, Gathered]) -> set[str]:
+    return {name for one in gathered.values() for name in one.tables}
 
 
 def _not_replaced(name: str, jobs: Sequence[Job], gathered: Mapping[Task, Gathered]) -> list[Job]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.model.settings import CONTEXTS, ContextSettings
-from actmax.tasks.task import digest_of, keys_of, plain, settings_of
+from actmax.tasks.task import checked_once, digest_of, keys_of, plain, settings_of
+from actmax.text.files import text_files
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,6 +38,25 @@ def check_context(cfg: DictConfig, allowed: Sequence[str] = CONTEXTS) -> None:
         raise InputError("context.name", settings.name, clause)
     if settings.texts is not None and not Path(settings.texts).exists():
         raise InputError("context.texts", settings.texts, "must be a text file or a folder of .txt files")
+
+
+def check_text(key: str, place: str | None) -> None:
+    """Reads a text that a job would read to its end, once, and keeps nothing.
+
+    Args:
+        key: the config's key that names it.
+        place: a file or a folder; None for none.
+
+    Raises:
+        InputError: names the key, or the file and the line.
+    """
+    if place is not None:
+        with renamed({"place": key}):
+            checked_once(_text, place, place)
+
+
+def _text(place: str) -> None:
+    text_files(Path(place))
 
 
 def context_identity(cfg: DictConfig, task: Task) -> dict[str, Any]:

@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+from omegaconf import OmegaConf
+
 from actmax.errors import InputError
 from actmax.model.settings import SubjectSettings
 from actmax.settings import check as check_limits
+from actmax.settings import check_keys
 from actmax.tasks import registry
 from actmax.tasks.settings import RestartSettings, TaskSettings, TrainerSettings, control_count, seeds, units
 from actmax.tasks.task import hashed, subject_keys
@@ -50,6 +53,7 @@ def check(cfg: Any, schema: type) -> None:
     Raises:
         InputError: names the key, the value and what is allowed.
     """
+    check_keys({key: None if OmegaConf.is_missing(cfg, key) else cfg[key] for key in cfg if key != "hydra"}, schema)
     task = registry.task_in(cfg)
     check_limits(cfg, schema)
     strategy = cfg.trainer.strategy

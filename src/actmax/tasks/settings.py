@@ -19,6 +19,12 @@ from actmax.settings import setting
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
 
+MOST = 100_000
+"""Most numbers that a key such as `seeds` names."""
+MOST_RESTARTS = 1_000_000
+"""Most restarts of a job: each is some ten rows of its tables."""
+LARGEST = 2**63 - 1
+"""The largest number that tables hold."""
 PRECISIONS = ("highest", "high", "medium")
 """PyTorch's names for how exact float32 products are, the exact one first."""
 
@@ -106,14 +112,18 @@ def integers(value: Any, key: str) -> list[int]:
     """A number, a list, or a range `start:stop` (`start:stop:step`), stop left out; as in Python's slices.
 
     Raises:
-        InputError: it is none of these, names a number twice, or is empty.
+        InputError: it is none of these, names a number twice, is empty, or names more than `MOST` numbers.
 
     Example:
         >>> integers("0:3", "seeds"), integers(7, "seeds"), integers([1, "4:6"], "seeds")
         ([0, 1, 2], [7], [1, 4, 5])
     """
     parts = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    numbers = [number for part in parts for number in _numbers(part, value, key)]
+    ranges = [_numbers(part, value, key) for part in parts]
+    count = sum(max(0, -(-(one.stop - one.start) // one.step)) for one in ranges)  # not len, which ends at 2^63
+    if count > MOST:
+        raise InputError(key, value, f"must name at most {MOST} numbers, and names {count}", "Split it into jobs.")
+    numbers = [number for one in ranges for number in one]
     if not numbers:
         raise InputError(key, value, "must name at least one number")
     if len(set(numbers)) < len(numbers):
@@ -121,8 +131,10 @@ def integers(value: Any, key: str) -> list[int]:
     return numbers
 
 
-def _numbers(part: Any, value: Any, key: str) -> Sequence[int]:
-    wrong = InputError(key, value, "must be a whole number from 0, a list of them, or a range such as '0:12'")
+def _numbers(part: Any, value: Any, key: str) -> range:
+    wrong = InputError(
+        key, value, "must be whole numbers from 0 to 2^63 - 1, a list of them, or a range such as '0:12'"
+    )
     if isinstance(part, bool) or part is None:
         raise wrong
     try:
@@ -131,7 +143,10 @@ def _numbers(part: Any, value: Any, key: str) -> Sequence[int]:
         raise wrong from None
     if len(ends) > 3 or (len(ends) == 3 and ends[2] < 1) or min(ends) < 0:
         raise wrong
-    return [ends[0]] if len(ends) == 1 else range(*ends)
+    found = range(ends[0], ends[0] + 1) if len(ends) == 1 else range(*ends)
+    if found and found[-1] > LARGEST:
+        raise wrong
+    return found
 
 
 def seeds(cfg: Any) -> list[int]:
@@ -140,10 +155,19 @@ def seeds(cfg: Any) -> list[int]:
 
 
 def units(cfg: Any) -> list[Unit]:
-    """The units of a job: layers x indices."""
+    """The units of a job: layers x indices.
+
+    Raises:
+        InputError: they are no numbers, or too many.
+    """
     layer = cfg.unit.layer
     layers = [None] if layer is None else integers(layer, "unit.layer")
-    return [Unit(cfg.unit.site, layer, index) for layer in layers for index in integers(cfg.unit.index, "unit.index")]
+    indices = integers(cfg.unit.index, "unit.index")
+    restarts = len(layers) * len(indices) * len(seeds(cfg))
+    if restarts > MOST_RESTARTS:
+        allowed = f"makes {restarts} restarts with unit.layer and seeds, and a job has at most {MOST_RESTARTS}"
+        raise InputError("unit.index", cfg.unit.index, allowed, "Split it into jobs: a sweep with -m, a layer each.")
+    return [Unit(cfg.unit.site, layer, index) for layer in layers for index in indices]
 
 
 def control_count(cfg: Any) -> int:

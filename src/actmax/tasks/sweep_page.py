@@ -68,7 +68,7 @@ def write_sweep(found: Collected, *, jobs: int = JOBS) -> Path:
         if not _has_new_page(record):
             write_job(record)
     source = Source(Record(found.folder), job=False)
-    source.write_csv()
+    source.write_csv(found.written)
     page = sweep_page(source, found)
     return pages.write(Record(found.folder), replace(page, problems=tuple(source.problems)))
 

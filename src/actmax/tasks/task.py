@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +23,7 @@ from actmax.progress import Stop
 from actmax.records.contents import Contents
 from actmax.records.store import Summary, job_hash
 from actmax.tasks.settings import PRECISIONS
+from actmax.weights import settings_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,9 +89,22 @@ class Task:
             content["matmul_precision"] = precision
         return content
 
-    def read(self, cfg: DictConfig) -> dict[str, str | None]:  # noqa: ARG002
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:
+        """Refuses files that the job would read and cannot, before the model is loaded.
+
+        Args:
+            cfg: the job's config.
+            sizes: the subject's, where the task runs one.
+
+        Raises:
+            InputError: names the key, or the file and the line.
+        """
+
+    def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """Digests of the files that the job reads besides the weights, by a name for each kind."""
-        return {}
+        if not self.on_subject or cfg.subject.path is None:
+            return {}
+        return {"model": settings_digest(cfg.subject.path)}  # a hub's commit and a wheel's hash name them already
 
     def label(self, cfg: DictConfig) -> str:  # noqa: ARG002
         """The beginning of the job's folder name: what a person looks for."""
@@ -253,6 +268,28 @@ def remove(content: dict[str, Any], key: str) -> None:
     for parent in parents:
         content = content.get(parent, {})
     content.pop(last, None)
+
+
+def checked_once(check: Callable[[str], object], asked: str, *places: str | None) -> None:
+    """Calls a check, and not again in this process as long as its argument and the files at some places stay the same.
+
+    Args:
+        check: raises InputError; it is called with `asked`.
+        asked: what it is asked about, a path or more.
+        places: files and folders that it reads.
+    """
+    files = [file for place in places if place is not None for file in (Path(place), *_inside(Path(place)))]
+    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists())
+    _checked(check, asked, stamps)
+
+
+def _inside(place: Path) -> list[Path]:
+    return sorted(place.rglob("*")) if place.is_dir() else []
+
+
+@lru_cache(maxsize=64)
+def _checked(check: Callable[[str], object], asked: str, stamps: tuple[tuple[str, int, int], ...]) -> None:  # noqa: ARG001
+    check(asked)
 
 
 def digest_of(places: Iterable[tuple[Path, str]]) -> str | None:

@@ -13,8 +13,9 @@ from actmax.errors import InputError, renamed
 from actmax.model.context import NONE, Context
 from actmax.model.settings import TOKENS, ContextSettings
 from actmax.model.subject import Subject
+from actmax.text.files import text_files
 from actmax.text.typed import Typed
-from actmax.text.windows import text_files, windows
+from actmax.text.windows import windows
 
 log = logging.getLogger(__name__)
 

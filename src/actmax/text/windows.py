@@ -10,9 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from actmax.errors import InputError
 from actmax.model.subject import Subject
-from actmax.text.files import check_utf8
 
 BLOCK = 100_000
 """Number of characters that are tokenized together, up to the end of a line where there is one."""
@@ -28,25 +26,6 @@ class Window:
     """Path of the file that it comes from."""
     start: int
     """Number of the piece's first token in the file, what stands before it not counted."""
-
-
-def text_files(place: Path) -> list[Path]:
-    """A text file, or the `.txt` files of a folder, each checked to be text.
-
-    Args:
-        place: a file or a folder.
-
-    Raises:
-        InputError: there is none, or one is not UTF-8 (file and line are named).
-    """
-    if not place.exists():
-        raise InputError("place", place, "must be a text file or a folder of .txt files")
-    files = sorted(place.rglob("*.txt")) if place.is_dir() else [place]
-    if not any(file.stat().st_size for file in files):
-        raise InputError("place", place, "must hold text: a file, or a folder with .txt files")
-    for file in files:
-        check_utf8(file)
-    return files
 
 
 def windows(subject: Subject, files: Iterable[Path], *, size: int, before: tuple[int, ...]) -> Iterator[Window]:

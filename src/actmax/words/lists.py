@@ -13,7 +13,7 @@ from pathlib import Path
 
 from actmax.errors import InputError, renamed
 from actmax.settings import setting
-from actmax.text.files import utf8_lines
+from actmax.text.files import require_regular, utf8_lines
 from actmax.words.conllu import COLUMNS, Sentence, Word, files_of, sentences
 
 BUILT_IN = "nouns_verbs"
@@ -149,7 +149,7 @@ def read(reading: Reading) -> Data:
         InputError: names the setting, or the file and the line.
     """
     check_reading(reading)
-    if reading.data == BUILT_IN or Path(reading.data).suffix == ".csv":
+    if reading.data == BUILT_IN or _is_csv(Path(reading.data)):
         file = BUILT_IN_FILE if reading.data == BUILT_IN else Path(reading.data)
         return checked(_from_csv(file, reading))
     return checked(_from_conllu(Path(reading.data), reading))
@@ -164,7 +164,7 @@ def check_reading(reading: Reading) -> None:
     if reading.template.count("{word}") != 1:
         raise InputError("template", repr(reading.template), "must hold {word} once", "Say ' {word}'.")
     place = Path(reading.data)
-    if reading.data == BUILT_IN or place.suffix == ".csv":
+    if reading.data == BUILT_IN or _is_csv(place):
         if reading.pair is not None:
             raise InputError("pair", reading.pair, "is for CoNLL-U", "A CSV has a column for it: pair.")
         if reading.data == BUILT_IN or place.is_file():
@@ -173,11 +173,16 @@ def check_reading(reading: Reading) -> None:
         allowed = f"must be {BUILT_IN}, a .csv, a .conllu file, or a folder of .conllu files"
         raise InputError("data", reading.data, allowed)
     with renamed({"place": "data"}):
-        files_of(place)
+        for file in files_of(place):
+            require_regular(file)
     selectors = [_selector(f"group_{number}", text) for number, text in enumerate(reading.groups)]
     if len({selector.whole for selector in selectors}) == 2:
         raise InputError("group_1", reading.groups[1], "must be of sentences if group_0 is, and of words if not")
     _check_pair(reading.pair)
+
+
+def _is_csv(place: Path) -> bool:
+    return place.suffix.lower() == ".csv"
 
 
 def _check_pair(pair: str | None) -> None:

@@ -12,11 +12,12 @@ from omegaconf import DictConfig
 from actmax.errors import InputError
 from actmax.model.settings import ContextSettings
 from actmax.settings import setting
-from actmax.tasks.contexts import READ_BEHIND, check_context, context_identity
+from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
 from actmax.tasks.settings import units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of
 from actmax.tasks.tuning.task import refuse_devices
+from actmax.text.files import require_regular
 from actmax.text.settings import MeaningSettings
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ class ExamplesTask(Task):
             allowed = "must be the folder of a maximization's complete record"
             raise InputError("examples.record", examples.record, allowed)
 
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:  # noqa: ARG002
+        """Refuses texts that cannot be read."""
+        check_text("context.texts", cfg.context.texts)
+        check_text("examples.text", cfg.examples.text)
+        if cfg.examples.record is not None:
+            for name in NEEDED:
+                require_regular(Path(cfg.examples.record) / name, "examples.record")
+
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
@@ -92,7 +101,7 @@ class ExamplesTask(Task):
         """The text, the record that is set beside, and an embedder's folder."""
         named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
         data = digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)
-        return {"data": data, **meaning_digest(cfg)}
+        return super().read(cfg) | {"data": data, **meaning_digest(cfg)}
 
     def label(self, cfg: DictConfig) -> str:
         """Subject and units, as of a maximization."""

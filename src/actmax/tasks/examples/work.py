@@ -15,8 +15,9 @@ from actmax.tasks.examples.tables import write_examples
 from actmax.tasks.settings import units
 from actmax.tasks.subjects import SubjectWork, context_of, on_cuda
 from actmax.tasks.task import Run, keys_of, plain
+from actmax.text.files import text_files
 from actmax.text.settings import MeaningSettings
-from actmax.text.windows import text_files, windows
+from actmax.text.windows import windows
 
 
 class ExamplesWork(SubjectWork):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.maximize.settings import (
     PARAMETERIZATIONS,
     TERMS,
     InitSettings,
     OptimizerSettings,
     PriorSettings,
+    check_start,
 )
 from actmax.settings import setting
 from actmax.tasks.settings import integers, units
@@ -80,6 +82,13 @@ class MaximizationTask(UnitsTask):
         if cfg.prior.pca.use and cfg.prior.pca.components > sizes.d_model:
             allowed = f"must be at most {sizes.d_model}, the width of {cfg.subject.name}"
             raise InputError("prior.pca.components", cfg.prior.pca.components, allowed)
+
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:
+        """Refuses a text, and a record to start from, that cannot be read."""
+        super().check_files(cfg, sizes)
+        if cfg.init.name == "file" and sizes is not None:
+            with renamed({"file": "init.path"}):
+                check_start(Path(cfg.init.path), cfg.init.tensor, (cfg.tokens, sizes.d_model))
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The record that restarts start from."""

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from actmax.errors import InputError
 from actmax.search.settings import SearchSettings
+from actmax.tasks.contexts import check_text
 from actmax.tasks.maximization.task import parameterizations, prior_terms
 from actmax.tasks.task import digest_of, keys_of, remove, settings_of
 from actmax.tasks.units.task import GROUPS, KEYS, UnitsTask
@@ -52,6 +53,12 @@ class SearchTask(UnitsTask):
         if reads_text(cfg) and not Path(cfg.search.text).exists():
             allowed = "must be a text file or a folder of .txt files with search=text"
             raise InputError("search.text", cfg.search.text, allowed)
+
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:
+        """Refuses texts that cannot be read."""
+        super().check_files(cfg, sizes)
+        if reads_text(cfg):
+            check_text("search.text", cfg.search.text)
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result; a text only where it is read."""

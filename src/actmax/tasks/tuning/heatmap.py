@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -11,7 +10,7 @@ import torch
 from actmax.errors import InputError
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
-from actmax.text.files import check_utf8, names_file
+from actmax.text.files import check_utf8, named_file
 
 SATURATED = 2.0
 """Distance from the middle, in standard deviations, at which a colour is full."""
@@ -59,10 +58,10 @@ def text_of(name_or_text: str) -> str:
     Raises:
         InputError: the file is no text (the key is `FILE:LINE`), or there is nothing in it.
     """
-    text = name_or_text
-    if names_file(name_or_text):
-        check_utf8(Path(name_or_text))
-        text = Path(name_or_text).read_text(encoding="utf-8")
+    text, file = name_or_text, named_file(name_or_text)
+    if file is not None:
+        check_utf8(file)
+        text = file.read_text(encoding="utf-8")
     if not text.strip():
         raise InputError("text", repr(name_or_text), "must hold text")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,12 +12,12 @@ from omegaconf import DictConfig
 from actmax.errors import InputError, renamed
 from actmax.model.settings import ContextSettings
 from actmax.model.target import Place, Unit
-from actmax.tasks.contexts import READ_BEHIND, check_context, context_identity
+from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.settings import integers
-from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of, settings_of
+from actmax.tasks.task import FILES_OF_SUBJECT, Task, checked_once, digest_of, keys_of, plain, settings_of
 from actmax.tasks.tuning.settings import TuningSettings
-from actmax.text.files import names_file
-from actmax.words.lists import BUILT_IN, check_reading
+from actmax.text.files import check_utf8, named_file
+from actmax.words.lists import BUILT_IN, check_reading, read
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
@@ -61,6 +62,15 @@ class TuningTask(Task):
                 allowed = f"{error.key} {error.allowed}"
                 raise InputError("tuning.unit", cfg.tuning.unit, allowed, error.way_out) from error
 
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:  # noqa: ARG002
+        """Refuses words and a text that cannot be read."""
+        check_text("context.texts", cfg.context.texts)
+        asked = json.dumps(plain(cfg.tuning), sort_keys=True)
+        with keys_of(cfg, "tuning"):
+            checked_once(_words, asked, cfg.tuning.data)
+        if cfg.tuning.text is not None and (file := named_file(cfg.tuning.text, "tuning.text")) is not None:
+            check_utf8(file)
+
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result."""
         return super().identity(cfg) | {"context": context_identity(cfg, self)}
@@ -68,9 +78,9 @@ class TuningTask(Task):
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The words, and the text of the heat map where it is a file."""
         found = [] if cfg.tuning.data == BUILT_IN else [(Path(cfg.tuning.data), "*.conllu")]
-        if cfg.tuning.text is not None and names_file(cfg.tuning.text):
-            found.append((Path(cfg.tuning.text), ""))
-        return {"data": digest_of(found)}
+        if cfg.tuning.text is not None and (file := named_file(cfg.tuning.text, "tuning.text")) is not None:
+            found.append((file, ""))
+        return super().read(cfg) | {"data": digest_of(found)}
 
     def label(self, cfg: DictConfig) -> str:
         """The beginning of the job's folder name: subject and words."""
@@ -81,6 +91,11 @@ class TuningTask(Task):
         from actmax.report.words import groups_statement
 
         return groups_statement(summary)
+
+
+def _words(settings: str) -> None:
+    """Reads the words that some settings ask for, and keeps nothing."""
+    read(TuningSettings(**json.loads(settings)))
 
 
 def refuse_devices(cfg: DictConfig, task: str) -> None:

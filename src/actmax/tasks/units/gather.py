@@ -30,6 +30,7 @@ from actmax.model.target import UNIT, Unit, with_layers
 from actmax.records.collect import Job, common_schema, fitted, rows_of
 from actmax.records.store import Summary
 from actmax.tasks.registry import task_in
+from actmax.tasks.settings import integers
 from actmax.tasks.subjects import objective_of, subject_of, transfer_contexts
 from actmax.tasks.task import Gathered
 from actmax.tasks.units import measure as measuring
@@ -101,9 +102,16 @@ def verify(job: Job) -> None:
     """Refuses a record whose tables do not belong together.
 
     Raises:
-        ValueError: they are of different lengths, or a file cannot be read.
+        ValueError: they are of different lengths, a file cannot be read, or config and summary are another job's.
     """
+    if not isinstance(job.summary.get("condition"), str):
+        raise ValueError("summary.json names no condition")
     if "restarts" in job.tables:
+        table, asked = job.read("restarts"), integers(job.config["seeds"], "seeds")
+        if set(table["seed"].to_pylist()) != set(asked) or {job.config["unit"]["site"]} != set(
+            table["site"].to_pylist()
+        ):
+            raise ValueError("config.yaml is another job's: its seeds or its site are not those of restarts.parquet")
         restarts, tokens = (len(job.read(name)) for name in ("restarts", "tokens"))
         if not restarts or tokens % restarts or len(_embeddings(job)["final"]) != restarts:
             raise ValueError("its tables are of different lengths")

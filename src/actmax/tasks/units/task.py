@@ -12,7 +12,7 @@ from actmax.errors import InputError
 from actmax.evidence.settings import NullSettings
 from actmax.model.settings import ContextSettings, GapSettings, TransferSettings
 from actmax.records.store import job_hash
-from actmax.tasks.contexts import check_context, context_digest, context_identity
+from actmax.tasks.contexts import check_context, check_text, context_digest, context_identity
 from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
 from actmax.tasks.settings import control_count, integers, units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of
@@ -76,6 +76,10 @@ class UnitsTask(Task):
         check_context(cfg)
         check_meaning(cfg, sizes.layers)
 
+    def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:  # noqa: ARG002
+        """Refuses a text for windows that cannot be read."""
+        check_text("context.texts", cfg.context.texts)
+
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units, seeds and the number of controls written out."""
         found = [list(unit.columns().values()) for unit in units(cfg)]
@@ -86,7 +90,7 @@ class UnitsTask(Task):
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """What a user brings: the text whose windows are a context, an embedder's folder."""
-        return context_digest(cfg) | meaning_digest(cfg)
+        return super().read(cfg) | context_digest(cfg) | meaning_digest(cfg)
 
     def condition(self, cfg: DictConfig) -> str:
         """Names everything but units, controls and seeds: jobs of one condition may be put together."""
