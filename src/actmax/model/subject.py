@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,12 @@ from actmax.weights import Weights, check_files, fingerprint, locate
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 CONTEXTS = 8
 """Number of contexts whose keys and values are kept."""
+UNDECODABLE = "\ufffd"
+"""The character that stands for bytes which are no text."""
+BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+"""Name of a token that stands for one byte of what has no token of its own."""
+CARRIERS = 16
+"""Number of tokens that are tried for how they stand behind each other."""
 LENGTH_DEPENDENT = {"dynamic", "longrope", "su"}
 """Rotary positions that depend on how long the whole sequence is: a kept key would be another's."""
 
@@ -205,25 +212,84 @@ class Subject:
         return self
 
     def token(self, token_id: int) -> str:
-        """A token as text; the tokenizer's own name for it where its bytes are no text by themselves."""
-        text: str = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
-        return str(self.tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
+        """A token as text, with the space that it brings.
+
+        The vocabulary's own name for it where its bytes are no text by themselves, or where it stands for one byte
+        (`<0x41>`, which is not the token `A`); `[id 300]` for an embedding that no token has.
+        """
+        name = self._names.get(token_id)
+        if name is None:
+            return f"[id {token_id}]"
+        text = name if BYTE.fullmatch(name) else self._spelled(token_id)
+        return name if UNDECODABLE in text or not text else text
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        return {number: name for name, number in self.tokenizer.get_vocab().items()}
+
+    def _spelled(self, token_id: int) -> str:
+        """What a token spells behind another one: some tokenizers drop the space of a text's first word."""
+        text = self.text([token_id])
+        if self.spells_alone:
+            return text
+        before, both = self.text([self._carrier]), self.text([self._carrier, token_id])
+        return both[len(before) :] if both.startswith(before) else text
+
+    @property
+    def spells_alone(self) -> bool:
+        """Whether the text of a sequence is that of its tokens, one after the other."""
+        return self._carrier is None
+
+    @cached_property
+    def _carrier(self) -> int | None:
+        """A token behind which others show their space; None where they show it by themselves."""
+        some = [token for token in self.plain_tokens.tolist() if not BYTE.fullmatch(self._names[token])]
+        some = [token for token in some[:: max(1, len(some) // CARRIERS)] if UNDECODABLE not in self.text([token])]
+        alone = {token: self.text([token]) for token in some}
+        if all(self.text([first, second]) == alone[first] + alone[second] for first in some for second in some):
+            return None
+        return next((token for token in some if alone[token].strip()), None)
 
     def text(self, ids: Sequence[int]) -> str:
         """What a token sequence spells."""
         return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
 
     def tokens(self, text: str) -> list[int]:
-        """The tokens of a text, nothing added around them."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """The tokens of a text, nothing added around them.
+
+        Raises:
+            InputError: the model has no embedding for one of them.
+        """
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        rows = len(self.embedding_matrix)
+        if ids and max(ids) >= rows:
+            name = self.tokenizer.convert_ids_to_tokens(max(ids))
+            allowed = f"must have an embedding for {name!r}, which stands in the text: its id is {max(ids)}, of {rows}"
+            raise InputError(
+                "subject", self.name, allowed, "Leave it out of the text, or resize the model's embeddings."
+            )
+        return ids
 
     @cached_property
     def plain_tokens(self) -> Int[Tensor, " tokens"]:
-        """The ids of all tokens that are text: no special ones, and none that the tokenizer does not know."""
-        known = min(len(self.tokenizer), len(self.embedding_matrix))
+        """The ids of all tokens that are text, ascending: no special ones, and none that the vocabulary lacks."""
+        rows = len(self.embedding_matrix)
+        plain = [number for number in sorted(self._names) if number < rows and number not in self.special_tokens]
+        return torch.tensor(plain, dtype=torch.long)
+
+    @cached_property
+    def special_tokens(self) -> frozenset[int]:
+        """The ids of tokens that are no text, such as begin-of-text."""
         added = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        special = added | set(self.tokenizer.all_special_ids)
-        return torch.tensor([number for number in range(known) if number not in special])
+        return frozenset(added | set(self.tokenizer.all_special_ids))
+
+    @cached_property
+    def boundaries(self) -> frozenset[int]:
+        """The special tokens but the one for unknown text: inside a text, they stand between documents."""
+        tokenizer = self.tokenizer
+        ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+        unknown = set() if tokenizer.unk_token_id in ends else {tokenizer.unk_token_id}
+        return self.special_tokens - unknown
 
     @property
     def nearest(self) -> NearestTokens:
@@ -509,11 +575,35 @@ def load(
         check_files(weights)
         model, tokenizer = _pretrained(weights, sizes, dtype, attention)
         found_id, found_revision = weights.id, weights.revision
+        _check_finite(model, weights)
+        _check_vocabulary(tokenizer, weights)
     model.requires_grad_(False)
     model.eval()  # `from_config` leaves dropout on
     fuse_gelu(model)
     sizes = geometry(model.config.to_dict())
     return Subject(name, found_id, found_revision, model, tokenizer, sizes)
+
+
+def _check_finite(model: nn.Module, weights: Weights) -> None:
+    """Refuses weights that are no numbers: all that is made of them would be none, or wrong.
+
+    Raises:
+        InputError: names the first of them.
+    """
+    for name, weight in model.named_parameters():
+        if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight.detach())):
+            allowed = f"the weights must be finite numbers, and {name} holds NaN or inf"
+            raise InputError("path", weights.folder, allowed, weights.mend)
+
+
+def _check_vocabulary(tokenizer: Any, weights: Weights) -> None:
+    """Refuses a tokenizer that knows no text.
+
+    Raises:
+        InputError: it has no vocabulary.
+    """
+    if not set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids):
+        raise InputError("path", weights.folder, "the tokenizer in it has an empty vocabulary", weights.mend)
 
 
 def fuse_gelu(model: nn.Module) -> None:

@@ -9,10 +9,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from actmax.errors import InputError
 from actmax.model.context import NONE, Context
 from actmax.model.subject import Subject
 from actmax.text.typed import Typed
 
+CARRIERS = 16
+"""Number of tokens behind which pieces of words are tried."""
 ROWS = 4096
 """Rows of the embedding matrix that are compared at once."""
 Ids = tuple[int, ...]
@@ -40,8 +43,30 @@ class Alphabet:
         if not self.only_text:
             return torch.arange(len(self.subject.embedding_matrix))
         plain = [number for number in self.subject.plain_tokens.tolist() if number in self._first_of_twins]
-        kept = Typed(self.subject)([(number,) for number in plain])
-        return torch.tensor([number for number, keep in zip(plain, kept, strict=True) if keep])
+        typed = Typed(self.subject)
+        alone = typed([(number,) for number in plain])
+        kept = {number for number, keep in zip(plain, alone, strict=True) if keep}
+        if not self.subject.spells_alone:
+            kept |= self._behind_others([number for number in plain if number not in kept], sorted(kept), typed)
+        if not kept:
+            allowed = (
+                f"leaves no token that could be typed: the tokenizer of {self.subject.name} gives none of them back"
+            )
+            raise InputError("only_text", True, allowed, "search.only_text=false takes all tokens.")
+        return torch.tensor(sorted(kept))
+
+    @staticmethod
+    def _behind_others(pieces: Sequence[int], words: Sequence[int], typed: Typed) -> set[int]:
+        """Which pieces of words come back behind a token that does by itself.
+
+        Where a text's first word loses its space, a piece of a word cannot stand alone.
+        """
+        left, found = list(pieces), set()
+        for word in words[:: max(1, len(words) // CARRIERS)]:
+            came = typed([(word, piece) for piece in left])
+            found |= {piece for piece, keep in zip(left, came, strict=True) if keep}
+            left = [piece for piece in left if piece not in found]
+        return found
 
     @cached_property
     def _first_of_twins(self) -> set[int]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from actmax.errors import InputError
 from actmax.model.context import NONE, Context
-from actmax.model.subject import Subject
+from actmax.model.subject import UNDECODABLE, Subject
 
-UNDECODABLE = "\ufffd"
-"""The character that stands for bytes which are no text."""
 NEIGHBOURS = 3
 """Tokens on either side that are tokenised together with a sequence, at least."""
 
@@ -23,9 +22,14 @@ class Typed:
     Args:
         subject: the language model, with a fast tokenizer.
         context: what stands around the sequences.
+
+    Raises:
+        InputError: the tokenizer is one in Python.
     """
 
     def __init__(self, subject: Subject, context: Context = NONE) -> None:
+        if not subject.tokenizer.is_fast:
+            raise InputError("subject", subject.name, "needs a fast tokenizer to tell which tokens can be typed")
         # The backend itself, one by one: for short texts what is wrapped around it, or threads, cost ten times as much.
         self.backend: Any = subject.tokenizer.backend_tokenizer
         self.backend.no_padding()  # another caller's padding would stay

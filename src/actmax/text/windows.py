@@ -11,6 +11,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from actmax.model.subject import Subject
+from actmax.text.files import BYTE_ORDER_MARK
 
 BLOCK = 100_000
 """Number of characters that are tokenized together, up to the end of a line where there is one."""
@@ -31,6 +32,9 @@ class Window:
 def windows(subject: Subject, files: Iterable[Path], *, size: int, before: tuple[int, ...]) -> Iterator[Window]:
     """The text in windows of at most `size` tokens, each behind the same tokens; nothing is kept.
 
+    A special token inside a text, such as `<|endoftext|>`, is no part of it: another document begins behind it, and so
+    does another window.
+
     Args:
         subject: the model whose tokenizer is used.
         files: text files.
@@ -39,18 +43,22 @@ def windows(subject: Subject, files: Iterable[Path], *, size: int, before: tuple
     """
     own = size - len(before)
     for file in files:
-        done, held = 0, []
-        for block in _blocks(file):
-            held += subject.tokenizer(block, add_special_tokens=False)["input_ids"]
+        first, held = 0, []
+        for start, ids, ends in _stretches(subject, file):
+            first = first if held else start
+            held += ids
             while len(held) >= own:
-                yield Window((*before, *held[:own]), str(file), done)
-                done, held = done + own, held[own:]
+                yield Window((*before, *held[:own]), str(file), first)
+                first, held = first + own, held[own:]
+            if ends and held:
+                yield Window((*before, *held), str(file), first)
+                held = []
         if held:
-            yield Window((*before, *held), str(file), done)
+            yield Window((*before, *held), str(file), first)
 
 
 def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, seed: int) -> Int[ndarray, "pieces size"]:
-    """A uniform choice of runs of `size` consecutive tokens of one file, beginning anywhere; nothing else is kept.
+    """A uniform choice of runs of `size` consecutive tokens of one document, beginning anywhere; nothing else is kept.
 
     Args:
         subject: the model whose tokenizer is used.
@@ -64,22 +72,33 @@ def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, se
     rng, found, keys = np.random.default_rng(seed), np.empty((0, size), dtype=np.int64), np.empty(0)
     for file in files:
         held: list[int] = []
-        for block in _blocks(file):
-            held += subject.tokenizer(block, add_special_tokens=False)["input_ids"]
-            if len(held) < size:
-                continue
-            new = np.lib.stride_tricks.sliding_window_view(np.array(held), size)
-            found, keys = np.concatenate([found, new]), np.concatenate([keys, rng.random(len(new))])
-            if len(keys) > count:
-                kept = np.argpartition(keys, count)[:count]
-                found, keys = found[kept], keys[kept]
-            held = held[len(held) - size + 1 :]
+        for _, ids, ends in _stretches(subject, file):
+            held += ids
+            if len(held) >= size:
+                new = np.lib.stride_tricks.sliding_window_view(np.array(held), size)
+                found, keys = np.concatenate([found, new]), np.concatenate([keys, rng.random(len(new))])
+                if len(keys) > count:
+                    kept = np.argpartition(keys, count)[:count]
+                    found, keys = found[kept], keys[kept]
+                held = held[len(held) - size + 1 :]
+            held = [] if ends else held
     return found[np.argsort(keys)]
+
+
+def _stretches(subject: Subject, file: Path) -> Iterator[tuple[int, list[int], bool]]:
+    """A file's tokens as they come: the number of the first, the tokens, and whether a document ends behind them."""
+    special, done = list(subject.boundaries), 0
+    for block in _blocks(file):
+        ids, start = np.array(subject.tokens(block), dtype=np.int64), 0
+        for end in [*np.flatnonzero(np.isin(ids, special)).tolist(), len(ids)]:
+            yield done + start, ids[start:end].tolist(), end < len(ids)
+            start = end + 1
+        done += len(ids)
 
 
 def _blocks(file: Path) -> Iterator[str]:
     """A file's text in pieces of about `BLOCK` characters, at the ends of lines unless a line is ten times as long."""
     with file.open(encoding="utf-8") as stream:
         while lines := stream.readlines(BLOCK):
-            text = "".join(lines)
+            text = "".join(line.removeprefix(BYTE_ORDER_MARK) for line in lines)
             yield from (text[start : start + 10 * BLOCK] for start in range(0, len(text), 10 * BLOCK))

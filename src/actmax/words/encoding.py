@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -67,7 +67,7 @@ def encode(subject: Subject, data: Data, *, before: tuple[int, ...]) -> Encoding
         contexts = []
         for context in sample.contexts:
             ids, word = tokens_of(subject, context, before)
-            reason = _unfit(ids, word, subject.geometry.context)
+            reason = _unfit(ids[len(before) :], word, subject.geometry.context - len(before), subject.boundaries)
             if reason is None:
                 contexts.append(context)
                 found[id(sample), context] = ids, word
@@ -90,19 +90,22 @@ def tokens_of(subject: Subject, context: Context, before: tuple[int, ...]) -> tu
     if not subject.tokenizer.is_fast:
         allowed = "tuning needs a tokenizer that tells where in the text its tokens stand (a fast one)"
         raise InputError("subject", subject.name, allowed)
+    ids = subject.tokens(context.text)
     coded = subject.tokenizer(context.text, add_special_tokens=False, return_offsets_mapping=True)
     spans = coded["offset_mapping"]
     word = [
         number for number, (start, end) in enumerate(spans, len(before)) if start < context.end and end > context.start
     ]
-    return (*before, *coded["input_ids"]), tuple(word)
+    return (*before, *ids), tuple(word)
 
 
-def _unfit(ids: Sequence[int], word: Sequence[int], context: int) -> str | None:
+def _unfit(own: Sequence[int], word: Sequence[int], room: int, boundaries: Collection[int]) -> str | None:
     """Why a text cannot be used; None where it can."""
     if not word:
         return "no sub-token"
-    return f"longer than the context of {context} tokens" if len(ids) > context else None
+    if any(token in boundaries for token in own):
+        return "with a special token in its text"
+    return f"longer than the {room} tokens that the context has room for" if len(own) > room else None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import heapq
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -315,10 +315,46 @@ def _context(line: _Line, template: str) -> Context:
     if line.context is None:
         start = template.index("{word}")
         return Context(template.replace("{word}", line.word), start, start + len(line.word), line.source)
-    match = re.search(rf"(?<!\w){re.escape(line.word)}(?!\w)", line.context, re.IGNORECASE)
-    if match is None:
-        raise InputError(line.source, repr(line.context[:60]), f"the context must hold the word {line.word!r}")
-    return Context(line.context, match.start(), match.end(), line.source)
+    span = find_word(line.word, line.context)
+    if span is None:
+        allowed, way_out = f"the context must hold the word {line.word!r}", ""
+        if _folded(line.word) in _folded(line.context) or line.word.casefold() in line.context.casefold():
+            allowed += ", which stands there only inside a longer run of letters"
+            way_out = "Where no space says which letters are a word, a CoNLL-U file does."
+        raise InputError(line.source, repr(line.context[:60]), allowed, way_out)
+    return Context(line.context, *span, line.source)
+
+
+def find_word(word: str, text: str) -> tuple[int, int] | None:
+    """Where a word first stands in a text by itself; None where it does not.
+
+    Capital letters do not count, nor whether an accent is a character of its own (Unicode's canonical equivalence).
+    A letter and the marks behind it, as in Hindi, belong together.
+
+    Example:
+        >>> find_word("cat", "The catalogue has a Cat.")
+        (20, 23)
+    """
+    wanted, edges = _folded(word), [place for place in range(len(text) + 1) if _is_edge(text, place)]
+    for start in edges:
+        for end in edges:
+            if start < end <= start + 3 * len(word) and _folded(text[start:end]) == wanted:
+                return start, end
+    return None
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def _is_edge(text: str, place: int) -> bool:
+    """Whether a word can begin or end at a place: it does not lie between two letters, or a letter and its mark."""
+    return place in (0, len(text)) or not (_in_word(text[place - 1]) and _in_word(text[place]))
+
+
+def _in_word(character: str) -> bool:
+    """Whether a character is part of words: a letter, a digit, a mark on one, or a joiner."""
+    return character.isalnum() or character in "_\u200c\u200d" or unicodedata.category(character).startswith("M")
 
 
 def _refuse_clashes(samples: Iterable[Sample]) -> None:

@@ -10,7 +10,7 @@ import torch
 from actmax.errors import InputError
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
-from actmax.text.files import check_utf8, named_file
+from actmax.text.files import named_file, utf8_lines
 
 SATURATED = 2.0
 """Distance from the middle, in standard deviations, at which a colour is full."""
@@ -60,8 +60,7 @@ def text_of(name_or_text: str) -> str:
     """
     text, file = name_or_text, named_file(name_or_text)
     if file is not None:
-        check_utf8(file)
-        text = file.read_text(encoding="utf-8")
+        text = "".join(line for _, line in utf8_lines(file))
     if not text.strip():
         raise InputError("text", repr(name_or_text), "must hold text")
     return text
@@ -71,9 +70,13 @@ def encoded(subject: Subject, text: str, *, before: tuple[int, ...]) -> list[int
     """A text's tokens behind what stands before it.
 
     Raises:
-        InputError: it has none, or more than the subject's context.
+        InputError: it has none, or more than the subject's context, or a special token among them.
     """
-    ids = [*before, *subject.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    own = subject.tokens(text)
+    if inside := [subject.token(token) for token in own if token in subject.boundaries]:
+        allowed = f"must be one document, and holds {inside[0]}, at which another begins"
+        raise InputError("text", repr(text[:40]), allowed, "Give one of them.")
+    ids = [*before, *own]
     if not len(before) < len(ids) <= subject.geometry.context:
         allowed = f"must have 1 to {subject.geometry.context - len(before)} tokens, and has {len(ids) - len(before)}"
         raise InputError("text", repr(text[:40]), allowed, "Give a part of it.")

@@ -1,0 +1,301 @@
+"""Tokenizers, texts and models that differ from GPT-2's: what a person sees of them is right, or refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from actmax.errors import InputError
+from actmax.model.subject import Subject, byte_tokenizer, load
+from actmax.model.target import Unit
+from actmax.search.alphabet import Alphabet
+from actmax.tasks.examples.find import find_examples
+from actmax.tasks.tuning.heatmap import encoded, text_of
+from actmax.text.windows import pieces, windows
+from actmax.words.encoding import encode
+from actmax.words.lists import Reading, read
+from cli import QUICK, Actmax
+
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def sentencepiece() -> Any:
+    """A tokenizer of Llama's kind: words begin with ▁, what is not known is spelled in bytes."""
+    words = ["▁", "▁the", "▁doctor", "▁answered", "▁phone", "ing", "s", "▁s", "e", "r", "▁sing", "a", "▁a", "A"]
+    letters = [letter for letter in "bcdfghijklmnopqtuvwxyz" if letter not in words]
+    names = ["<unk>", "<s>", "</s>", *BYTES, *words, *letters]
+    vocabulary = [(name, -float(number)) for number, name in enumerate(names)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(parts)
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def subject_with(tokenizer: Any, *, rows: int | None = None) -> Subject:
+    """A tiny Llama with the tokenizer, and as many embeddings as it has tokens, or as given."""
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    architecture = {"model_type": "llama", "num_key_value_heads": 1, "max_position_embeddings": 64, **sizes}
+    size = rows or max(tokenizer.get_vocab().values()) + 1
+    made = load(name="odd", source="random", architecture=architecture | {"vocab_size": max(size, 257)})
+    if size < 257:
+        made.model.resize_token_embeddings(size)
+    return dataclasses.replace(made, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def llama() -> Subject:
+    return subject_with(sentencepiece())
+
+
+@pytest.fixture(scope="module")
+def plain() -> Subject:
+    return subject_with(byte_tokenizer())
+
+
+class TestTokensAsText:
+    def test_a_space_in_front_is_seen_and_a_byte_keeps_its_name(self, llama: Subject) -> None:
+        ids = llama.tokens("the doctor answered the phone")
+        assert [llama.token(one) for one in ids] == [" the", " doctor", " answered", " the", " phone"]
+        names = llama.tokenizer.get_vocab()
+        assert llama.token(names["ing"]) == "ing"
+        assert llama.token(names["<0x41>"]) == "<0x41>"
+        assert llama.token(names["A"]) == "A"
+        assert llama.token(names["<s>"]) == "<s>"
+
+    def test_no_two_tokens_are_shown_alike(self, llama: Subject) -> None:
+        shown = [llama.token(one) for one in range(len(llama.embedding_matrix))]
+        assert len(set(shown)) == len(shown)
+
+    def test_bytes_of_gpt2s_kind_are_shown_as_before(self, plain: Subject) -> None:
+        assert [plain.token(one) for one in plain.tokens(" a é")] == [" ", "a", " ", "Ã", "©"]
+
+    def test_rows_without_a_token_are_shown_by_number_and_are_no_text(self) -> None:
+        vocabulary = {"a": 0, "b": 5, "c": 290}  # unused ids in the middle, and rows behind the last
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+        tokenizer.decoder = decoders.Fuse()
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer), rows=300)
+        assert [subject.token(one) for one in (0, 5, 7, 295)] == ["a", "b", "[id 7]", "[id 295]"]
+        assert subject.plain_tokens.tolist() == [0, 5, 290]
+
+
+class TestSearch:
+    def test_pieces_count_where_a_text_can_hold_them(self, llama: Subject) -> None:
+        names = llama.tokenizer.get_vocab()
+        usable = set(Alphabet(llama).ids.tolist())
+        for name in ("▁the", "▁sing", "ing", "s"):
+            assert names[name] in usable, name
+        assert names["<0x41>"] not in usable  # A is a token of its own
+        assert names["<s>"] not in usable
+        alphabet = Alphabet(llama)
+        typed, lost = llama.tokens("singing the phones"), [names["ing"], names["▁the"]]
+        assert alphabet.accepts([tuple(typed), tuple(lost)]) == [True, False]
+
+    def test_an_empty_alphabet_is_refused(self) -> None:
+        tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "Ġx": 1}, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.normalizer = normalizers.Replace("Ġ", "")
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"), rows=20)
+        with pytest.raises(InputError, match="only_text=True: leaves no token"):
+            _ = Alphabet(subject).ids
+
+    def test_a_tokenizer_in_python_is_refused(self, plain: Subject) -> None:
+        class Slow:
+            is_fast = False
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(plain.tokenizer, name)
+
+        with pytest.raises(InputError, match="needs a fast tokenizer"):
+            _ = Alphabet(dataclasses.replace(plain, tokenizer=Slow())).ids
+
+
+class TestMoreTokensThanRows:
+    """A [PAD] was added, and the matrix not resized."""
+
+    @pytest.fixture
+    def subject(self, plain: Subject) -> Subject:
+        tokenizer = byte_tokenizer()
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+        return dataclasses.replace(plain, tokenizer=tokenizer)
+
+    def test_a_text_without_it_is_read(self, subject: Subject) -> None:
+        assert subject.text(subject.tokens("as ever")) == "as ever"
+        assert len(Alphabet(subject).ids) > 90
+
+    def test_a_text_with_it_is_refused_by_name(self, subject: Subject) -> None:
+        with pytest.raises(InputError, match=r"\[PAD\].*257"):
+            subject.tokens("before [PAD] behind")
+
+
+DOCUMENTS = "the end.<|endoftext|>A new document begins here.<|endoftext|>"
+
+
+class TestDocuments:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        (tmp_path / "text.txt").write_text(DOCUMENTS * 3)
+        return tmp_path / "text.txt"
+
+    def test_a_window_holds_one_document(self, plain: Subject, file: Path) -> None:
+        found = list(windows(plain, [file], size=13, before=(256,)))
+        assert all(256 not in window.ids[1:] for window in found)
+        texts = [plain.text(window.ids[1:]) for window in found]
+        assert texts[:5] == ["the end.", "A new docume", "nt begins he", "re.", "the end."]
+        ids = plain.tokens(file.read_text())
+        assert all(tuple(ids[one.start : one.start + len(one.ids) - 1]) == one.ids[1:] for one in found)
+
+    def test_a_document_that_ends_at_a_blocks_end(
+        self, plain: Subject, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = list(windows(plain, [file], size=13, before=(256,)))
+        file.write_text(DOCUMENTS.replace(">", ">\n", 1))
+        monkeypatch.setattr("actmax.text.windows.BLOCK", 20)
+        assert "\n" in "".join(plain.text(one.ids[1:]) for one in windows(plain, [file], size=13, before=(256,)))
+        assert len(whole) == 12
+
+    def test_special_tokens_are_no_example(self, plain: Subject, file: Path) -> None:
+        text = windows(plain, [file], size=64, before=(256,))
+        found = find_examples(plain, [Unit("resid_post", 1, 3)], text, top=20, seed=0)
+        assert "<|endoftext|>" not in set(found.contexts["token"])
+        assert found.positions == len(plain.tokens(DOCUMENTS.replace("<|endoftext|>", "") * 3))
+
+    def test_pieces_for_a_search_hold_none(self, plain: Subject, file: Path) -> None:
+        found = pieces(plain, [file], size=6, count=1000, seed=0)
+        assert len(found)
+        assert not (found == 256).any()
+        texts = {plain.text(row) for row in found.tolist()}
+        assert "d.A ne" not in texts
+        assert "he end" in texts
+
+    def test_tuning_and_heat_maps_take_none(self, plain: Subject, tmp_path: Path) -> None:
+        rows = [f"w{letter},{kind}," for kind in ("x", "y") for letter in "abcde"]
+        rows = [
+            f"{row}{'<|endoftext|> ' if number == 0 else ''}a {row[:2]} b {kind}"
+            for number, row in enumerate(rows)
+            for kind in [row[3]]
+        ]
+        (tmp_path / "data.csv").write_text("\n".join(["word,category,context", *rows]))
+        found = encode(plain, read(Reading(data=str(tmp_path / "data.csv"))), before=(256,))
+        assert found.data.skips.counts["with a special token in its text"] == 1
+        assert len(found.data.samples) == 9
+        with pytest.raises(InputError, match="endoftext"):
+            encoded(plain, DOCUMENTS, before=(256,))
+        assert encoded(plain, "the end.", before=(256,))
+
+
+def test_a_byte_order_mark_is_no_text(plain: Subject, tmp_path: Path) -> None:
+    for name, start in {"with.txt": "\ufeff", "without.txt": ""}.items():
+        (tmp_path / name).write_text(f"{start}first line\n{start}second line\n", encoding="utf-8")
+    read_ = {
+        name: [
+            "".join(plain.text(one.ids) for one in windows(plain, [tmp_path / name], size=8, before=())),
+            text_of(str(tmp_path / name)),
+        ]
+        for name in ("with.txt", "without.txt")
+    }
+    assert read_["with.txt"] == read_["without.txt"]
+    assert read_["without.txt"][0] == "first line\nsecond line\n"
+
+
+class TestWordsInScripts:
+    def csv(self, folder: Path, *rows: tuple[str, str]) -> Path:
+        others = [(f"{kind}word{number}", kind, f"here {kind}word{number} is") for kind in "xy" for number in range(5)]
+        lines = [f"{word},x,{context}" for word, context in rows] + [",".join(one) for one in others]
+        (folder / "data.csv").write_text("\n".join(["word,category,context", *lines]), encoding="utf-8")
+        return folder / "data.csv"
+
+    def found(self, folder: Path, word: str, context: str) -> str:
+        data = read(Reading(data=str(self.csv(folder, (word, context)))))
+        (sample,) = [sample for sample in data.samples if sample.word.casefold() == word.casefold()]
+        (one,) = sample.contexts
+        return one.text[one.start : one.end]
+
+    @pytest.mark.parametrize(
+        ("word", "context"),
+        [
+            ("किताब", "यह किताब अच्छी है"),
+            ("Straße", "Die STRASSE ist lang"),
+            ("don't", "I don't know"),
+            ("re-do", "to re-do it"),
+            ("l'eau", "de l'eau froide"),
+            ("水", "喝 水 吧"),
+            ("cat", "The catalogue has a Cat."),
+        ],
+    )
+    def test_the_word_itself(self, tmp_path: Path, word: str, context: str) -> None:
+        assert self.found(tmp_path, word, context).casefold() == word.casefold()
+
+    @pytest.mark.parametrize(("word", "context"), [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_composed_or_not(self, tmp_path: Path, word: str, context: str) -> None:
+        found = self.found(
+            tmp_path, unicodedata.normalize(word, "café"), unicodedata.normalize(context, "un café noir")
+        )
+        assert unicodedata.normalize("NFC", found) == "café"
+
+    @pytest.mark.parametrize(
+        ("word", "context"),
+        [
+            ("क", "यह किताब है"),  # a letter whose vowel sign makes it another syllable
+            ("e", "cafe\u0301 noir".replace("cafe", "caf e")),  # e, and then an accent
+            ("水", "喝水果汁吧"),  # a letter of fruit: no space says where the word ends
+            ("ねこ", "ねこまたがいる"),
+        ],
+    )
+    def test_another_word_is_not_taken_for_it(self, tmp_path: Path, word: str, context: str) -> None:
+        with pytest.raises(InputError, match="inside a longer run of letters") as caught:
+            self.found(tmp_path, word, context)
+        assert "CoNLL-U" in str(caught.value)
+
+    def test_a_word_that_is_not_there_is_said_to_be_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="must hold the word 'dog'"):
+            self.found(tmp_path, "dog", "a cat")
+
+
+class TestModels:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        sizes = {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 32}
+        made = load(name="m", source="random", architecture={"model_type": "gpt2", **sizes})
+        made.model.save_pretrained(tmp_path / "model")
+        made.tokenizer.save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_weights_that_are_no_numbers_are_refused_by_name(self, folder: Path, value: float) -> None:
+        whole = load(name="m", path=str(folder))
+        whole.model.transformer.h[1].mlp.c_fc.weight[3, 5] = value
+        whole.model.save_pretrained(folder)
+        with pytest.raises(InputError, match=r"transformer\.h\.1\.mlp\.c_fc\.weight"):
+            load(name="m", path=str(folder))
+
+    def test_a_tokenizer_without_a_vocabulary_is_refused(self, folder: Path) -> None:
+        assert load(name="m", path=str(folder)).tokens("a")
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+        Tokenizer(models.BPE()).save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        with pytest.raises(InputError, match="vocabulary"):
+            load(name="m", path=str(folder))
+
+    def test_text_that_comes_back_longer_than_the_context(self, actmax: Actmax) -> None:
+        ran = actmax(*QUICK, "subject=tiny", "unit.layer=2", "unit.index=3", "tokens=40", "steps=2", "seeds=0:3")
+        assert ran.code == 0, ran.err
+        assert (ran.job / "gaps.parquet").exists()
+        shutil.rmtree(ran.job)
+
+
+def test_finite_weights_pass_whatever_their_size() -> None:
+    large = subject_with(byte_tokenizer())
+    assert torch.isfinite(large.embedding_matrix).all()
+    assert np.isfinite(float(large.embedding_matrix.abs().max()))
