@@ -229,10 +229,10 @@ class Subject:
 
     def _spelled(self, token_id: int) -> str:
         """What a token spells behind another one: some tokenizers drop the space of a text's first word."""
-        text = self.text([token_id])
-        if self.spells_alone:
+        text, carrier = self.text([token_id]), self._carrier
+        if carrier is None:
             return text
-        before, both = self.text([self._carrier]), self.text([self._carrier, token_id])
+        before, both = self.text([carrier]), self.text([carrier, token_id])
         return both[len(before) :] if both.startswith(before) else text
 
     @property
