@@ -243,7 +243,7 @@ def test_real_rows(real: pd.DataFrame) -> None:
         if not isnan(one.observed) and not isnan(one.p):
             assert_says_one_thing(one)
     own = {Measure.TRANSFER_NONE}  # the context that the tokens were found in
-    own |= {Measure.MEANING, Measure.OWN_MEANING}  # not asked by default
+    own |= {Measure.MEANING, Measure.MEANING_APART, Measure.OWN_MEANING}  # not asked by default
     assert {one.measure for one in found} == {measure for measure, _ in UNIT_MEASURES.values()} - own
     assert {one.claimed for one in found} == {True, False}
     assert {one.alternative for one in found if one.measure == Measure.SNAPPED} == {"greater", "less"}

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -550,6 +551,43 @@ class TestUnits:
         found = theme(own, chance, space.words)
         assert list(rows["text"]) == [words[number].strip() for number in found.nearest]
         assert columns["theme_words"] == (found.p <= 0.05).sum()
+
+    def test_what_is_alike_in_shared_tokens_alone_is_told_from_what_is_alike_apart_from_them(
+        self, tiny: Subject, words: list[str]
+    ) -> None:
+        from tokenizers import Tokenizer, decoders, models
+        from transformers import PreTrainedTokenizerFast
+
+        sea = ["ship", "sailor", "harbour", "ocean", "boat", "captain", "deck", "anchor", "navy", "vessel"]
+        others = sorted({word.strip() for word in words} - set(sea))
+        vocabulary = {word: number for number, word in enumerate([*sea, *others])}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="ship"))
+        tokenizer.decoder = decoders.WordPiece()
+        spelled = replace(tiny, tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+        space = Space.of(self.asked(spelled), (), tokens=3)
+        rng = np.random.default_rng(0)
+        plain = np.array([vocabulary[word] for word in others])
+        chance = space.sequences(torch.from_numpy(rng.choice(plain, (199, 6, 3))))
+        texts = {
+            "same tokens": [["ship", "sailor", others[11 * number]] for number in range(6)],
+            "one topic": [[sea[number], sea[number + 4], others[11 * number]] for number in range(6)],
+            "nothing": rng.choice(others, (6, 3), replace=False).tolist(),
+        }
+        p = {}
+        for name, rows in texts.items():
+            ids = torch.tensor([[vocabulary[word] for word in row] for row in rows])
+            vectors = space.sequences(ids)
+            found = in_units._apart(space, ids, vectors, chance)
+            p[name] = measured(vectors, chance).null.p, found["null_meaning_apart_p"]
+            loops = []
+            for one, other in combinations(range(6), 2):
+                left = [[word for word in rows[a] if word not in rows[b]] for a, b in ((one, other), (other, one))]
+                first, second = space([" ".join(part) for part in left])
+                loops.append(first @ second)
+            assert found["meaning_apart"] == pytest.approx(np.mean(loops))
+        assert p["same tokens"][0] <= 0.05 < p["same tokens"][1]
+        assert max(p["one topic"]) <= 0.05
+        assert min(p["nothing"]) > 0.05
 
     def test_unknown_pieces_are_told_by_unit(self, tiny: Subject) -> None:
         known, lost = Unit("resid_pre", 1, 3), Unit("resid_pre", 1, 4)

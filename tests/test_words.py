@@ -183,8 +183,8 @@ class TestClaims:
 
     def test_every_measure_of_a_unit_has_three(self) -> None:
         elsewhere = {one.measure for one in unit_findings(ROW | {"transfer_own": "bos"})}
-        asked: dict[str, Any] = {"meaning_status": "ok", "meaning": 0.2, "own_meaning": 0.2}
-        for name in ("meaning", "own_meaning"):
+        asked: dict[str, Any] = {"meaning_status": "ok", "meaning": 0.2, "meaning_apart": 0.2, "own_meaning": 0.2}
+        for name in ("meaning", "meaning_apart", "own_meaning"):
             null = {"mean": 0.0, "low": float("nan"), "high": 0.1, "p": 0.01, "alpha": 0.05, "draws": 99}
             asked |= {f"null_{name}_{part}": value for part, value in null.items()}
         in_meaning = {one.measure for one in unit_findings(ROW | asked)}

@@ -46,6 +46,8 @@ class Measure(StrEnum):
     """Mean activation of the tokens in windows of real text, beside means of as many random token sequences there."""
     MEANING = "meaning"
     """Mean similarity of two restarts' texts in a space of meaning, beside that of texts by chance."""
+    MEANING_APART = "meaning_apart"
+    """The same where of every two texts the tokens are left out that both hold."""
     OWN_MEANING = "own_meaning"
     """The same over the seeds that the units share, beside how alike any units' restarts are."""
     TUNED_SHARE = "tuned_share_layer"
@@ -186,6 +188,7 @@ UNIT_MEASURES: dict[str, tuple[Measure, Alternative | None]] = {
     "final": (Measure.OPTIMUM, None),
     "snapped": (Measure.SNAPPED, None),
     "meaning": (Measure.MEANING, "greater"),
+    "meaning_apart": (Measure.MEANING_APART, "greater"),
     "own_meaning": (Measure.OWN_MEANING, "greater"),
     "transfer_none": (Measure.TRANSFER_NONE, None),
     "transfer_bos": (Measure.TRANSFER_BOS, None),
@@ -218,7 +221,7 @@ def meaning_findings(row: Row) -> tuple[Finding, ...]:
     row = known(row)
     if row.get("meaning_status") != MeaningStatus.OK:
         return ()
-    names = ["meaning"] if is_missing(row["own_meaning"]) else ["meaning", "own_meaning"]
+    names = ["meaning", *(name for name in ("meaning_apart", "own_meaning") if not is_missing(row.get(name)))]
     return tuple(_unit_finding(row, name) for name in names)
 
 

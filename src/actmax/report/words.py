@@ -94,6 +94,7 @@ CLAIM_WORDS: dict[Measure, tuple[str, str, str]] = {
     Measure.NEAREST_COSINE: ("further than chance", "as near as chance", "nearer than chance"),
     Measure.RETENTION: ("fewer than chance", "as many as chance", "more than chance"),
     Measure.MEANING: ("less than chance", "no more than chance", "more than chance"),
+    Measure.MEANING_APART: ("less than chance", "no more than chance", "more than chance"),
     Measure.OWN_MEANING: ("less than others", "no more than others", "its own"),
     Measure.OPTIMUM: ("below chance", "not beyond chance", "above chance"),
     Measure.SNAPPED: ("below chance", "not beyond chance", "above chance"),
@@ -170,10 +171,19 @@ def meaning_statement(row: Row, they: str = "they") -> str:
     row = known(row)
     if row.get("meaning_status") != MeaningStatus.OK:
         return ""
-    verdict = Verdict(row["verdict_meaning"])
+    verdict, only = Verdict(row["verdict_meaning"]), _only_shared(row)
     if verdict == Verdict.NOT_JUDGED and row["null_meaning_p"] <= row["null_meaning_alpha"]:
-        return f"In meaning {they} are more alike than chance; whether those of other units are as well was not tested."
-    return OF_MEANING.get(verdict, "").format(they=they)
+        tested = "whether those of other units are as well was not tested"
+        return join([f"In meaning {they} are more alike than chance; {tested}.", only])
+    return join([OF_MEANING.get(verdict, "").format(they=they), only])
+
+
+def _only_shared(row: Row) -> str:
+    """That texts are alike in the tokens that they share alone; nothing where they are alike apart from these too."""
+    apart = row.get("null_meaning_apart_p", nan)
+    if isnan(apart) or row["null_meaning_p"] > row["null_meaning_alpha"] or apart <= row["null_meaning_apart_alpha"]:
+        return ""
+    return "Less the tokens in common they are no more alike than chance."
 
 
 def meaning_obstacle(row: Row) -> str:

@@ -32,10 +32,11 @@ NAMES = {
     Measure.OPTIMUM: ("activation, optimum", ".4g"),
     Measure.SNAPPED: ("activation as text", ".3g"),
     Measure.MEANING: ("meaning in common", ".3f"),
+    Measure.MEANING_APART: ("… less tokens in common", ".3f"),
     Measure.OWN_MEANING: ("… beside other units", ".3f"),
 }
 """The measures of the card in its order, with their names and the formats of their numbers."""
-OF_MEANING = (Measure.MEANING, Measure.OWN_MEANING)
+OF_MEANING = (Measure.MEANING, Measure.MEANING_APART, Measure.OWN_MEANING)
 """The measures of the card that are about meaning."""
 THEME_SHOWN = 6
 """Most words of a theme that the card shows."""
@@ -80,7 +81,8 @@ def card(row: Row) -> Table:
     if row.get("meaning_status") == MeaningStatus.OK:
         caption += (
             " Meaning in common: mean cosine of two restarts' texts in a space of meaning; a question of its own, at 5 "
-            "%, and only where they are alike it is asked whether other units' are as well. Theme: words of the "
+            "%, and only where they are alike it is asked whether other units' are as well. Less tokens in common: of "
+            "every two texts the tokens are left out that both hold; at 5 % by itself. Theme: words of the "
             "vocabulary that are nearer to all restarts than chance, corrected for looking at all words."
         )
     caption = join([caption, sink_statement(row)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import combinations
 from math import nan
 from typing import Any
 
@@ -154,6 +155,7 @@ def meaning_columns(
         unknown = float(embedded[unit].unknown.mean())
         one = measure_meaning(vectors[unit], unknown, chance, best, best_of=size, seed=settings.seed)
         measured[unit], columns[unit] = one, meaning_numbers(one) | whole(unit, some)
+        columns[unit] |= _apart(space, ids[unit], vectors[unit], chance)
         if one.status == MeaningStatus.OK and len(measured) <= THEMES:
             others = {other: vectors[other] for other in units if other != unit}
             about = _about(columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0])
@@ -162,6 +164,30 @@ def meaning_columns(
     columns = decided(columns, measured, vectors, settings)
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
     return columns, {name: parts for name, parts in tables.items() if parts}, kept
+
+
+def _apart(
+    space: Space,
+    ids: Int[torch.Tensor, "restarts tokens"],
+    texts: Float[ndarray, "restarts dims"],
+    by_chance: Float[ndarray, "draws restarts dims"],
+) -> dict[str, float]:
+    """The columns on how alike texts are where of every two the tokens are left out that both hold.
+
+    Beside the same texts by chance as all: these hardly share a token, and where they do they keep it, which makes the
+    test conservative.
+    """
+    if len(ids) < 2:
+        return {}
+    rows, pairs = ids.tolist(), list(combinations(range(len(ids)), 2))
+    cosines = (texts @ texts.T)[tuple(np.array(pairs).T)]
+    sharing = [number for number, (one, other) in enumerate(pairs) if set(rows[one]) & set(rows[other])]
+    left = [[[token for token in rows[a] if token not in rows[b]] for a, b in (pair, pair[::-1])] for pair in pairs]
+    if sharing:
+        found = space([space.subject.text(part) for number in sharing for part in left[number]])
+        cosines[sharing] = (found[::2] * found[1::2]).sum(1)
+    null = against(cosines.mean(), mean_similarity(by_chance), alternative="greater")
+    return _floats({"meaning_apart": null.observed, **null.claim_columns("meaning_apart", ALPHA)})
 
 
 def _map(
