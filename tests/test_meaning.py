@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 
 from actmax.errors import InputError
@@ -43,6 +44,7 @@ from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject, shared
 from actmax.model.target import Unit
 from actmax.report.words import meaning_obstacle
+from actmax.tasks.meanings import meaning_digest
 from actmax.tasks.units import meaning as in_units
 from actmax.tasks.units.gather import _meaning as settings_in
 from actmax.tasks.units.meaning import Asked, Space, set_apart
@@ -612,6 +614,21 @@ def gap_of(activation: Array) -> Gap:
     rest: dict[str, Any] = dict.fromkeys(names, zeros)
     random = RandomText(activation, zeros)
     return Gap(**rest, texts=("",) * 4, same=(True,) * 4, lengths=(1,) * 4, random=random, passes=1)
+
+
+def test_an_embedders_folder_names_the_job_by_what_it_holds(tmp_path: Path) -> None:
+    def digest(folder: Path, embedder: str = "model2vec") -> Any:
+        return meaning_digest(OmegaConf.create({"meaning": {"embedder": embedder, "path": str(folder)}}))
+
+    first, other = tmp_path / "first", tmp_path / "elsewhere"
+    for folder in (first, other):
+        folder.mkdir()
+        save_file({"embeddings": np.arange(6.0).reshape(3, 2)}, folder / "model.safetensors")
+    before = digest(first)
+    assert before == digest(other)
+    save_file({"embeddings": np.arange(1.0, 7.0).reshape(3, 2)}, first / "model.safetensors")
+    assert digest(first) != before
+    assert digest(first, "wordllama") == {}
 
 
 def test_records_from_before_have_no_settings_of_meaning() -> None:
