@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actmax.errors import InputError
 from actmax.settings import setting
 
 ALPHA = 0.05
@@ -37,7 +38,12 @@ def claim_alpha(kind: str, alpha: float = ALPHA) -> float:
     Args:
         kind: what the unit's restarts would end at by chance, a key of `CLAIMS`.
         alpha: level of all claims together.
+
+    Raises:
+        InputError: alpha is no probability strictly between 0 and 1.
     """
+    if not 0 < alpha < 1:
+        raise InputError("alpha", alpha, "a number above 0 and below 1", "The usual choice is 0.05.")
     return alpha / len(CLAIMS[kind])
 
 
