@@ -126,7 +126,7 @@ def against(
         (0.05, (nan, 2.0), 'above')
     """
     values = np.sort(np.asarray(draws, dtype=np.float64))
-    if np.isfinite(observed) and len(values):
+    if np.isfinite(observed) and len(values) and np.isfinite(values[[0, -1]]).all():
         slack = ROUNDING * max(abs(observed), abs(values[0]), abs(values[-1]))
         values[np.abs(values - observed) <= slack] = observed
     return Null(float(observed), values, alternative)

@@ -32,7 +32,7 @@ def smallest_own_p(units: int, seeds: int) -> float:
     return float(units) ** (1 - seeds)
 
 
-def claim_alpha(kind: str, alpha: float = ALPHA) -> float:
+def claim_alpha(kind: str, alpha: float | int = ALPHA) -> float:
     """The level of one claim: alpha over the number of claims (Bonferroni), declared before any number is seen.
 
     Args:
@@ -47,7 +47,7 @@ def claim_alpha(kind: str, alpha: float = ALPHA) -> float:
     return alpha / len(CLAIMS[kind])
 
 
-def controls_needed(units: int, seeds: int, *, alpha: float = ALPHA) -> int:
+def controls_needed(units: int, seeds: int, *, alpha: float | int = ALPHA) -> int:
     """How many control units make a job's second question answerable: two or more units beside each, and p in reach.
 
     With U units and S seeds no p of `own_agreement` is below U^(1 - S), which has to reach the level of one claim.

@@ -104,7 +104,7 @@ def decide(
     *,
     kind: str = RANDOM_MOVES,
     judged: Sequence[int] | None = None,
-    alpha: float = ALPHA,
+    alpha: float | int = ALPHA,
 ) -> tuple[Decision, ...]:
     """The declared rule, for the units of one job or sweep.
 

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Num
 from numpy import ndarray
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse
 
 from actmax.errors import InputError
 
+Readable = Any
+"""What `as_array` reads, or refuses in one message: arrays, lists, tables and tensors of any kind."""
 BLOCK = 2**16
 """Values in a block (512 KiB of float64): temporaries stay in the cache, and memory does not grow with the units."""
-FLAT_ULPS = 4.0
-"""Units in the last place, of the largest value, up to which a spread is what rounding leaves of none."""
+FLAT = 2.0
+"""Relative spacings of the largest value up to which a spread is what rounding leaves of none."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def spacing_of(dtype: np.dtype[Any]) -> float:
 def flat(
     low: Float[ndarray, " units"], high: Float[ndarray, " units"], eps: float, *, size: ndarray | None = None
 ) -> Bool[ndarray, " units"]:
-    """Whether values from low to high are one value, but for rounding: at most `FLAT_ULPS` spacings apart.
+    """Whether values from low to high are one value, but for rounding: at most `FLAT` spacings apart.
 
     0.1 + 0.2 is not 0.3: a t whose denominator is such a difference is of the order 1e15, and says nothing.
 
@@ -121,7 +123,7 @@ def flat(
         size: size of the values that were rounded; by default the larger of |low| and |high|.
     """
     size = np.maximum(np.abs(low), np.abs(high)) if size is None else size
-    return high - low <= FLAT_ULPS * eps * size
+    return high - low <= FLAT * eps * size
 
 
 def normalize(x: Float[ndarray, "units samples"]) -> tuple[Float[ndarray, "units samples"], Int[ndarray, " units"]]:
@@ -130,7 +132,7 @@ def normalize(x: Float[ndarray, "units samples"]) -> tuple[Float[ndarray, "units
     return np.ldexp(x, -exponent[:, None]), exponent
 
 
-def check_samples(activations: ArrayLike, labels: ArrayLike, pairs: ArrayLike | None = None) -> Samples:
+def check_samples(activations: Readable, labels: Readable, pairs: Readable | None = None) -> Samples:
     """Checks what `compare` was given.
 
     Raises:
@@ -143,7 +145,7 @@ def check_samples(activations: ArrayLike, labels: ArrayLike, pairs: ArrayLike | 
     return Samples(values, is_1, matched, unit_names(activations, values.shape[1]))
 
 
-def check_values(name: str, activations: ArrayLike) -> Num[ndarray, "samples units"]:
+def check_values(name: str, activations: Readable) -> Num[ndarray, "samples units"]:
     """A (samples, units) view of real numbers; one unit may come as (samples,)."""
     values = as_array(name, activations)
     if values.dtype.kind not in "fiub":
@@ -154,7 +156,7 @@ def check_values(name: str, activations: ArrayLike) -> Num[ndarray, "samples uni
     return values[:, None] if values.ndim == 1 else values
 
 
-def as_array(name: str, x: Any) -> NDArray[Any]:
+def as_array(name: str, x: Readable) -> NDArray[Any]:
     """A numpy array of an array, a list, a table or a tensor on any device; bfloat16 becomes float32.
 
     Raises:
@@ -224,7 +226,7 @@ def aligned(name: str, values: Any, index: pd.Index | None) -> Any:
     raise InputError(name, f"{type(values).__name__} with another index", allowed, way_out)
 
 
-def check_labels(labels: Any, *, samples: int) -> Bool[ndarray, " samples"]:
+def check_labels(labels: Readable, *, samples: int) -> Bool[ndarray, " samples"]:
     """One 0 or 1 per sample, both present."""
     group = as_array("labels", labels)
     if group.shape != (samples,):
@@ -243,7 +245,7 @@ def check_labels(labels: Any, *, samples: int) -> Bool[ndarray, " samples"]:
     return group.astype(bool)
 
 
-def check_level(name: str, value: float) -> float:
+def check_level(name: str, value: float | int) -> float:
     """A probability strictly between 0 and 1."""
     if not 0 < value < 1:
         raise InputError(name, value, "a number above 0 and below 1", "The usual choice is 0.05.")
@@ -257,7 +259,7 @@ def check_unit(unit: Any, units: int, *, name: str = "unit") -> int:
     return int(unit)
 
 
-def _check_pairs(pairs: Any, is_1: Bool[ndarray, " samples"]) -> Int[ndarray, "pairs 2"]:
+def _check_pairs(pairs: Readable, is_1: Bool[ndarray, " samples"]) -> Int[ndarray, "pairs 2"]:
     """Sample numbers of each pair, in the order in which the pairs' first samples stand."""
     codes, names = group_codes("pairs", pairs, len(is_1))
     zeros, ones = np.flatnonzero(~is_1), np.flatnonzero(is_1)
@@ -273,7 +275,7 @@ def _check_pairs(pairs: Any, is_1: Bool[ndarray, " samples"]) -> Int[ndarray, "p
     return matched[np.argsort(matched.min(axis=1), kind="stable")]
 
 
-def group_codes(name: str, groups: Any, samples: int) -> tuple[Int[ndarray, " samples"], NDArray[Any]]:
+def group_codes(name: str, groups: Readable, samples: int) -> tuple[Int[ndarray, " samples"], NDArray[Any]]:
     """A number from 0 per sample, the same for the same name, and the names in the order of these numbers."""
     names = as_array(name, groups)
     if names.shape != (samples,):

@@ -21,8 +21,8 @@ ITERATIONS = 1500
 their margins per step, and so need many; a sample 1e300 times as far as the others needs 1,400."""
 CONVERGED = 1e-16
 """Squared Newton decrement before the last step: it leaves both estimates within 1e-16 standard errors."""
-SETTLED = 0.5
-"""Change of a sample's log odds over a step up to which the step's quadratic model holds."""
+SETTLED = 1e-6
+"""Change of a sample's log odds in the last step: Newton squares it, and what is left is rounding."""
 SATURATED = 40.0
 """Log odds from which a sample's weight, e⁻⁴⁰, is nothing beside another sample's of the same leverage."""
 FAR = 2.0**6

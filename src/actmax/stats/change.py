@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from actmax.errors import InputError
-from actmax.stats._inputs import aligned, check_unit, check_values, index_of
+from actmax.stats._inputs import Readable, aligned, check_unit, check_values, index_of
 from actmax.stats.groups import P_COLUMNS, SEPARATED, compare
 
 DESCRIPTIVE = tuple(name for name in P_COLUMNS if name != "paired_p")
@@ -75,11 +74,11 @@ def _further(row: Mapping[Any, Any], target: Mapping[Any, Any]) -> bool:
 
 
 def before_after(
-    before: ArrayLike,
-    after: ArrayLike,
+    before: Readable,
+    after: Readable,
     *,
     target: int,
-    alpha: float = 0.05,
+    alpha: float | int = 0.05,
 ) -> BeforeAfter:
     """Compares every coordinate of a site after a maximization with before, restart by restart.
 

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 
 from actmax.errors import InputError
-from actmax.stats._inputs import as_array
+from actmax.stats._inputs import Readable, as_array
 from actmax.stats._logspace import Tail
 
 
@@ -33,7 +32,7 @@ METHODS = {
 """The corrections that `correct` offers."""
 
 
-def correct(p: ArrayLike, method: str, axis: int = -1) -> Float[ndarray, "*tests"]:
+def correct(p: Readable, method: str, axis: int = -1) -> Float[ndarray, "*tests"]:
     """Corrected p-values over those that are not NaN; NaN stays NaN and counts for nothing.
 
     Null hypothesis: all of the family's nulls hold. `bonferroni` and `holm` bound the probability of any false
@@ -60,7 +59,7 @@ def correct(p: ArrayLike, method: str, axis: int = -1) -> Float[ndarray, "*tests
     return _corrected(p, METHODS[method], axis)
 
 
-def holm(p: ArrayLike, axis: int = -1) -> Float[ndarray, "*tests"]:
+def holm(p: Readable, axis: int = -1) -> Float[ndarray, "*tests"]:
     """Holm's correction, as `correct` with `holm`.
 
     Example:
@@ -70,7 +69,7 @@ def holm(p: ArrayLike, axis: int = -1) -> Float[ndarray, "*tests"]:
     return correct(p, "holm", axis)
 
 
-def benjamini_hochberg(p: ArrayLike, axis: int = -1) -> Float[ndarray, "*tests"]:
+def benjamini_hochberg(p: Readable, axis: int = -1) -> Float[ndarray, "*tests"]:
     """Benjamini and Hochberg's correction, as `correct` with `bh` up to the rounding of one multiplication.
 
     Example:
@@ -82,7 +81,7 @@ def benjamini_hochberg(p: ArrayLike, axis: int = -1) -> Float[ndarray, "*tests"]
     return _corrected(p, _Method(lambda p, rank, family: p * (family / rank), step_up=True), axis)
 
 
-def _corrected(p: ArrayLike, method: _Method, axis: int) -> Float[ndarray, "*tests"]:
+def _corrected(p: Readable, method: _Method, axis: int) -> Float[ndarray, "*tests"]:
     """One correction of every slice along an axis."""
     values = np.moveaxis(_probabilities(p, axis), axis, -1)
     known = ~np.isnan(values)
@@ -103,7 +102,7 @@ def _corrected(p: ArrayLike, method: _Method, axis: int) -> Float[ndarray, "*tes
     return np.moveaxis(np.where(known, corrected, np.nan), -1, axis)
 
 
-def _probabilities(p: ArrayLike, axis: int) -> Float[ndarray, "*tests"]:
+def _probabilities(p: Readable, axis: int) -> Float[ndarray, "*tests"]:
     """P-values in float64, checked."""
     values = as_array("p", p)
     if values.dtype.kind not in "fiu":

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 from scipy import linalg
 from scipy.special import expit
 from sklearn import config_context
@@ -21,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from actmax.errors import InputError
-from actmax.stats._inputs import aligned, check_samples, group_codes, index_of, normalize
+from actmax.stats._inputs import Readable, aligned, check_samples, group_codes, index_of, normalize
 
 MEASURES = ("accuracy", "auc", "log_loss")
 """What is measured of a classifier on held-out samples."""
@@ -53,15 +52,15 @@ class Decoding:
 
 
 def decode_labels(
-    activations: ArrayLike,
-    labels: ArrayLike,
+    activations: Readable,
+    labels: Readable,
     *,
     seed: int | np.random.Generator,
     folds: int = 5,
     C: float | int = 1.0,
     components: int | None = None,
     permutations: int = FEWEST_PERMUTATIONS,
-    groups: ArrayLike | None = None,
+    groups: Readable | None = None,
 ) -> Decoding:
     """Decodes the group from all units together: cross-validated L2-regularised logistic regression.
 

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from numpy.typing import ArrayLike
 from scipy import stats
 
-from actmax.stats._inputs import Block, check_level, check_samples, normalize
+from actmax.stats._inputs import Block, Readable, check_level, check_samples, normalize
 from actmax.stats._logspace import t_two_sided
 from actmax.stats.corrections import correct
 from actmax.stats.ttests import group_moments, student
@@ -45,7 +44,7 @@ class Assumptions:
     """Level of the checks."""
 
 
-def assumptions(activations: ArrayLike, labels: ArrayLike, *, alpha: float = 0.05) -> Assumptions:
+def assumptions(activations: Readable, labels: Readable, *, alpha: float | int = 0.05) -> Assumptions:
     """Checks what Student's t assumes: normal groups with one variance.
 
     Null hypotheses: each group is normal (Shapiro-Wilk); the groups' spreads about their medians are equal

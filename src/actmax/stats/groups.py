@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 
 from actmax.errors import InputError
 from actmax.stats._effects import cohens_d, hedges_factor, noncentrality_interval
-from actmax.stats._inputs import Block, Samples, block_of, check_level, check_samples, check_unit, flat
+from actmax.stats._inputs import Block, Readable, Samples, block_of, check_level, check_samples, check_unit, flat
 from actmax.stats._logistic import Fit, Predictor, Side, fit_firth, fit_ml, predictor_of, probabilities
 from actmax.stats._logspace import Tail, chi2_one_df, normal_two_sided, t_two_sided
 from actmax.stats._ranks import Ranks, mann_whitney, rank_statistics
@@ -87,11 +86,11 @@ class Comparison:
 
 
 def compare(
-    activations: ArrayLike,
-    labels: ArrayLike,
+    activations: Readable,
+    labels: Readable,
     *,
-    pairs: ArrayLike | None = None,
-    alpha: float = 0.05,
+    pairs: Readable | None = None,
+    alpha: float | int = 0.05,
     hedges: bool = False,
     by: bool = False,
 ) -> Comparison:

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 
 from actmax.errors import InputError
-from actmax.stats._inputs import Block, blocks_of, check_values, flat, normalize, unit_names
+from actmax.stats._inputs import Block, Readable, blocks_of, check_values, flat, normalize, unit_names
 from actmax.stats._logspace import t_two_sided
 from actmax.stats.corrections import p_columns
 
@@ -167,7 +166,7 @@ class OneSample:
     `too_few`, `constant` (but for rounding) or `ok`. Units are called as a data frame's columns are."""
 
 
-def one_sample(x: ArrayLike, popmean: float | int = 0.0) -> OneSample:
+def one_sample(x: Readable, popmean: float | int = 0.0) -> OneSample:
     """The one-sample t-test of each unit's mean.
 
     Null hypothesis: the unit's mean is `popmean`. Assumptions: independent samples from a normal distribution (or
