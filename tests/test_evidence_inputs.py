@@ -17,7 +17,9 @@ from actmax.evidence.verdicts import Agreed, decide
 
 class TestAgainst:
     @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
-    @pytest.mark.parametrize("draws", [np.full(99, np.nan), np.r_[np.arange(98.0), np.nan], np.r_[np.arange(98.0), np.inf]])
+    @pytest.mark.parametrize(
+        "draws", [np.full(99, np.nan), np.r_[np.arange(98.0), np.nan], np.r_[np.arange(98.0), np.inf]]
+    )
     def test_draws_that_do_not_exist_give_no_p(self, draws, alternative):
         null = against(2.0, draws, alternative=alternative)
         assert np.isnan(null.p)
@@ -72,7 +74,7 @@ class TestIncidence:
 
     @pytest.mark.parametrize("counts", [[1, -2, 3], [0, 0, 0], [], [-1], [1.5, 2], [[1, 2]], [np.nan, 1.0]])
     def test_counts_that_count_nothing_are_refused(self, counts):
-        with pytest.raises(InputError, match="^counts="):
+        with pytest.raises(InputError, match=r"^counts="):
             Incidence(np.array(counts))
 
 
@@ -124,5 +126,5 @@ def test_a_level_that_is_none_is_refused(alpha):
     for call in (lambda: decide(agreed, own, alpha=alpha), lambda: claim_alpha("random moves", alpha)):
         with pytest.raises(InputError, match=r"^alpha=.+above 0 and below 1"):
             call()
-    with pytest.raises(InputError, match="^alpha="):
+    with pytest.raises(InputError, match=r"^alpha="):
         controls_needed(1, 10, alpha=alpha)

@@ -255,7 +255,12 @@ def _tail(t, df, delta, *, upper):
 
 @pytest.mark.parametrize(
     ("t", "df", "low", "high"),
-    [(55.0, 999_998.0, 53.0385, 56.9614), (60.0, 99_998.0, None, None), (200.0, 1e7, None, None), (51.0, 4e3, None, None)],
+    [
+        (55.0, 999_998.0, 53.0385, 56.9614),
+        (60.0, 99_998.0, None, None),
+        (200.0, 1e7, None, None),
+        (51.0, 4e3, None, None),
+    ],
 )
 def test_large_t_at_many_degrees_of_freedom(t, df, low, high):
     """P(T <= t | δ) is too sharp in Z for the nodes there; mpmath integrates Φ(t s - δ) over the density of S."""

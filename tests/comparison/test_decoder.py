@@ -170,7 +170,9 @@ def test_words_that_are_recognised_are_no_decoding():
 @pytest.mark.parametrize("kind", ["pure", "pairs", "uneven"])
 def test_shuffles_keep_groups_together(kind):
     rng = np.random.default_rng(2)
-    names = {"pure": WORDS, "pairs": np.tile(np.arange(20), 2), "uneven": np.repeat(np.arange(10), np.arange(1, 11))}[kind]
+    names = {"pure": WORDS, "pairs": np.tile(np.arange(20), 2), "uneven": np.repeat(np.arange(10), np.arange(1, 11))}[
+        kind
+    ]
     y = {"pure": LABEL_OF_WORD == 1, "pairs": np.arange(40) >= 20, "uneven": names % 2 == 1}[kind]
     for _ in range(20):
         shuffled = _exchanged(y, names, rng)

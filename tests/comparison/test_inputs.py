@@ -65,7 +65,7 @@ class TestCorrect:
         ],
     )
     def test_what_is_no_p_is_refused(self, p):
-        with pytest.raises(InputError, match="^p="):
+        with pytest.raises(InputError, match=r"^p="):
             correct(p, "bonferroni")
 
     def test_missing_p_stay_missing(self):
@@ -73,11 +73,11 @@ class TestCorrect:
 
     @pytest.mark.parametrize("axis", [1, -2])
     def test_an_axis_that_is_not_there(self, axis):
-        with pytest.raises(InputError, match="^axis="):
+        with pytest.raises(InputError, match=r"^axis="):
             correct([0.01, 0.02], "bh", axis=axis)
 
     def test_one_p_without_a_family(self):
-        with pytest.raises(InputError, match="^axis="):
+        with pytest.raises(InputError, match=r"^axis="):
             correct(0.01, "bh")
 
 
@@ -125,9 +125,9 @@ def test_tensors_that_want_gradients_are_read(call, dtype):
 
 
 def test_masked_labels_and_pairs_are_refused():
-    with pytest.raises(InputError, match="^labels=masked"):
+    with pytest.raises(InputError, match=r"^labels=masked"):
         compare(X, np.ma.array(Y, mask=Y * 0 + [1, 0, 0, 0, 0, 0, 0, 0]))
-    with pytest.raises(InputError, match="^pairs=masked"):
+    with pytest.raises(InputError, match=r"^pairs=masked"):
         compare(X, Y, pairs=np.ma.array(np.tile(range(4), 2), mask=[1] + [0] * 7))
 
 
@@ -196,7 +196,7 @@ class TestNamedSamples:
     def test_names_that_repeat_must_stand_in_one_order(self):
         frame = pd.DataFrame(X, index=["a", "b"] * 4)
         pd.testing.assert_frame_equal(compare(frame, pd.Series(Y, index=frame.index)).table, compare(X, Y).table)
-        with pytest.raises(InputError, match="^labels="):
+        with pytest.raises(InputError, match=r"^labels="):
             compare(frame, pd.Series(Y, index=["b", "a"] * 4))
 
     def test_arrays_go_by_position(self):
@@ -208,7 +208,11 @@ class TestNamedSamples:
         assert ours["cohens_d"].iloc[0] == compare(X[:, 0], Y).table["cohens_d"].iloc[0]
 
     def test_columns_name_the_units(self):
-        for table in (compare(self.frame(), Y).table, one_sample(self.frame()).table, assumptions(self.frame(), Y).table):
+        for table in (
+            compare(self.frame(), Y).table,
+            one_sample(self.frame()).table,
+            assumptions(self.frame(), Y).table,
+        ):
             assert table.index.tolist() == ["left", "right"]
             assert table.index.name == "unit"
         result = compare(self.frame(), Y)

@@ -14,8 +14,8 @@ from math import exp, log1p, nan, sqrt
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from numpy import ndarray
-from scipy import stats
 from numpy.typing import ArrayLike
+from scipy import stats
 from torch import Tensor
 
 from actmax.errors import InputError
@@ -29,7 +29,7 @@ ALL_UNIQUE = "every token occurs in one restart only"
 class Incidence:
     """Counts of how many tokens occur in how many restarts."""
 
-    counts: Num[ndarray, "..."]
+    counts: Num[ndarray, ...]
     """Q_1 ... Q_m: entry k - 1 is the number of tokens that occur in exactly k restarts; kept as 64-bit integers."""
 
     def __post_init__(self) -> None:

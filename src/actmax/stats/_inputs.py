@@ -234,7 +234,9 @@ def check_labels(labels: Readable, *, samples: int) -> Bool[ndarray, " samples"]
         raise InputError(
             "labels", f"array of shape {group.shape}", allowed, "Check that both come from the same samples."
         )
-    known = [isinstance(value, bool | int | float | np.number | np.bool_) and value in (0, 1) for value in group.tolist()]
+    known = [
+        isinstance(value, bool | int | float | np.number | np.bool_) and value in (0, 1) for value in group.tolist()
+    ]
     found = sorted({str(value) for value in group.tolist()})
     if not all(known):
         way_out = "Map your classes first, for example labels = names == 'verb'; leave out samples without a label."

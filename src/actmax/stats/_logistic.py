@@ -36,7 +36,7 @@ OUTLIER_FROM = (6.0, 36.0, 216.0)
 drawn in for a start of Firth's fit: one start for each scale that samples may lie on."""
 FEW = 5
 """Share of the samples, 1/FEW, up to which so few are on the wrong side of a cut that a maximum may stand there."""
-CUTS, SLOPES, CLIMBED = 4, 12, 4
+CUTS, SLOPES, CLIMBED = 4, 20, 6
 """Cuts between neighbouring samples that are tried on either side, slopes tried at each, and how many are climbed."""
 DISTINCT = 1e-9
 """Relative difference of two maxima of Firth's objective from which it is more than rounding."""
@@ -94,6 +94,7 @@ class _Point(NamedTuple):
     """Newton step of the slope β."""
     decrement: Float[ndarray, " units"]
     """Gradient times Newton step: the squared length of the step, in standard errors."""
+
     def update(self, rows: ndarray, other: _Point) -> _Point:
         """These points, with the chosen units' taken from another set."""
         return _Point(*(np.where(rows, new, old) for old, new in zip(self, other, strict=True)))
@@ -122,7 +123,7 @@ def predictor_of(block: Block) -> Predictor:
     exponent = block.exponent + block.spread_exponent
     middle, reach = _middle(values)
     # The largest of the centred values lies in [1/2, 1).
-    rows = np.flatnonzero((1 > FAR * reach) & values.any(axis=1))
+    rows = np.flatnonzero((FAR * reach < 1) & values.any(axis=1))
     if len(rows):
         scaled = block.scaled[rows]
         # The middle is a sample, so that it and its ties are exactly 0 and the others lose no digit.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
+from scipy import special
 
 from actmax.stats._logspace import LN10, Tail, normal_two_sided
 
@@ -83,6 +84,29 @@ def mann_whitney(ranks: Ranks, n_0: int, n_1: int) -> Tail:
         smaller = np.nan_to_num(n_0 * n_1 / 2 - away).astype(np.int64)
         log = np.where(ranks.ties == 0, exact[smaller], log)
     return Tail(np.where(log == asymptotic.log10, asymptotic.p, np.exp(log * LN10)), log)
+
+
+def auc_limits(
+    auc: Float[ndarray, " units"], n_0: int, n_1: int, alpha: float
+) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"]]:
+    """The AUCs between which the observed one is no surprise (Newcombe 2006, method 5); NaN where it does not exist."""
+    z, extra = -special.ndtri(alpha / 2), (n_0 + n_1) / 2 - 1
+
+    def away(theta: Float[ndarray, " units"]) -> Float[ndarray, " units"]:
+        """How far an observed AUC may lie from θ."""
+        spread = 1 + extra * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return z * np.sqrt(theta * (1 - theta) * spread / (n_0 * n_1))
+
+    def limit(end: float) -> Float[ndarray, " units"]:
+        # Between the observed AUC and the end, |θ̂ - θ| starts below that distance and ends above it: bisection.
+        near, far = auc.copy(), np.full_like(auc, end)
+        for _ in range(60):
+            middle = (near + far) / 2
+            inside = np.abs(auc - middle) <= away(middle)
+            near, far = np.where(inside, middle, near), np.where(inside, far, middle)
+        return np.where(np.isnan(auc), np.nan, np.where(auc == end, end, near))
+
+    return limit(0.0), limit(1.0)
 
 
 @lru_cache(maxsize=128)

@@ -175,7 +175,10 @@ class RidgeLogistic(ClassifierMixin, BaseEstimator):
         self.C = C
 
     def fit(
-        self, x: Float[ndarray, "samples units"], y: Bool[ndarray, " samples"], sample_weight: Float[ndarray, " samples"]
+        self,
+        x: Float[ndarray, "samples units"],
+        y: Bool[ndarray, " samples"],
+        sample_weight: Float[ndarray, " samples"],
     ) -> RidgeLogistic:
         """Fits weights and intercept.
 
