@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def welch_size(n_0, n_1, level):
     law = stats.beta((n_1 - 1) / 2, (n_0 - 1) / 2)
     # In quantiles of r, finely near 0, where a small group is narrow by chance.
     edges = [0, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 1]
-    pieces = zip(edges, edges[1:], strict=False)
+    pieces = pairwise(edges)
     return sum(integrate.quad(lambda q: rejects(law.ppf(q)), *piece, limit=200)[0] for piece in pieces)
 
 

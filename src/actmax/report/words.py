@@ -424,9 +424,10 @@ def caution_statement(caution: Caution) -> str:
     """Why a test of a comparison is not to be trusted at its groups' sizes."""
     small, large = caution.design
     return (
-        f"{caution.test} is not to be trusted here: a scan of these units needs p ≤ {caution.level:.2g}, and in groups of "
-        f"about {small} and {large} samples that do not differ the test goes below it with probability "
-        f"{caution.size:.2g} ({caution.distribution} data), {caution.size / caution.level:.3g} times as often as it should."
+        f"{caution.test} is not to be trusted here: a scan of these units needs p ≤ {caution.level:.2g}, and in groups "
+        f"of about {small} and {large} samples that do not differ the test goes below it with probability "
+        f"{caution.size:.2g} ({caution.distribution} data), {caution.size / caution.level:.3g} times as often as it "
+        "should."
     )
 
 

@@ -26,7 +26,7 @@ SETTLED = 1e-6
 SATURATED = 40.0
 """Log odds from which a sample's weight, e⁻⁴⁰, is nothing beside another sample's of the same leverage."""
 FAR = 2.0**6
-"""Distance from the middle, in half interquartile ranges, from which a sample would cost the others digits by its mean."""
+"""Distance from the middle, in half interquartile ranges, from which a sample would cost the others digits."""
 SLACK = 1e-13
 """Relative drop of the objective that is rounding and not a step too far."""
 DEFINITE = 0.02

@@ -22,7 +22,7 @@ class Moments(NamedTuple):
     mean: Float[ndarray, " units"]
     """Mean of `Block.centred`, so that a difference of two means keeps its digits under a huge offset."""
     root_ss: Float[ndarray, " units"]
-    """Root of the sum of squared deviations from the group's own mean; exactly 0 in a group that rounding alone varies."""
+    """Root of the sum of squared deviations from the group's own mean; 0 in a group that rounding alone varies."""
     low: Float[ndarray, " units"]
     """Smallest of the raw values."""
     high: Float[ndarray, " units"]
