@@ -253,6 +253,32 @@ def _tail(t, df, delta, *, upper):
     return (weight * stats.norm.cdf(-z if upper else z)).sum() / weight.sum()
 
 
+@pytest.mark.parametrize(
+    ("t", "df", "low", "high"),
+    [
+        (55.0, 999_998.0, 53.0385, 56.9614),
+        (60.0, 99_998.0, None, None),
+        (200.0, 1e7, None, None),
+        (51.0, 4e3, None, None),
+    ],
+)
+def test_large_t_at_many_degrees_of_freedom(t, df, low, high):
+    """P(T <= t | δ) is too sharp in Z for the nodes there; mpmath integrates Φ(t s - δ) over the density of S."""
+    found = [float(limit[0]) for limit in noncentrality_interval(np.array([t]), df, 0.05)]
+    if low is not None:
+        np.testing.assert_allclose(found, [low, high], atol=5e-5)
+    width = 1 / mp.sqrt(2 * df)
+
+    def density(u):
+        return mp.exp(df * (u - mp.expm1(2 * u) / 2))
+
+    places = [k * width for k in range(-12, 13, 3)]
+    mass = mp.quad(density, places)
+    above = mp.quad(lambda u: density(u) * mp.ncdf(found[0] - t * mp.exp(u)), places) / mass
+    below = mp.quad(lambda u: density(u) * mp.ncdf(t * mp.exp(u) - found[1]), places) / mass
+    np.testing.assert_allclose([float(above), float(below)], 0.025, rtol=1e-9)
+
+
 def test_hedges_correction_and_by_are_options():
     x = np.random.default_rng(10).normal(size=(8, 4))
     table = compare(x, Y, hedges=True, by=True).table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ ESTIMATES, ERRORS_AND_P = 1e-8, 1e-6
 CORRECTIONS = ("bonferroni", "holm", "bh", "by")
 R_LOSES_DIGITS = {"huge_offset", "huge_scale", "small_scale"}
 """There R's own numbers are wrong beyond the tolerance (or missing); mpmath's hold."""
+R_DOES_NOT_COUNT_TIES = {"one_group_constant"}
+"""There we count, and R takes the normal approximation, since values are tied."""
 RANKS = {"auc", "mannwhitney_p", "mannwhitney_p_log10", "n_0", "n_1", "n_pairs"}
 """What R counts and so has right at any scale."""
 R_IS_A_STEP_BEHIND = {"score", "logit_wald_z"}
@@ -62,9 +65,11 @@ def tolerance(column):
     return ERRORS_AND_P if column.endswith(("_se", "_p", "_log10", "_bonferroni", "_bh", "_by", "_holm")) else ESTIMATES
 
 
-def disagreements(reference, skip=(), loose=()):
+def disagreements(reference, skip=(), loose=(), counted=()):
     wrong = []
     for row in reference.itertuples():
+        if row.dataset in counted and row.column in ("mannwhitney_p", "mannwhitney_p_log10"):
+            continue
         if row.dataset in skip and row.column not in RANKS:
             continue
         if row.column.split("_p_")[-1] in CORRECTIONS:
@@ -79,7 +84,7 @@ def disagreements(reference, skip=(), loose=()):
 
 def test_every_column_agrees_with_r():
     assert len(NAMES) >= 8
-    assert not disagreements(R, skip=R_LOSES_DIGITS, loose=R_IS_A_STEP_BEHIND)
+    assert not disagreements(R, skip=R_LOSES_DIGITS, loose=R_IS_A_STEP_BEHIND, counted=R_DOES_NOT_COUNT_TIES)
 
 
 def test_every_column_agrees_with_fifty_digits():
@@ -90,8 +95,8 @@ def test_every_column_agrees_with_fifty_digits():
 def test_r_is_wrong_where_we_do_not_follow_it():
     """The exception is needed: were R right there, this would fail and the exception could go."""
     wrong = {dataset for dataset, *_ in disagreements(R, loose=R_IS_A_STEP_BEHIND)}
-    assert wrong <= R_LOSES_DIGITS
-    assert "huge_offset" in wrong
+    assert wrong <= R_LOSES_DIGITS | R_DOES_NOT_COUNT_TIES
+    assert {"huge_offset", *R_DOES_NOT_COUNT_TIES} <= wrong
 
 
 def test_a_wrong_number_is_caught():
@@ -203,7 +208,11 @@ def test_small_groups_have_the_exact_mann_whitney(n_0, n_1):
     np.testing.assert_allclose(compare(x, y).table["mannwhitney_p"], exact, rtol=1e-12)
 
 
-def test_ties_leave_the_exact_law():
+def test_ties_are_counted_where_the_smaller_group_is_small():
+    """Every way to name six of twelve samples, one by one; the normal approximation is 2 % off here."""
     y, x = np.repeat([0, 1], 6), np.array([0.0, 1, 1, 2, 3, 3, 1, 2, 3, 4, 4, 4])
-    asymptotic = stats.mannwhitneyu(x[y == 1], x[y == 0], method="asymptotic").pvalue
-    np.testing.assert_allclose(compare(x, y).table["mannwhitney_p"], asymptotic, rtol=1e-12)
+    ranks = stats.rankdata(x)
+    sums = np.array([sum(ranks[list(chosen)]) for chosen in combinations(range(12), 6)])
+    exact = np.mean(np.abs(sums - 39) >= abs(ranks[y == 1].sum() - 39) - 1e-9)
+    np.testing.assert_allclose(compare(x, y).table["mannwhitney_p"], exact, rtol=1e-12)
+    assert abs(stats.mannwhitneyu(x[y == 1], x[y == 0], method="asymptotic").pvalue / exact - 1) > 0.01

@@ -12,11 +12,13 @@ from functools import lru_cache
 from math import exp, log1p, nan, sqrt
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from numpy import ndarray
+from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
+from actmax.errors import InputError
 from actmax.evidence.estimates import LEVEL, OK, Estimate, not_estimable
 
 ALL_UNIQUE = "every token occurs in one restart only"
@@ -27,8 +29,45 @@ ALL_UNIQUE = "every token occurs in one restart only"
 class Incidence:
     """Counts of how many tokens occur in how many restarts."""
 
-    counts: Int[ndarray, " restarts"]
-    """Q_1 ... Q_m: entry k - 1 is the number of tokens that occur in exactly k restarts."""
+    counts: Num[ndarray, ...]
+    """Q_1 ... Q_m: entry k - 1 is the number of tokens that occur in exactly k restarts; kept as 64-bit integers."""
+
+    def __post_init__(self) -> None:
+        """Refuses what counts nothing.
+
+        Raises:
+            InputError: counts that are not whole, below 0 or all 0.
+        """
+        counts = np.asarray(self.counts)
+        if counts.ndim != 1 or counts.dtype.kind not in "iuf" or (counts != np.floor(counts)).any():
+            allowed = "one whole number per restart, Q_1 to Q_m"
+            raise InputError("counts", self.counts, allowed, "Incidence.of counts the tokens of restarts.")
+        if (counts < 0).any() or not counts.sum() > 0:
+            allowed = "numbers of tokens from 0, not all of them 0"
+            raise InputError("counts", self.counts, allowed, "Where no token was seen there is nothing to estimate.")
+        object.__setattr__(self, "counts", counts.astype(np.int64))
+
+    @classmethod
+    def from_frequencies(cls, frequencies: ArrayLike, restarts: int) -> Incidence:
+        """Counts from the number of restarts in which each token occurs.
+
+        Args:
+            frequencies: a number from 1 to `restarts` per token.
+            restarts: number of restarts, m.
+
+        Raises:
+            InputError: a token occurs in no restart, or in more than there are.
+
+        Example:
+            >>> Incidence.from_frequencies([1, 2, 2], 4).counts.tolist()
+            [1, 2, 0, 0]
+        """
+        found = np.asarray(frequencies)
+        wrong = found[~((found >= 1) & (found <= restarts) & (found == np.floor(found)))]
+        if len(wrong):
+            allowed = f"whole numbers from 1 to the {restarts} restarts"
+            raise InputError("frequencies", wrong[0], allowed, "Leave tokens out that were not seen.")
+        return cls(np.bincount(found.astype(np.int64), minlength=restarts + 1)[1:])
 
     @classmethod
     def of(cls, ids: Int[Tensor, "restarts tokens"]) -> Incidence:
@@ -185,6 +224,7 @@ def coverages(counts: Int[ndarray, "draws restarts"]) -> Float[ndarray, " draws"
     m = counts.shape[1]
     if m < 2:
         return np.full(len(counts), nan)
+    counts = counts.astype(np.float64)  # squares of counts overflow narrower integers
     once, twice, total = counts[:, 0], counts[:, 1], counts @ np.arange(1, m + 1)
     # `unseen` is m times Chao2's number of unseen tokens over Q_1: with it the last factor of the formula,
     # (m - 1) Q_1/((m - 1) Q_1 + 2 Q_2), is unseen/(unseen + 1), in both cases of Q_2
@@ -197,6 +237,7 @@ def chao2s(counts: Int[ndarray, "draws restarts"]) -> Float[ndarray, " draws"]:
     m = counts.shape[1]
     if m < 2:
         return np.full(len(counts), nan)
+    counts = counts.astype(np.float64)  # squares of counts overflow narrower integers
     once, twice = counts[:, 0], counts[:, 1]
     unseen = np.where(twice > 0, once * once / (2 * np.maximum(twice, 1)), once * (once - 1) / 2)
     return counts.sum(axis=1) + (m - 1) / m * unseen

@@ -112,7 +112,8 @@ def against(
 ) -> Null:
     """Sets an observed value beside draws of its null.
 
-    Draws that differ from the observed value by rounding count as equal to it, and so as at least as extreme.
+    Draws that differ from the observed value by rounding count as equal to it, and so as at least as extreme: by less
+    than `ROUNDING` of the largest size among them. With a draw that does not exist the null says nothing: p is NaN.
 
     Args:
         observed: the statistic as it was found.
@@ -125,8 +126,8 @@ def against(
         (0.05, (nan, 2.0), 'above')
     """
     values = np.sort(np.asarray(draws, dtype=np.float64))
-    if np.isfinite(observed):
-        slack = ROUNDING * max(1.0, abs(observed))
+    if np.isfinite(observed) and len(values) and np.isfinite(values[[0, -1]]).all():
+        slack = ROUNDING * max(abs(observed), abs(values[0]), abs(values[-1]))
         values[np.abs(values - observed) <= slack] = observed
     return Null(float(observed), values, alternative)
 

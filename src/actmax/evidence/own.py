@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import nan
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -152,6 +153,9 @@ def relabel(
 ) -> Relabelled:
     """The test of `own_agreement` in one space, from the similarity of every two restarts.
 
+    A unit with a restart that is similar to none (a displacement that is not finite) has NaN, and the others are tested
+    as if it were not there.
+
     Args:
         similarity: similarity of every two restarts, those of a unit one after the other in the order of the seeds.
         units: number of units.
@@ -161,10 +165,24 @@ def relabel(
     seeds = len(similarity) // max(units, 1)
     if units < 2 or seeds < 2:
         return Relabelled(OwnStatus.ONE_UNIT if units < 2 else OwnStatus.ONE_SEED, units=units, seeds=seeds)
-    exact = units**seeds <= EXACT
-    picks = all_picks(units, seeds) if exact else _drawn_picks(units, seeds, draws, seed)
-    test = _Space(similarity.reshape(units, seeds, units, seeds)).test(picks, exact=exact)
-    return Relabelled(OwnStatus.OK, test, units, seeds, len(picks) - exact)
+    whole = ~np.isnan(similarity).all(axis=1).reshape(units, seeds).any(axis=1)
+    known = int(whole.sum())
+    if known < 2:
+        nothing = np.full(0, nan), np.full(0, nan), ()
+        return Relabelled(OwnStatus.ONE_UNIT, _with_missing(OwnTest(*nothing), whole & False), seeds=seeds)
+    exact = known**seeds <= EXACT
+    picks = all_picks(known, seeds) if exact else _drawn_picks(known, seeds, draws, seed)
+    space = similarity.reshape(units, seeds, units, seeds)[whole][:, :, whole]
+    test = _with_missing(_Space(space).test(picks, exact=exact), whole)
+    return Relabelled(OwnStatus.OK, test, known, seeds, len(picks) - exact)
+
+
+def _with_missing(test: OwnTest, whole: Bool[ndarray, " units"]) -> OwnTest:
+    """The test of the whole units, with NaN at the places of the others."""
+    within, between = np.full(len(whole), nan), np.full(len(whole), nan)
+    within[whole], between[whole] = test.within, test.between
+    found, missing = iter(test.nulls), against(nan, [], alternative="greater")
+    return OwnTest(within, between, tuple(next(found) if one else missing for one in whole))
 
 
 def all_picks(units: int, seeds: int) -> Int[ndarray, "picks seeds"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actmax.errors import InputError
 from actmax.settings import setting
 
 ALPHA = 0.05
@@ -31,17 +32,22 @@ def smallest_own_p(units: int, seeds: int) -> float:
     return float(units) ** (1 - seeds)
 
 
-def claim_alpha(kind: str, alpha: float = ALPHA) -> float:
+def claim_alpha(kind: str, alpha: float | int = ALPHA) -> float:
     """The level of one claim: alpha over the number of claims (Bonferroni), declared before any number is seen.
 
     Args:
         kind: what the unit's restarts would end at by chance, a key of `CLAIMS`.
         alpha: level of all claims together.
+
+    Raises:
+        InputError: alpha is no probability strictly between 0 and 1.
     """
+    if not 0 < alpha < 1:
+        raise InputError("alpha", alpha, "a number above 0 and below 1", "The usual choice is 0.05.")
     return alpha / len(CLAIMS[kind])
 
 
-def controls_needed(units: int, seeds: int, *, alpha: float = ALPHA) -> int:
+def controls_needed(units: int, seeds: int, *, alpha: float | int = ALPHA) -> int:
     """How many control units make a job's second question answerable: two or more units beside each, and p in reach.
 
     With U units and S seeds no p of `own_agreement` is below U^(1 - S), which has to reach the level of one claim.

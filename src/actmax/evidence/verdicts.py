@@ -104,7 +104,7 @@ def decide(
     *,
     kind: str = RANDOM_MOVES,
     judged: Sequence[int] | None = None,
-    alpha: float = ALPHA,
+    alpha: float | int = ALPHA,
 ) -> tuple[Decision, ...]:
     """The declared rule, for the units of one job or sweep.
 
@@ -134,6 +134,7 @@ def decide(
         alpha: level of all claims on a unit together.
 
     Raises:
+        InputError: alpha is no probability strictly between 0 and 1.
         ValueError: the numbers of units differ.
     """
     tests = [test for test in (own.tokens, own.embeddings) if test is not None]
@@ -204,7 +205,7 @@ def judge_shared(
 
 
 def _judge_moves(one: Agreed, level: float, direction: Null | None) -> Verdict:
-    if direction is None:
+    if direction is None or np.isnan(direction.p):
         return Verdict.NOT_JUDGED
     if direction.p <= level:
         return _how_same(one.kappa_embeddings_low)

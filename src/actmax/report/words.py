@@ -32,6 +32,7 @@ from actmax.evidence.readings import (
 from actmax.evidence.settings import ALPHA, SINK
 from actmax.model.target import Unit, place_name
 from actmax.report.blocks import join, visible
+from actmax.stats.sizes import Caution
 from actmax.stats.t_and_logit import SEPARATED
 
 Row = Mapping[Any, Any]
@@ -427,6 +428,17 @@ def neighbours_statement(data: Row) -> str:
         f"{data['neighbours_changed']} changed (paired t, Bonferroni {data['alpha']:g}): {data['neighbours_rose']} "
         f"rose and {data['neighbours_changed'] - data['neighbours_rose']} fell; {data['neighbours_separated']} are "
         f"separated. {_further(data)}"
+    )
+
+
+def caution_statement(caution: Caution) -> str:
+    """Why a test of a comparison is not to be trusted at its groups' sizes."""
+    small, large = caution.design
+    return (
+        f"{caution.test} is not to be trusted here: a scan of these units needs p ≤ {caution.level:.2g}, and in groups "
+        f"of about {small} and {large} samples that do not differ the test goes below it with probability "
+        f"{caution.size:.2g} ({caution.distribution} data), {caution.size / caution.level:.3g} times as often as it "
+        "should."
     )
 
 

@@ -7,5 +7,6 @@ from .groups import Comparison as Comparison
 from .groups import compare as compare
 from .simulation import Simulation as Simulation
 from .simulation import simulate as simulate
+from .sizes import Caution as Caution
 from .t_and_logit import concordance as concordance
 from .ttests import one_sample as one_sample

@@ -15,6 +15,8 @@ FAR_T = 50.0
 FAR_T_TINY = 300.0
 """The same below `TINY_DF`, where the quadrature's integrand has a kink that matters for smaller t."""
 TINY_DF = 10.0
+SHARP = 0.5
+"""Standard deviation of t S, S² ~ χ²/df, below which P(S >= (Z + δ)/t) is too sharp in Z for the nodes."""
 NODES = np.arange(-8.5, 8.51, 0.25)
 """Places at which integrands over the standard normal are evaluated."""
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
@@ -84,7 +86,38 @@ def _by_scipy(
 def _by_quadrature(
     t: Float[ndarray, " far"], df: float, tail: float
 ) -> tuple[Float[ndarray, " far"], Float[ndarray, " far"]]:
-    """For large t: P(T <= t) = E_Z P(S >= (Z + δ)/t), S² ~ χ²/df, which is smooth in Z; the root is in δ/t."""
+    """For large t: T = (Z + δ)/S with S² ~ χ²/df, integrated over Z or over S, in whichever the rest is smooth."""
+    sharp = t < SHARP * np.sqrt(2 * df)
+    low, high = np.empty_like(t), np.empty_like(t)
+    low[sharp], high[sharp] = _over_scale(t[sharp], df, tail)
+    low[~sharp], high[~sharp] = _over_normal(t[~sharp], df, tail)
+    return low, high
+
+
+def _over_scale(
+    t: Float[ndarray, " far"], df: float, tail: float
+) -> tuple[Float[ndarray, " far"], Float[ndarray, " far"]]:
+    """P(T <= t) = E_S Φ(t S - δ), by the trapezoid rule in log S; the root is in δ."""
+    # The density of u = log S is proportional to exp(df (u - e^(2u)/2)): about normal, with deviation 1/√(2 df).
+    u = NODES / np.sqrt(2 * df)
+    weights = np.exp(df * (u - np.expm1(2 * u) / 2))
+    weights, scale = weights / weights.sum(), np.exp(u)
+
+    def above(noncentrality: ndarray, t: ndarray, target: ndarray) -> ndarray:
+        return special.ndtr(noncentrality[..., None] - t[..., None] * scale) @ weights - target
+
+    def below(noncentrality: ndarray, t: ndarray, target: ndarray) -> ndarray:
+        return target - special.ndtr(t[..., None] * scale - noncentrality[..., None]) @ weights
+
+    probit, width = special.ndtri(tail), np.sqrt(1 + t**2 / (2 * df))
+    target = np.full_like(t, tail)
+    return _root(above, t, t + probit * width, target, width), _root(below, t, t - probit * width, target, width)
+
+
+def _over_normal(
+    t: Float[ndarray, " far"], df: float, tail: float
+) -> tuple[Float[ndarray, " far"], Float[ndarray, " far"]]:
+    """P(T <= t) = E_Z P(S >= (Z + δ)/t), by the trapezoid rule in Z; the root is in δ/t."""
 
     # T = (Z + δ)/S, so T <= t where S >= (Z + δ)/t. P(S >= s) is the upper incomplete gamma function Q(df/2, df s²/2),
     # its complement P(df/2, df s²/2); where Z + δ < 0 any S will do. Each limit takes the one that is small there.

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int, Num
 from numpy import ndarray
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from scipy import sparse
 
 from actmax.errors import InputError
 
+Readable = Any
+"""What `as_array` reads, or refuses in one message: arrays, lists, tables and tensors of any kind."""
 BLOCK = 2**16
 """Values in a block (512 KiB of float64): temporaries stay in the cache, and memory does not grow with the units."""
+FLAT = 2.0
+"""Relative spacings of the largest value up to which a spread is what rounding leaves of none."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,12 @@ class Samples:
     """Which samples belong to group 1."""
     pairs: Int[ndarray, "pairs 2"] | None
     """Sample numbers of each pair, group 0's first; None where nothing is paired."""
+    units: pd.Index
+    """What the units are called: a data frame's columns, else 0, 1, 2 and so on."""
 
     def blocks(self) -> Iterator[Block]:
         """The units in order, a cache-sized block at a time."""
-        samples, units = self.values.shape
-        width = max(1, BLOCK // samples)
-        for start in range(0, units, width):
-            yield block_of(self.values[:, start : start + width], self.is_1)
+        return blocks_of(self.values, self.is_1)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Block:
     """Whether a unit holds neither NaN nor inf."""
     is_1: Bool[ndarray, " samples"]
     """Which samples belong to group 1."""
+    eps: float
+    """Relative spacing of the activations' own dtype; 0 where neighbouring values are different answers."""
 
     @property
     def n_0(self) -> int:
@@ -82,7 +90,40 @@ def block_of(values: Num[ndarray, "samples units"], is_1: Bool[ndarray, " sample
     scaled, exponent = normalize(raw)
     centre = scaled.mean(axis=1)
     centred, spread_exponent = normalize(scaled - centre[:, None])
-    return Block(raw, scaled, centred, exponent, spread_exponent, centre, finite, is_1)
+    return Block(raw, scaled, centred, exponent, spread_exponent, centre, finite, is_1, spacing_of(values.dtype))
+
+
+def blocks_of(values: Num[ndarray, "samples units"], is_1: Bool[ndarray, " samples"]) -> Iterator[Block]:
+    """Some units' blocks in order, each of a size that fits in the cache."""
+    samples, units = values.shape
+    width = max(1, BLOCK // samples)
+    for start in range(0, units, width):
+        yield block_of(values[:, start : start + width], is_1)
+
+
+def spacing_of(dtype: np.dtype[Any]) -> float:
+    """Relative spacing of a dtype in which rounding is small beside what is measured; else 0.
+
+    Whole numbers are exact, and half precision is so coarse that neighbouring values are the data.
+    """
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" and dtype.itemsize >= 4 else 0.0
+
+
+def flat(
+    low: Float[ndarray, " units"], high: Float[ndarray, " units"], eps: float, *, size: ndarray | None = None
+) -> Bool[ndarray, " units"]:
+    """Whether values from low to high are one value, but for rounding: at most `FLAT` spacings apart.
+
+    0.1 + 0.2 is not 0.3: a t whose denominator is such a difference is of the order 1e15, and says nothing.
+
+    Args:
+        low: the smallest value.
+        high: the largest value.
+        eps: relative spacing.
+        size: size of the values that were rounded; by default the larger of |low| and |high|.
+    """
+    size = np.maximum(np.abs(low), np.abs(high)) if size is None else size
+    return high - low <= FLAT * eps * size
 
 
 def normalize(x: Float[ndarray, "units samples"]) -> tuple[Float[ndarray, "units samples"], Int[ndarray, " units"]]:
@@ -91,20 +132,22 @@ def normalize(x: Float[ndarray, "units samples"]) -> tuple[Float[ndarray, "units
     return np.ldexp(x, -exponent[:, None]), exponent
 
 
-def check_samples(activations: ArrayLike, labels: ArrayLike, pairs: ArrayLike | None = None) -> Samples:
+def check_samples(activations: Readable, labels: Readable, pairs: Readable | None = None) -> Samples:
     """Checks what `compare` was given.
 
     Raises:
         InputError: a ValueError that names the argument, its value, what is allowed and the way out.
     """
     values = check_values("activations", activations)
-    is_1 = check_labels(labels, samples=len(values))
-    return Samples(values, is_1, None if pairs is None else _check_pairs(pairs, is_1))
+    index = index_of(activations)
+    is_1 = check_labels(aligned("labels", labels, index), samples=len(values))
+    matched = None if pairs is None else _check_pairs(aligned("pairs", pairs, index), is_1)
+    return Samples(values, is_1, matched, unit_names(activations, values.shape[1]))
 
 
-def check_values(name: str, activations: ArrayLike) -> Num[ndarray, "samples units"]:
+def check_values(name: str, activations: Readable) -> Num[ndarray, "samples units"]:
     """A (samples, units) view of real numbers; one unit may come as (samples,)."""
-    values = as_array(activations)
+    values = as_array(name, activations)
     if values.dtype.kind not in "fiub":
         raise InputError(name, f"array of {values.dtype}", "real numbers", "Convert to a float array first.")
     if values.ndim not in (1, 2) or 0 in values.shape:
@@ -113,25 +156,90 @@ def check_values(name: str, activations: ArrayLike) -> Num[ndarray, "samples uni
     return values[:, None] if values.ndim == 1 else values
 
 
-def as_array(x: ArrayLike) -> NDArray:
-    """A numpy array of an array, a list or a tensor on any device; bfloat16, which numpy lacks, becomes float32."""
-    if not hasattr(x, "detach"):
+def as_array(name: str, x: Readable) -> NDArray[Any]:
+    """A numpy array of an array, a list, a table or a tensor on any device; bfloat16 becomes float32.
+
+    Raises:
+        InputError: what numpy would read wrongly or not at all: masks, sparse matrices, rows of different lengths,
+            tensors in a format without numbers of their own.
+    """
+    if sparse.issparse(x):
+        raise InputError(name, f"sparse matrix of shape {x.shape}", "a dense array", f"Pass {name}.toarray().")
+    if _is_masked(x):
+        way_out = "Leave these samples out, or fill them with NaN: a unit that holds NaN has no statistics."
+        raise InputError(name, "masked array", "values without a mask, which would be read as if they counted", way_out)
+    if hasattr(x, "detach"):
+        return _of_tensor(name, x)
+    if isinstance(x, list | tuple) and any(hasattr(row, "detach") for row in x):
+        x = [as_array(name, row) for row in x]
+    try:
         return np.asarray(x)
-    tensor = x.detach().cpu()  # pyright: ignore[reportAttributeAccessIssue]
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    except ValueError as error:
+        allowed = "rows of one length"
+        raise InputError(name, "rows of different lengths", allowed, "Give every sample the same units.") from error
 
 
-def check_labels(labels: ArrayLike, *, samples: int) -> Bool[ndarray, " samples"]:
+def _is_masked(x: Any) -> bool:
+    """Whether an array, or a row of a list, hides a value."""
+    return np.ma.is_masked(x) or (isinstance(x, list | tuple) and any(np.ma.is_masked(row) for row in x))
+
+
+def _of_tensor(name: str, x: Any) -> NDArray[Any]:
+    kind = str(x.dtype).removeprefix("torch.")
+    if "strided" not in str(x.layout) or x.is_nested:
+        way_out = f"Pass {name}.to_dense()."
+        raise InputError(name, f"tensor with layout {x.layout}", "a dense tensor with rows of one length", way_out)
+    if kind.startswith("float8") or x.is_quantized:
+        allowed = "float16, bfloat16, float32 or float64, since numbers of 8 bits have a scale that is kept elsewhere"
+        raise InputError(name, f"tensor of {kind}", allowed, f"Pass {name}.float() times that scale.")
+    tensor = x.detach().cpu()
+    return (tensor.float() if kind == "bfloat16" else tensor).numpy()
+
+
+def index_of(table: Any) -> pd.Index | None:
+    """The names of the samples, where a table has such names."""
+    return table.index if isinstance(table, pd.DataFrame | pd.Series) else None
+
+
+def unit_names(table: Any, units: int) -> pd.Index:
+    """The names of the units: a data frame's columns, a series' name, else their numbers."""
+    if isinstance(table, pd.DataFrame):
+        return table.columns.to_flat_index().rename("unit")
+    if isinstance(table, pd.Series) and table.name is not None:
+        return pd.Index([table.name], name="unit")
+    return pd.RangeIndex(units, name="unit")
+
+
+def aligned(name: str, values: Any, index: pd.Index | None) -> Any:
+    """Values in the order of the activations' samples, where both carry the samples' names.
+
+    Raises:
+        InputError: the names differ, or one occurs twice, so that nothing says which value belongs to which sample.
+    """
+    own = index_of(values)
+    if index is None or own is None or own.equals(index):
+        return values
+    if own.is_unique and index.is_unique and len(own) == len(index) and bool(own.isin(index).all()):
+        return values.loc[index]
+    allowed = "the same index as the activations, each name once"
+    way_out = f"Give both the same index, or pass {name}.to_numpy() where the order is already the same."
+    raise InputError(name, f"{type(values).__name__} with another index", allowed, way_out)
+
+
+def check_labels(labels: Readable, *, samples: int) -> Bool[ndarray, " samples"]:
     """One 0 or 1 per sample, both present."""
-    group = as_array(labels)
+    group = as_array("labels", labels)
     if group.shape != (samples,):
         allowed = f"one label per sample, so shape ({samples},)"
         raise InputError(
             "labels", f"array of shape {group.shape}", allowed, "Check that both come from the same samples."
         )
-    found = sorted({str(value) for value in np.unique(group)})
-    if not np.isin(group, (0, 1)).all():
-        way_out = "Map your classes first, for example labels = names == 'verb'."
+    known = [
+        isinstance(value, bool | int | float | np.number | np.bool_) and value in (0, 1) for value in group.tolist()
+    ]
+    found = sorted({str(value) for value in group.tolist()})
+    if not all(known):
+        way_out = "Map your classes first, for example labels = names == 'verb'; leave out samples without a label."
         raise InputError("labels", ", ".join(found[:5]), "0 and 1 (or False and True) only", way_out)
     if len(found) == 1:
         allowed = "both 0 and 1: a comparison needs two groups"
@@ -139,35 +247,44 @@ def check_labels(labels: ArrayLike, *, samples: int) -> Bool[ndarray, " samples"
     return group.astype(bool)
 
 
-def check_level(name: str, value: float) -> float:
+def check_level(name: str, value: float | int) -> float:
     """A probability strictly between 0 and 1."""
     if not 0 < value < 1:
         raise InputError(name, value, "a number above 0 and below 1", "The usual choice is 0.05.")
     return float(value)
 
 
-def check_unit(unit: int, units: int) -> int:
+def check_unit(unit: Any, units: int, *, name: str = "unit") -> int:
     """A unit's number that is there."""
-    if not 0 <= unit < units:
-        raise InputError("unit", unit, f"a whole number from 0 to {units - 1}", "Units count from 0, in column order.")
+    if isinstance(unit, bool | float | np.floating) or not 0 <= unit < units:
+        raise InputError(name, unit, f"a whole number from 0 to {units - 1}", "Units count from 0, in column order.")
     return int(unit)
 
 
-def _check_pairs(pairs: ArrayLike, is_1: Bool[ndarray, " samples"]) -> Int[ndarray, "pairs 2"]:
+def _check_pairs(pairs: Readable, is_1: Bool[ndarray, " samples"]) -> Int[ndarray, "pairs 2"]:
     """Sample numbers of each pair, in the order in which the pairs' first samples stand."""
-    names = as_array(pairs)
-    if names.shape != is_1.shape:
-        allowed = f"one pair name per sample, so shape {is_1.shape}"
-        raise InputError("pairs", f"array of shape {names.shape}", allowed, "Name the two samples of a pair alike.")
+    codes, names = group_codes("pairs", pairs, len(is_1))
     zeros, ones = np.flatnonzero(~is_1), np.flatnonzero(is_1)
-    for name, count in zip(*np.unique(names, return_counts=True), strict=True):
-        inside = int((names[ones] == name).sum())
-        if count != 2 or inside != 1:
-            value = f"{name!s} ({count - inside} in group 0, {inside} in group 1)"
-            way_out = "Leave samples without a partner out, or leave pairs=None where nothing is really paired."
-            raise InputError("pairs", value, "each name exactly once in each group", way_out)
+    counts, inside = np.bincount(codes), np.bincount(codes[ones], minlength=len(names))
+    for name in np.flatnonzero((counts != 2) | (inside != 1))[:1]:
+        value = f"{names[name]!s} ({counts[name] - inside[name]} in group 0, {inside[name]} in group 1)"
+        way_out = "Leave samples without a partner out, or leave pairs=None where nothing is really paired."
+        raise InputError("pairs", value, "each name exactly once in each group", way_out)
     # Both groups sorted by name stand partner beside partner; `rank` takes group 0 back to the order of its samples.
-    partner = ones[np.argsort(names[ones], kind="stable")]
-    rank = np.argsort(np.argsort(names[zeros], kind="stable"), kind="stable")
+    partner = ones[np.argsort(codes[ones], kind="stable")]
+    rank = np.argsort(np.argsort(codes[zeros], kind="stable"), kind="stable")
     matched = np.stack([zeros, partner[rank]], axis=1)
     return matched[np.argsort(matched.min(axis=1), kind="stable")]
+
+
+def group_codes(name: str, groups: Readable, samples: int) -> tuple[Int[ndarray, " samples"], NDArray[Any]]:
+    """A number from 0 per sample, the same for the same name, and the names in the order of these numbers."""
+    names = as_array(name, groups)
+    if names.shape != (samples,):
+        allowed = f"one name per sample, so shape ({samples},)"
+        raise InputError(name, f"array of shape {names.shape}", allowed, "Name samples that belong together alike.")
+    codes, found = pd.factorize(names)
+    if (codes < 0).any():
+        way_out = "Name every sample, one that stands alone by a name of its own."
+        raise InputError(name, f"{int((codes < 0).sum())} missing names", "a name for every sample", way_out)
+    return codes.astype(np.int64), np.asarray(found)

@@ -11,19 +11,33 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-ITERATIONS = 250
-"""Largest number of Newton steps: near-separated units add about 1 to their margins per step, and so need many."""
+from actmax.stats._inputs import Block
+
+ITERATIONS = 1500
+"""Largest number of Newton steps: near-separated units, and units that one far sample holds at β = 0, add about 1 to
+their margins per step, and so need many; a sample 1e300 times as far as the others needs 1,400."""
 CONVERGED = 1e-16
 """Squared Newton decrement before the last step: it leaves both estimates within 1e-16 standard errors."""
+SETTLED = 1e-6
+"""Change of a sample's log odds in the last step: Newton squares it, and what is left is rounding."""
+SATURATED = 40.0
+"""Log odds from which a sample's weight, e⁻⁴⁰, is nothing beside another sample's of the same leverage."""
+FAR = 2.0**6
+"""Distance from the middle, in half interquartile ranges, from which a sample would cost the others digits."""
 SLACK = 1e-13
 """Relative drop of the objective that is rounding and not a step too far."""
 DEFINITE = 0.02
 """Firth's curvature, relative to the information, below which its Newton step gives way to Fisher scoring."""
-OUTLIER_FROM = 6.0
-"""Median absolute deviations (about 4 standard deviations of a normal) beyond which a sample is an outlier to Firth."""
+OUTLIER_FROM = (6.0, 36.0, 216.0)
+"""Reaches (half interquartile ranges; the first are about 4 standard deviations of a normal) beyond which samples are
+drawn in for a start of Firth's fit: one start for each scale that samples may lie on."""
+FEW = 5
+"""Share of the samples, 1/FEW, up to which so few are on the wrong side of a cut that a maximum may stand there."""
+CUTS, SLOPES, CLIMBED = 4, 20, 6
+"""Cuts between neighbouring samples that are tried on either side, slopes tried at each, and how many are climbed."""
 DISTINCT = 1e-9
 """Relative difference of two maxima of Firth's objective from which it is more than rounding."""
 PRODUCT = 512
@@ -39,6 +53,19 @@ class Side(NamedTuple):
     """Number of samples in group 0."""
     n_1: int
     """Number of samples in group 1."""
+
+
+class Predictor(NamedTuple):
+    """The predictor of some units in a scale that keeps every sample's digits: raw = (values + offset) 2^exponent."""
+
+    values: Float[ndarray, "units samples"]
+    """What is fitted."""
+    exponent: Float[ndarray, " units"] | Int[ndarray, " units"]
+    """Binary logarithm of the scale."""
+    offset: Float[ndarray, " units"]
+    """What was subtracted, in that scale."""
+    side: Side
+    """The samples' classes."""
 
 
 class Fit(NamedTuple):
@@ -87,6 +114,38 @@ def side_of(is_1: Bool[ndarray, " samples"]) -> Side:
     return Side(np.where(is_1, 1.0, -1.0), len(is_1) - n_1, n_1)
 
 
+def predictor_of(block: Block) -> Predictor:
+    """A block's centred values; about the median, and in a scale between near and far, where samples are far off.
+
+    A sample 1e38 times as far off as the others moves the mean so far that they are all one number beside it.
+    """
+    values, offset = block.centred, np.ldexp(block.centre, -block.spread_exponent)
+    exponent = block.exponent + block.spread_exponent
+    middle, reach = _middle(values)
+    # The largest of the centred values lies in [1/2, 1).
+    rows = np.flatnonzero((FAR * reach < 1) & values.any(axis=1))
+    if len(rows):
+        scaled = block.scaled[rows]
+        # The middle is a sample, so that it and its ties are exactly 0 and the others lose no digit.
+        middle = _middle(scaled)[0]
+        away = scaled - middle[:, None]
+        size = np.abs(away)
+        near = np.where(size > 0, size, np.inf).min(axis=1)
+        own = np.rint((np.log2(near) + np.log2(size.max(axis=1))) / 2).astype(np.int64)
+        values, offset, exponent = values.copy(), offset.copy(), exponent.copy()
+        values[rows], offset[rows] = np.ldexp(away, -own[:, None]), np.ldexp(middle, -own)
+        exponent[rows] = block.exponent[rows] + own
+    return Predictor(values, exponent, offset, side_of(block.is_1))
+
+
+def _middle(x: ndarray) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"]]:
+    """The lower median of each row, which is one of its values, and half its interquartile range."""
+    last = x.shape[1] - 1
+    places = last // 4, last // 2, last - last // 4
+    ordered = np.partition(x, places, axis=1)
+    return ordered[:, places[1]], (ordered[:, places[2]] - ordered[:, places[0]]) / 2
+
+
 def fit_ml(x: Float[ndarray, "units samples"], side: Side) -> Fit:
     """Maximum likelihood: logit P(y = 1) = α + βx.
 
@@ -111,8 +170,8 @@ def fit_firth(x: Float[ndarray, "units samples"], side: Side) -> Fit:
     Null hypothesis of its test: β = 0. Assumptions: independent samples, log odds linear in x. Formula: LR = 2(ℓ*(α̂,
     β̂) - max_α ℓ*(α, 0)) with the full model's 2×2 information in both penalties; at β = 0 the maximum is in closed
     form, odds (n_1 + 1)/(n_0 + 1). The standard error is brglm2's: inverse expected information, without the penalty's
-    own curvature. ℓ* may have several maxima where x has outliers: the highest found from two starts is taken, β = 0
-    and the fit of x with its outliers drawn in. References: Firth 1993, Biometrika 80:27; Heinze & Schemper 2002,
+    own curvature. ℓ* may have several maxima where x has outliers or the groups (nearly) part: the highest found from
+    several starts is taken (`_highest`). References: Firth 1993, Biometrika 80:27; Heinze & Schemper 2002,
     Statist. Med. 21:2409. Example: `compare(x, y).table[["firth_coef", "firth_lr_p"]]`.
     """
     # At β = 0 all weights are π(1 - π), so |I| is (π(1 - π))² times a constant, and ℓ* = (n_1 + 1) log π + (n_0 + 1)
@@ -146,41 +205,109 @@ def _flat(x: ndarray, intercept: float) -> tuple[Float[ndarray, " units"], Float
     return np.full(len(x), intercept), np.zeros(len(x))
 
 
-def _highest(
-    x: ndarray, sign: ndarray, start: float
-) -> tuple[Float[ndarray, " units"], Float[ndarray, " units"], Bool[ndarray, " units"]]:
-    """The higher of Firth's two maxima, from β = 0 and, where x has outliers, from the fit of x with them clipped.
+class _Best(NamedTuple):
+    """The highest maximum found so far, changed in place."""
+
+    intercept: Float[ndarray, " units"]
+    """Its intercept α."""
+    slope: Float[ndarray, " units"]
+    """Its slope β."""
+    converged: Bool[ndarray, " units"]
+    """Whether there is one."""
+
+    def climb(self, x: ndarray, sign: ndarray, rows: ndarray, intercept: ndarray, slope: ndarray) -> None:
+        """Climbs from other starts of some units, and keeps what is higher."""
+        x = x[rows]
+        a, b, found = _maximize(_penalised, x, sign, intercept, slope)
+        # Both ends are maxima of the same objective, of x as it is: the higher one is the estimate.
+        value = _penalised(x, sign, self.intercept[rows], self.slope[rows]).value
+        higher = _penalised(x, sign, a, b).value > value + DISTINCT * (1 + np.abs(value))
+        taken = found & (higher | ~self.converged[rows])
+        at = rows[taken]
+        self.intercept[at], self.slope[at], self.converged[at] = a[taken], b[taken], True
+
+
+def _highest(x: ndarray, sign: ndarray, start: float) -> _Best:
+    """The highest of Firth's maxima: from β = 0, from fits of x with its outliers drawn in, and from sharp cuts.
 
     An outlier holds the information up while β is small beside 1/outlier, so that a maximum may lie there that knows
-    nothing of the other samples; far above it may stand the one that they make.
+    nothing of the other samples; far above it may stand the one that they make, on each scale that samples lie on. And
+    where the groups (nearly) part, a maximum may stand at the gap between them that is too sharp to be seen from β = 0.
+    Several starts are no proof: docs/statistics.md says how many of 2,000 sets they missed.
     """
-    intercept, slope, converged = _maximize(_penalised, x, sign, *_flat(x, start))
-    clipped = _clip_outliers(x)
-    rows = np.flatnonzero((clipped != x).any(axis=1))
-    if not len(rows):
-        return intercept, slope, converged
-    x, clipped = x[rows], clipped[rows]
-    start_a, start_b, _ = _maximize(_penalised, clipped, sign, *_flat(clipped, start))
-    other_a, other_b, found = _maximize(_penalised, x, sign, start_a, start_b)
-    # Both ends are maxima of the same objective, of x as it is: the higher one is the estimate.
-    value = _penalised(x, sign, intercept[rows], slope[rows]).value
-    higher = _penalised(x, sign, other_a, other_b).value > value + DISTINCT * (1 + np.abs(value))
-    taken = found & (higher | ~converged[rows])
-    at = rows[taken]
-    intercept[at], slope[at], converged[at] = other_a[taken], other_b[taken], True
-    return intercept, slope, converged
+    best = _Best(*_maximize(_penalised, x, sign, *_flat(x, start)))
+    middle, deviation = _middle(x)
+    # Where more than half of a unit's values are equal, that range is 0, and the mean absolute deviation is taken.
+    flat_rows = np.flatnonzero(deviation == 0)
+    deviation[flat_rows] = np.abs(x[flat_rows] - middle[flat_rows, None]).mean(axis=1)
+    farthest = np.maximum(x.max(axis=1) - middle, middle - x.min(axis=1))
+    for reach in OUTLIER_FROM:
+        rows = np.flatnonzero(farthest > reach * deviation)
+        if not len(rows):
+            break
+        away = (reach * deviation[rows])[:, None]
+        clipped = np.clip(x[rows], middle[rows, None] - away, middle[rows, None] + away)
+        a, b, _ = _maximize(_penalised, clipped, sign, *_flat(rows, start))
+        best.climb(x, sign, rows, a, b)
+    wrong = np.count_nonzero(sign * (best.intercept[:, None] + best.slope[:, None] * x) < 0, axis=1)
+    rows = np.flatnonzero((farthest > OUTLIER_FROM[0] * deviation) | (wrong <= max(5, x.shape[1] // FEW)))
+    for start_a, start_b, value in _sharp_starts(x[rows], sign):
+        known = np.isfinite(value)
+        best.climb(x, sign, rows[known], start_a[known], start_b[known])
+    return best
 
 
-def _clip_outliers(x: Float[ndarray, "units samples"]) -> Float[ndarray, "units samples"]:
-    """Clips x at the median ± `OUTLIER_FROM` median absolute deviations.
+def _sharp_starts(x: ndarray, sign: ndarray) -> list[tuple[ndarray, ndarray, ndarray]]:
+    """Intercept, slope and value of the highest few local maxima on a grid of cuts and slopes; -inf where fewer are.
 
-    Where more than half of a unit's values are equal, that deviation is 0, and the mean absolute deviation is taken.
+    The cuts are those between neighbours that leave the fewest samples on the wrong side, the slopes run from 1/range
+    to 16/gap.
     """
-    median = np.median(x, axis=1, keepdims=True)
-    distance = np.abs(x - median)
-    deviation = np.median(distance, axis=1, keepdims=True)
-    reach = OUTLIER_FROM * np.where(deviation > 0, deviation, distance.mean(axis=1, keepdims=True))
-    return np.clip(x, median - reach, median + reach)
+    order = np.argsort(x, axis=1)
+    ordered, ones = np.take_along_axis(x, order, 1), (sign > 0)[order]
+    gap, below = np.diff(ordered, axis=1), np.cumsum(ones, axis=1)[:, :-1]
+    # For a rising slope, wrong are the ones below the cut and the zeros above it; for a falling slope all others.
+    wrong = below + np.count_nonzero(sign < 0) - (np.arange(1, x.shape[1]) - below)
+    a, b, value = (np.full((len(x), 2 * SLOPES), fill) for fill in (0.0, 0.0, -np.inf))
+    most = max(2, x.shape[1] // FEW)
+    for side, errors in enumerate((wrong, x.shape[1] - wrong)):
+        errors = np.where(gap > 0, errors, x.shape[1])
+        near = np.flatnonzero(errors.min(axis=1) <= most)
+        cuts = np.argsort(errors[near], axis=1, kind="stable")[:, :CUTS]
+        line, rank = np.nonzero(np.take_along_axis(errors[near], cuts, 1) <= most)
+        if len(line):
+            row, place = near[line], cuts[line, rank]
+            width, middle = gap[row, place], (ordered[row, place] + ordered[row, place + 1]) / 2
+            part = slice(side * SLOPES, (side + 1) * SLOPES)
+            _grid(x[row], sign, (1.0 - 2 * side, middle, width), row, (a[:, part], b[:, part], value[:, part]))
+    best = np.argsort(-value, axis=1)[:, :CLIMBED].T
+    row = np.arange(len(x))
+    return [(a[row, place], b[row, place], value[row, place]) for place in best]
+
+
+def _grid(
+    x: ndarray, sign: ndarray, cut: tuple[float, ndarray, ndarray], row: ndarray, into: tuple[ndarray, ndarray, ndarray]
+) -> None:
+    """Writes intercept, slope and value of each unit's best cut at each slope; value -inf off the local maxima.
+
+    Args:
+        x: the samples, a row per cut that is tried.
+        sign: the samples' classes.
+        cut: the slopes' sign, and middle and width of the gap at each cut.
+        row: the unit of each cut, in ascending order.
+        into: what is written, (units, slopes).
+    """
+    (way, middle, width), (a, b, value) = cut, into
+    least = 1 / np.ptp(x, axis=1)
+    for slope in range(SLOPES):
+        steep = way * least * (16 / (width * least)) ** (slope / (SLOPES - 1))
+        found = _penalised_value(_local(x, sign, -steep * middle, steep))
+        # In ascending order of value the last that is written is the best; a value that is NaN comes first.
+        order = np.argsort(np.nan_to_num(found, nan=-np.inf), kind="stable")
+        at = row[order]
+        a[at, slope], b[at, slope], value[at, slope] = (-steep * middle)[order], steep[order], found[order]
+    around = np.pad(np.nan_to_num(value, nan=-np.inf), ((0, 0), (1, 1)), constant_values=-np.inf)
+    value[~((value >= around[:, :-2]) & (value >= around[:, 2:]))] = -np.inf
 
 
 def _maximize(
@@ -199,6 +326,7 @@ def _maximize(
         # The decrement is a squared distance to the maximum in standard errors, and Newton squares the distance: the
         # step that was just made from such a place ends within rounding of the maximum.
         done = accepted & (here.decrement < CONVERGED)
+        done[done] = _settled(x[done], sign, here_a[done], here_b[done], here.take(done))
         length = np.where(accepted, 1.0, length / 2)
         here_a, here_b, here = (
             np.where(accepted, a, here_a),
@@ -213,6 +341,27 @@ def _maximize(
         if not len(left):
             break
     return intercept, slope, converged
+
+
+def _settled(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray, here: _Point) -> Bool[ndarray, " units"]:
+    """Whether the information stays what it is along a step, so that the decrement is the distance to the maximum.
+
+    A sample far from all others holds the information up alone while its log odds rise by 1 a step: the decrement is
+    then its own vanishing weight, and says nothing of the maximum that the others make once it is gone. The condition
+    is that of quasi self-concordance (Bach 2010, Electron. J. Statist. 4:384): a step changes no sample's log odds by
+    more than `SETTLED`, unless the sample is so sure of its class before and after that it weighs nothing.
+    """
+    reach = np.abs(here.step_intercept) + np.abs(here.step_slope) * np.abs(x).max(axis=1, initial=0.0)
+    settled = reach <= SETTLED
+    rows = np.flatnonzero(~settled)
+    if len(rows):
+        x, intercept, slope, here = x[rows], intercept[rows], slope[rows], here.take(rows)
+        at = _local(x, sign, intercept, slope)
+        change = np.abs(here.step_intercept[:, None] + here.step_slope[:, None] * x)
+        leverage = 1 / at.mass[:, None] + at.deviation**2 / at.spread[:, None]
+        sure = np.abs(intercept[:, None] + slope[:, None] * x) >= SATURATED + np.log1p(leverage) + change
+        settled[rows] = ((change <= SETTLED) | sure).all(axis=1)
+    return settled
 
 
 class _Local(NamedTuple):
@@ -288,10 +437,15 @@ def _penalised(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray) ->
     curvature = _penalised_curvature(at, unit, leverage, tilt, root_mass)
     step_along, step_across = _ascend(curvature, along, across)
     step = step_across / root_spread
-    # ½ log |I| = ½ log(mass · spread). It falls without end as the weights vanish, so that a maximum exists always.
-    value = at.log_likelihood + np.log(root_mass) + np.log(root_spread)
+    value = _penalised_value(at)
     decrement = along * step_along + across * step_across
     return _Point(value, step_along / root_mass - at.centre * step, step, decrement)
+
+
+def _penalised_value(at: _Local) -> Float[ndarray, " units"]:
+    """The log likelihood and half the logarithm of the information's determinant, mass × spread."""
+    # It falls without end as the weights vanish, so that a maximum exists always.
+    return at.log_likelihood + np.log(np.sqrt(at.mass)) + np.log(np.sqrt(at.spread))
 
 
 def _penalised_curvature(

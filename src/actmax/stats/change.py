@@ -13,8 +13,8 @@ from numpy import ndarray
 from scipy import stats
 
 from actmax.errors import InputError
-from actmax.stats.groups import P_COLUMNS, compare
-from actmax.stats.t_and_logit import SEPARATED
+from actmax.stats._inputs import Readable, aligned, check_unit, check_values, index_of
+from actmax.stats.groups import P_COLUMNS, SEPARATED, compare
 
 DESCRIPTIVE = tuple(name for name in P_COLUMNS if name != "paired_p")
 """The unpaired tests: beside the paired one they describe, since they ignore that a restart is its own control."""
@@ -36,12 +36,15 @@ class BeforeAfter:
 
     @property
     def headline(self) -> dict[str, Any]:
-        """The change of the target with its interval and p, and how many of its neighbours changed beyond chance."""
+        """The change of the target with its interval and p, and how many of its neighbours changed beyond chance.
+
+        A neighbour that moved by one amount in every restart has no t; it has changed all the same.
+        """
         rows = self.table.to_dict("records")
         target = next(row for row in rows if row["is_target"])
         others = [row for row in rows if not row["is_target"]]
-        moved = [row for row in others if row["paired_p_bonferroni"] <= self.alpha]
-        unclear = [row for row in others if not row["paired_p_bonferroni"] <= self.alpha]
+        moved = [row for row in others if _changed(row, self.alpha)]
+        unclear = [row for row in others if not _changed(row, self.alpha)]
         return {
             "restarts": self.restarts,
             "alpha": self.alpha,
@@ -59,32 +62,40 @@ class BeforeAfter:
         }
 
 
+def _changed(row: Mapping[Any, Any], alpha: float) -> bool:
+    """Whether a coordinate changed beyond chance: by the test, or by one amount in every restart."""
+    alike = row["status"] == "constant_difference" and row["paired_difference"] != 0
+    return bool(alike or row["paired_p_bonferroni"] <= alpha)
+
+
 def _further(row: Mapping[Any, Any], target: Mapping[Any, Any]) -> bool:
     """Whether a coordinate moved at least as far as the target on average."""
     return bool(abs(row["paired_difference"]) >= abs(target["paired_difference"]))
 
 
 def before_after(
-    before: Float[ndarray, "restarts width"],
-    after: Float[ndarray, "restarts width"],
+    before: Readable,
+    after: Readable,
     *,
     target: int,
-    alpha: float = 0.05,
+    alpha: float | int = 0.05,
 ) -> BeforeAfter:
     """Compares every coordinate of a site after a maximization with before, restart by restart.
 
     Null hypothesis: the mean change of a coordinate over restarts is 0. Assumptions: restarts are independent and
     their changes normal. Formula: the mean difference d̄ with d̄ ± t_{1-α/2, R-1} s_d / √R, and the paired t. Reference:
-    Student 1908, Biometrika 6:1.
+    Student 1908, Biometrika 6:1. Where a coordinate moved by one amount in every restart, t does not exist, and its
+    status is `constant_difference`.
 
     Args:
-        before: activations of the initial noise.
+        before: activations of the initial noise, (restarts, width) of any float dtype.
         after: activations of the optimum, the same restarts in the same order.
-        target: the coordinate that was maximized.
+        target: number of the coordinate that was maximized.
         alpha: level.
 
     Raises:
-        InputError: fewer than two restarts, of which no change can be told from chance.
+        InputError: fewer than two restarts, of which no change can be told from chance; no such coordinate; other
+            restarts or coordinates before than after.
 
     Example:
         >>> import numpy as np
@@ -93,19 +104,24 @@ def before_after(
         >>> found.table["is_target"].tolist()
         [True, False, False]
     """
-    restarts, width = before.shape
+    first, second = check_values("before", before), check_values("after", aligned("after", after, index_of(before)))
+    restarts, width = first.shape
+    if second.shape != first.shape:
+        allowed = f"the shape of before, {first.shape}"
+        raise InputError("after", f"array of shape {second.shape}", allowed, "Pass the same restarts and coordinates.")
     if restarts < 2:
         raise InputError("seeds", f"{restarts} restart", "a comparison needs at least 2 restarts, its replicates")
+    target = check_unit(target, width, name="target")
     labels, pairs = np.repeat([0, 1], restarts), np.tile(np.arange(restarts), 2)
-    values = np.concatenate([before, after]).astype(np.float64)
+    values = np.concatenate([first, second])
     is_target = np.arange(width) == target
     # The target was chosen beforehand, its neighbours were not: two calls, for a call is a family of corrections.
     parts = []
-    for chosen in (is_target, ~is_target):
+    for chosen in (mask for mask in (is_target, ~is_target) if mask.any()):
         part = compare(values[:, chosen], labels, pairs=pairs, alpha=alpha).table
         parts.append(part.set_axis(np.flatnonzero(chosen), axis=0))
-    table = pd.concat([part for part in parts if len(part)]).sort_index()
-    lead = _changes(values[restarts:] - values[:restarts], is_target, alpha)
+    table = pd.concat(parts).sort_index()
+    lead = _changes(second.astype(np.float64) - first.astype(np.float64), is_target, alpha)
     return BeforeAfter(pd.concat([lead, table], axis=1), restarts, alpha)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from actmax.errors import InputError
+from actmax.stats._inputs import Readable, as_array
 from actmax.stats._logspace import Tail
 
 
@@ -31,8 +32,8 @@ METHODS = {
 """The corrections that `correct` offers."""
 
 
-def correct(p: Float[ndarray, "*tests"], method: str, axis: int = -1) -> Float[ndarray, "*tests"]:
-    """Corrected p-values over the finite ones; NaN stays NaN and counts for nothing.
+def correct(p: Readable, method: str, axis: int = -1) -> Float[ndarray, "*tests"]:
+    """Corrected p-values over those that are not NaN; NaN stays NaN and counts for nothing.
 
     Null hypothesis: all of the family's nulls hold. `bonferroni` and `holm` bound the probability of any false
     rejection under any dependence; `bh` bounds the expected share of false rejections where tests are independent or
@@ -41,9 +42,13 @@ def correct(p: Float[ndarray, "*tests"], method: str, axis: int = -1) -> Float[n
     Statist. 6:65; Benjamini & Hochberg 1995, JRSS B 57:289; Benjamini & Yekutieli 2001, Ann. Statist. 29:1165.
 
     Args:
-        p: p-values; NaN where a test does not exist.
+        p: p-values: an array, a list, a column of a table or a tensor, in whose order the corrected ones come as an
+            array; NaN where a test does not exist.
         method: `bonferroni`, `holm`, `bh` or `by`.
         axis: along which a family lies; each slice along it is corrected by itself.
+
+    Raises:
+        InputError: a p is no probability, or there is no such axis or method.
 
     Example:
         >>> correct(np.array([0.01, np.nan, 0.04]), "bonferroni").tolist()
@@ -54,7 +59,7 @@ def correct(p: Float[ndarray, "*tests"], method: str, axis: int = -1) -> Float[n
     return _corrected(p, METHODS[method], axis)
 
 
-def holm(p: Float[ndarray, "*tests"], axis: int = -1) -> Float[ndarray, "*tests"]:
+def holm(p: Readable, axis: int = -1) -> Float[ndarray, "*tests"]:
     """Holm's correction, as `correct` with `holm`.
 
     Example:
@@ -64,7 +69,7 @@ def holm(p: Float[ndarray, "*tests"], axis: int = -1) -> Float[ndarray, "*tests"
     return correct(p, "holm", axis)
 
 
-def benjamini_hochberg(p: Float[ndarray, "*tests"], axis: int = -1) -> Float[ndarray, "*tests"]:
+def benjamini_hochberg(p: Readable, axis: int = -1) -> Float[ndarray, "*tests"]:
     """Benjamini and Hochberg's correction, as `correct` with `bh` up to the rounding of one multiplication.
 
     Example:
@@ -76,17 +81,10 @@ def benjamini_hochberg(p: Float[ndarray, "*tests"], axis: int = -1) -> Float[nda
     return _corrected(p, _Method(lambda p, rank, family: p * (family / rank), step_up=True), axis)
 
 
-def _corrected(p: Float[ndarray, "*tests"], method: _Method, axis: int) -> Float[ndarray, "*tests"]:
-    """One correction of every slice along an axis.
-
-    Raises:
-        InputError: a finite p is no probability.
-    """
-    values = np.moveaxis(p.astype(np.float64), axis, -1)
-    known = np.isfinite(values)
-    wrong = values[known & ~((values >= 0) & (values <= 1))]
-    if len(wrong):
-        raise InputError("p", wrong[0], "probabilities from 0 to 1, or NaN", "Pass p-values, not their logarithms.")
+def _corrected(p: Readable, method: _Method, axis: int) -> Float[ndarray, "*tests"]:
+    """One correction of every slice along an axis."""
+    values = np.moveaxis(_probabilities(p, axis), axis, -1)
+    known = ~np.isnan(values)
     # What is missing comes last as inf, at the rank of the largest p: there it changes no running extremum.
     values = np.where(known, values, np.inf)
     family = np.maximum(known.sum(axis=-1, keepdims=True), 1)
@@ -102,6 +100,21 @@ def _corrected(p: Float[ndarray, "*tests"], method: _Method, axis: int) -> Float
     corrected = np.empty_like(values)
     np.put_along_axis(corrected, order, np.minimum(monotone, 1.0), axis=-1)
     return np.moveaxis(np.where(known, corrected, np.nan), -1, axis)
+
+
+def _probabilities(p: Readable, axis: int) -> Float[ndarray, "*tests"]:
+    """P-values in float64, checked."""
+    values = as_array("p", p)
+    if values.dtype.kind not in "fiu":
+        raise InputError("p", f"array of {values.dtype}", "probabilities from 0 to 1, or NaN", "Pass numbers.")
+    if not -values.ndim <= axis < values.ndim:
+        allowed = f"an axis of an array with {values.ndim} dimensions"
+        raise InputError("axis", axis, allowed, "A family has one p or more: pass [p] for a single one.")
+    values = values.astype(np.float64)
+    wrong = values[~np.isnan(values) & ~((values >= 0) & (values <= 1))]
+    if len(wrong):
+        raise InputError("p", wrong[0], "probabilities from 0 to 1, or NaN", "Pass p-values, not their logarithms.")
+    return values
 
 
 def _harmonic(family: Int[ndarray, "*families"]) -> Float[ndarray, "*families"]:

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from numpy.typing import ArrayLike
 from scipy import stats
 
-from actmax.stats._inputs import Block, check_level, check_samples, normalize
+from actmax.stats._inputs import Block, Readable, check_level, check_samples, normalize
 from actmax.stats._logspace import t_two_sided
 from actmax.stats.corrections import correct
 from actmax.stats.ttests import group_moments, student
@@ -45,7 +44,7 @@ class Assumptions:
     """Level of the checks."""
 
 
-def assumptions(activations: ArrayLike, labels: ArrayLike, *, alpha: float = 0.05) -> Assumptions:
+def assumptions(activations: Readable, labels: Readable, *, alpha: float | int = 0.05) -> Assumptions:
     """Checks what Student's t assumes: normal groups with one variance.
 
     Null hypotheses: each group is normal (Shapiro-Wilk); the groups' spreads about their medians are equal
@@ -79,22 +78,22 @@ def assumptions(activations: ArrayLike, labels: ArrayLike, *, alpha: float = 0.0
     names = ["skewness_0", "skewness_1", "kurtosis_0", "kurtosis_1", "shapiro_p_0", "shapiro_p_1", "shapiro_p_0_holm"]
     names += ["shapiro_p_1_holm", "variance_ratio", "brown_forsythe_p"]
     table = pd.DataFrame({name: columns[name] for name in names} | {"student_doubtful": doubtful, "note": note})
-    return Assumptions(table.rename_axis("unit"), alpha)
+    return Assumptions(table.set_axis(samples.units, axis=0), alpha)
 
 
 def _checks(block: Block) -> dict[str, Float[ndarray, " units"]]:
     """Moments and p-values of a block of units."""
     columns: dict[str, ndarray] = {}
-    for group, chosen in ((0, ~block.is_1), (1, block.is_1)):
+    m_0, m_1 = group_moments(block, ~block.is_1), group_moments(block, block.is_1)
+    for group, chosen, moments in ((0, ~block.is_1, m_0), (1, block.is_1, m_1)):
         scaled = block.scaled[:, chosen]
         # About the group's own mean: a group's small spread survives however far the other group lies.
         own, _ = normalize(scaled - scaled.mean(axis=1, keepdims=True))
         own = np.where(block.finite[:, None], own, np.nan)
-        varied = block.raw[:, chosen].min(axis=1) < block.raw[:, chosen].max(axis=1)
+        varied = moments.root_ss > 0
         columns[f"skewness_{group}"] = np.where(varied, _standard_moment(own, 3), np.nan)
         columns[f"kurtosis_{group}"] = np.where(varied, _standard_moment(own, 4) - 3, np.nan)
         columns[f"shapiro_p_{group}"] = _shapiro(own, varied & block.finite)
-    m_0, m_1 = group_moments(block, ~block.is_1), group_moments(block, block.is_1)
     ratio = (m_1.root_ss / m_0.root_ss) ** 2 * ((m_0.n - 1) / max(m_1.n - 1, 1))
     usable = block.finite & (m_0.root_ss > 0) & (m_1.root_ss > 0)
     return columns | {"variance_ratio": np.where(usable, ratio, np.nan), "brown_forsythe_p": _brown_forsythe(block)}
@@ -136,7 +135,7 @@ def _brown_forsythe(block: Block) -> Float[ndarray, " units"]:
     return t_two_sided(t, np.full(len(t), float(n_0 + n_1 - 2))).p
 
 
-_KEPT = ("exponent", "spread_exponent", "centre", "finite", "is_1")
+_KEPT = ("exponent", "spread_exponent", "centre", "finite", "is_1", "eps")
 """Fields of a block that its distances from the medians share with it."""
 
 

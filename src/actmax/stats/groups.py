@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 
 from actmax.errors import InputError
 from actmax.stats._effects import cohens_d, hedges_factor, noncentrality_interval
-from actmax.stats._inputs import Block, Samples, block_of, check_level, check_samples, check_unit
-from actmax.stats._logistic import Fit, fit_firth, fit_ml, probabilities, side_of
+from actmax.stats._inputs import Block, Readable, Samples, block_of, check_level, check_samples, check_unit, flat
+from actmax.stats._logistic import Fit, Predictor, Side, fit_firth, fit_ml, predictor_of, probabilities
 from actmax.stats._logspace import Tail, chi2_one_df, normal_two_sided, t_two_sided
-from actmax.stats._ranks import Ranks, mann_whitney, rank_statistics
+from actmax.stats._ranks import Ranks, auc_limits, mann_whitney, rank_statistics
 from actmax.stats.corrections import p_columns
-from actmax.stats.ttests import Moments, difference, group_moments, paired_t, score_chi2, student, welch
+from actmax.stats.sizes import Caution, cautions
+from actmax.stats.ttests import (
+    Moments,
+    constant_difference,
+    difference,
+    differences,
+    group_moments,
+    paired_t,
+    score_chi2,
+    student,
+    welch,
+)
 
-STATUSES = ("not_finite", "too_few", "constant", "separated", "quasi_separated", "not_converged", "ok")
+STATUSES = (
+    "not_finite",
+    "too_few",
+    "constant",
+    "constant_difference",
+    "separated",
+    "quasi_separated",
+    "not_converged",
+    "ok",
+)
 """What a row's `status` may be; the first that applies is given."""
 P_COLUMNS = (
     "mannwhitney_p", "student_p", "welch_p", "paired_p", "logit_wald_p", "logit_lr_p", "score_p", "firth_lr_p",
@@ -29,6 +49,8 @@ ML_COLUMNS = ("logit_coef", "logit_intercept", "logit_se", "logit_coef_std", "lo
 """Columns that exist only where the likelihood has a maximum."""
 FIRTH_COLUMNS = ("firth_coef", "firth_intercept", "firth_se", "firth_coef_std", "firth_lr")
 """Columns of Firth's fit, which exist wherever the unit varies."""
+SEPARATED = ("separated", "quasi_separated")
+"""Statuses of units at which the likelihood has no maximum."""
 
 Columns = dict[str, ndarray]
 """Columns of the table by name, a value per unit."""
@@ -46,9 +68,38 @@ class Comparison:
     """Activations and labels that were compared, from which `probabilities` fits again."""
 
     def __repr__(self) -> str:
-        n_1 = np.count_nonzero(self.samples.is_1)
-        n_0 = len(self.samples.is_1) - n_1
-        return f"{len(self.table)} units, {n_0} against {n_1} samples, alpha {self.alpha:g}: table has a row per unit"
+        n_0, n_1 = self.sizes
+        shown = f"{len(self.table)} units, {n_0} against {n_1} samples, alpha {self.alpha:g}: table has a row per unit"
+        doubtful = ", ".join(one.test for one in self.cautions)
+        return f"{shown}; see .cautions on {doubtful}" if doubtful else shown
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Samples in group 0 and in group 1."""
+        n_1 = int(np.count_nonzero(self.samples.is_1))
+        return len(self.samples.is_1) - n_1, n_1
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """The tests that reject too often in groups of these sizes, at the level that a scan of these units needs."""
+        families = {name: int(self.table[name].notna().sum()) for name in P_COLUMNS}
+        return cautions(*self.sizes, self.alpha, families)
+
+    def auc_interval(self) -> pd.DataFrame:
+        """The AUC with an interval that asks nothing of the distribution: `auc auc_low auc_high`, a row per unit.
+
+        Beside Cohen's d, whose interval rests on normal groups and is too narrow for large effects in skewed or
+        heavy-tailed ones. Assumptions: independent samples. Formula: the θ with |θ̂ - θ| ≤ z √(θ(1 - θ)(1 + n*((1 -
+        θ)/(2 - θ) + θ/(1 + θ)))/(n_0 n_1)), n* = N/2 - 1, z of level 1 - alpha. Reference: Newcombe 2006, Statist. Med.
+        25:559, method 5. NaN where the AUC is.
+
+        Example:
+            >>> compare([0.1, 0.4, 0.2, 0.9, 0.3, 1.2], [0, 0, 0, 1, 1, 1]).auc_interval().round(2).iloc[0].tolist()
+            [0.89, 0.29, 0.99]
+        """
+        auc = self.table["auc"].to_numpy(dtype=float)
+        low, high = auc_limits(auc, *self.sizes, self.alpha)
+        return pd.DataFrame({"auc": auc, "auc_low": low, "auc_high": high}, index=self.table.index)
 
     def _repr_html_(self) -> str:
         """The table, as a notebook shows it."""
@@ -68,16 +119,17 @@ class Comparison:
         known = np.isfinite(self.table["logit_coef" if method == "ml" else "firth_coef"].to_numpy()[unit])
         if not known:
             return np.full(len(self.samples.is_1), np.nan)
-        fit = (fit_ml if method == "ml" else fit_firth)(block.centred, side_of(block.is_1))
-        return probabilities(block.centred, fit.intercept, fit.slope)[0]
+        x = predictor_of(block)
+        fit = (fit_ml if method == "ml" else fit_firth)(x.values, x.side)
+        return probabilities(x.values, fit.intercept, fit.slope)[0]
 
 
 def compare(
-    activations: ArrayLike,
-    labels: ArrayLike,
+    activations: Readable,
+    labels: Readable,
     *,
-    pairs: ArrayLike | None = None,
-    alpha: float = 0.05,
+    pairs: Readable | None = None,
+    alpha: float | int = 0.05,
     hedges: bool = False,
     by: bool = False,
 ) -> Comparison:
@@ -113,7 +165,8 @@ def compare(
     samples = check_samples(activations, labels, pairs)
     # A copy: the caller may reuse the array, and `probabilities` reads it later.
     samples = replace(samples, values=samples.values.copy())
-    return Comparison(_table(_columns(samples, alpha, hedges=hedges, by=by)), alpha, samples)
+    table = _table(_columns(samples, alpha, hedges=hedges, by=by)).set_axis(samples.units, axis=0)
+    return Comparison(table, alpha, samples)
 
 
 def _columns(samples: Samples, alpha: float, *, hedges: bool, by: bool) -> Columns:
@@ -139,18 +192,19 @@ def _statistics(block: Block, pairs: Int[ndarray, "pairs 2"] | None) -> Columns:
     m_0, m_1 = group_moments(block, ~block.is_1), group_moments(block, block.is_1)
     diff, ranks = difference(block, m_0, m_1), rank_statistics(block.raw, block.is_1)
     welch_t, welch_df = welch(diff, m_0, m_1)
-    status = _status(block.finite, m_0, m_1)
+    apart = None if pairs is None else differences(block, pairs)
+    status = _status(block, m_0, m_1, apart)
     columns |= _moment_columns(block, m_0, m_1) | {"student_t": student(diff, m_0, m_1), "welch_t": welch_t}
-    columns |= {"welch_df": welch_df, "score": score_chi2(block, m_0, m_1), "u_1": ranks.u_1, "ties": ranks.ties}
-    columns["auc"] = ranks.u_1 / (block.n_0 * block.n_1)
-    columns["paired_t"] = np.full(units, np.nan) if pairs is None else paired_t(block, pairs)
-    return columns | _logistic_columns(block, status)
+    columns |= {"welch_df": welch_df, "score": score_chi2(block, m_0, m_1), **ranks._asdict()}
+    columns["auc"] = np.where(status == "constant", 0.5, ranks.u_1 / (block.n_0 * block.n_1))
+    columns["paired_t"] = np.full(units, np.nan) if apart is None else paired_t(block, apart)
+    return columns | _logistic_columns(block, status, _overlap(m_0, m_1) == "ok")
 
 
 def _too_few(block: Block) -> Columns:
     """The columns where a group has fewer than two samples: means, and NaN for everything else."""
-    names = {"student_t", "welch_t", "welch_df", "score", "u_1", "ties", "auc", "paired_t", "sd_0", "sd_1"}
-    names |= {*ML_COLUMNS, *FIRTH_COLUMNS}
+    names = {"student_t", "welch_t", "welch_df", "score", "auc", "paired_t", "sd_0", "sd_1"}
+    names |= {*Ranks._fields, *ML_COLUMNS, *FIRTH_COLUMNS}
     columns: Columns = {name: np.full(len(block.raw), np.nan) for name in names}
     for group, chosen in (("mean_0", ~block.is_1), ("mean_1", block.is_1)):
         columns[group] = _raw_mean(block, block.centred[:, chosen].mean(axis=1))
@@ -170,45 +224,49 @@ def _raw_mean(block: Block, mean: Float[ndarray, " units"]) -> Float[ndarray, " 
     return np.ldexp(block.centre + np.ldexp(mean, block.spread_exponent), block.exponent)
 
 
-def _status(finite: Bool[ndarray, " units"], m_0: Moments, m_1: Moments) -> ndarray:
+def _status(block: Block, m_0: Moments, m_1: Moments, apart: Float[ndarray, "units pairs"] | None) -> ndarray:
     """The statuses that follow from the groups' ranges: exact, and the same whichever way the labels stand."""
+    constant = flat(np.minimum(m_0.low, m_1.low), np.maximum(m_0.high, m_1.high), block.eps)
+    same = np.zeros(len(constant), dtype=bool) if apart is None else constant_difference(block, apart)
+    names = ["not_finite", "constant", "constant_difference"]
+    return np.select([~block.finite, constant, same], names, _overlap(m_0, m_1)).astype(object)
+
+
+def _overlap(m_0: Moments, m_1: Moments) -> ndarray:
+    """Whether the groups' ranges meet: `separated`, `quasi_separated` or `ok`."""
     # On one predictor the likelihood has no maximum exactly where one group's range ends where the other's begins, or
     # before (Albert & Anderson 1984): β grows without end, and only samples at a shared end stay undecided.
-    constant = np.minimum(m_0.low, m_1.low) == np.maximum(m_0.high, m_1.high)
     separated = (m_0.high < m_1.low) | (m_1.high < m_0.low)
     touching = (m_0.high == m_1.low) | (m_1.high == m_0.low)
-    names = ["not_finite", "constant", "separated", "quasi_separated"]
-    return np.select([~finite, constant, separated, touching], names, "ok").astype(object)
+    return np.select([separated, touching], list(SEPARATED), "ok")
 
 
-def _logistic_columns(block: Block, status: ndarray) -> Columns:
+def _logistic_columns(block: Block, status: ndarray, overlap: ndarray) -> Columns:
     """Both fits where they exist, mapped back to the units of the activations."""
-    overlap, varied = status == "ok", (status != "constant") & (status != "not_finite")
-    ml, firth = _fit_where(overlap, block, fit_ml), _fit_where(varied, block, fit_firth)
+    x, varied = predictor_of(block), (status != "constant") & (status != "not_finite")
+    overlap = varied & overlap
+    ml, firth = _fit_where(overlap, x, fit_ml), _fit_where(varied, x, fit_firth)
     failed = (overlap & ~ml.converged) | (varied & ~firth.converged)
     status = np.where(failed & (status == "ok"), "not_converged", status)
-    deviation = block.centred.std(axis=1)
-    columns = _raw_columns("logit", ml, block, deviation) | _raw_columns("firth", firth, block, deviation)
+    columns = _raw_columns("logit", ml, x) | _raw_columns("firth", firth, x)
     return columns | {"logit_wald_z": ml.slope / ml.se, "status": status}
 
 
-def _raw_columns(name: str, fit: Fit, block: Block, deviation: Float[ndarray, " units"]) -> Columns:
-    """A fit of `Block.centred` in the units of the activations."""
-    # α + β(x/2^e - offset), with e the sum of the block's exponents, is (α - β·offset) + (β/2^e) x.
-    exponent = -(block.exponent + block.spread_exponent)
-    offset = np.ldexp(block.centre, -block.spread_exponent)
+def _raw_columns(name: str, fit: Fit, x: Predictor) -> Columns:
+    """A fit of a predictor in the units of the activations."""
+    # α + β(raw/2^e - offset), with e the predictor's exponent, is (α - β·offset) + (β/2^e) raw.
     return {
-        f"{name}_coef": np.ldexp(fit.slope, exponent),
-        f"{name}_intercept": fit.intercept - fit.slope * offset,
-        f"{name}_se": np.ldexp(fit.se, exponent),
-        f"{name}_coef_std": fit.slope * deviation,
+        f"{name}_coef": np.ldexp(fit.slope, -x.exponent),
+        f"{name}_intercept": fit.intercept - fit.slope * x.offset,
+        f"{name}_se": np.ldexp(fit.se, -x.exponent),
+        f"{name}_coef_std": fit.slope * x.values.std(axis=1),
         f"{name}_lr": fit.lr,
     }
 
 
-def _fit_where(rows: Bool[ndarray, " units"], block: Block, fit_rows) -> Fit:
+def _fit_where(rows: Bool[ndarray, " units"], x: Predictor, fit_rows: Callable[[ndarray, Side], Fit]) -> Fit:
     """A fit of the chosen rows, NaN in the others."""
-    found = fit_rows(block.centred[rows], side_of(block.is_1))
+    found = fit_rows(x.values[rows], x.side)
     columns = [np.full(len(rows), np.nan) for _ in range(4)]
     for column, values in zip(columns, found[:4], strict=True):
         column[rows] = values
@@ -251,7 +309,7 @@ def _tails(columns: Columns, n_0: int, n_1: int) -> dict[str, Tail]:
     """The p-value of each test and its logarithm, from the test's statistic."""
     t, count = columns["student_t"], columns["n_pairs"]
     return {
-        "mannwhitney_p": mann_whitney(Ranks(columns["u_1"], columns["ties"]), n_0, n_1),
+        "mannwhitney_p": mann_whitney(Ranks(*(columns[name] for name in Ranks._fields)), n_0, n_1),
         "student_p": t_two_sided(t, np.full(len(t), float(max(n_0 + n_1 - 2, 1)))),
         "welch_p": t_two_sided(columns["welch_t"], columns["welch_df"]),
         "paired_p": t_two_sided(columns["paired_t"], np.maximum(count - 1.0, 1.0)),
@@ -281,4 +339,4 @@ def _table(columns: Columns) -> pd.DataFrame:
     order = []
     for name in names:
         order += [name, *(f"{name}{end}" for end in ("_log10", "_bonferroni", "_bh", "_by"))]
-    return pd.DataFrame({name: columns[name] for name in [*order, "status"] if name in columns}).rename_axis("unit")
+    return pd.DataFrame({name: columns[name] for name in [*order, "status"] if name in columns})

@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from actmax.errors import InputError
-from actmax.stats.groups import Comparison
+from actmax.stats.groups import SEPARATED, Comparison
 
 TESTS = {"student": "student_p", "welch": "welch_p"}
 """The t-tests, and the column of each one's p."""
@@ -21,8 +21,6 @@ LOGISTIC = {"logit_wald": "logit_wald_p", "logit_lr": "logit_lr_p", "score": "sc
 """The tests of the logistic slope, and the column of each one's p."""
 LEVELS = ("raw", "bonferroni", "bh")
 """How p is corrected before it is compared with alpha."""
-SEPARATED = ("separated", "quasi_separated")
-"""Statuses of units at which the likelihood has no maximum."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 
 from actmax.errors import InputError
-from actmax.stats._inputs import Block, block_of, check_values, normalize
+from actmax.stats._inputs import Block, Readable, blocks_of, check_values, flat, normalize, unit_names
 from actmax.stats._logspace import t_two_sided
 from actmax.stats.corrections import p_columns
 
@@ -23,7 +22,7 @@ class Moments(NamedTuple):
     mean: Float[ndarray, " units"]
     """Mean of `Block.centred`, so that a difference of two means keeps its digits under a huge offset."""
     root_ss: Float[ndarray, " units"]
-    """Root of the sum of squared deviations from the group's own mean; exactly 0 in a constant group."""
+    """Root of the sum of squared deviations from the group's own mean; 0 in a group that rounding alone varies."""
     low: Float[ndarray, " units"]
     """Smallest of the raw values."""
     high: Float[ndarray, " units"]
@@ -34,10 +33,10 @@ class Moments(NamedTuple):
 
 def group_moments(block: Block, chosen: Bool[ndarray, " samples"]) -> Moments:
     """Moments of one group, by two passes (Chan, Golub & LeVeque 1983, The American Statistician 37:242)."""
-    # A group is constant where its extremes are equal; a sum of squares that rounding left would say otherwise.
+    # A group is constant where its extremes are equal but for rounding; a sum of squares would say otherwise.
     raw, own = block.raw[:, chosen], block.scaled[:, chosen]
     low, high = raw.min(axis=1), raw.max(axis=1)
-    root = np.where(low == high, 0.0, root_sum_of_squares(own))
+    root = np.where(flat(low, high, block.eps), 0.0, root_sum_of_squares(own))
     return Moments(block.centred[:, chosen].mean(axis=1), root, low, high, int(chosen.sum()))
 
 
@@ -100,30 +99,57 @@ def score_chi2(block: Block, m_0: Moments, m_1: Moments) -> Float[ndarray, " uni
     return m_0.n * m_1.n * ((m_1.mean - m_0.mean) / total) ** 2
 
 
-def paired_t(block: Block, pairs: Int[ndarray, "pairs 2"]) -> Float[ndarray, " units"]:
+def paired_t(block: Block, apart: Float[ndarray, "units pairs"]) -> Float[ndarray, " units"]:
     """The paired t: the one-sample t of the differences within pairs, group 1 minus group 0.
 
     Null hypothesis: the mean difference is 0. Assumptions: independent pairs, normal differences. Formula: that of
     `one_sample`, on the differences. Reference: Student 1908, Biometrika 6:1. Example: restart s after against restart
-    s before optimization; two word lists put side by side are not pairs.
+    s before optimization; two word lists put side by side are not pairs. NaN where all pairs differ by one amount.
     """
+    return np.where(constant_difference(block, apart), np.nan, one_sample_t(apart, 0.0, block.eps))
+
+
+def constant_difference(block: Block, apart: Float[ndarray, "units pairs"]) -> Bool[ndarray, " units"]:
+    """Whether all pairs differ by one amount, but for the rounding of their members.
+
+    Args:
+        block: the units.
+        apart: the differences within pairs.
+    """
+    # Differences are rounded to the spacing of the values that they are of. Small ones between exact values are no
+    # rounding: only where they also agree to a millionth is it one shift that rounding has made uneven.
+    low, high, least = apart.min(axis=1), apart.max(axis=1), np.abs(apart).min(axis=1)
+    rounded = flat(low, high, block.eps, size=np.abs(block.raw).max(axis=1)) & (high - low <= 2.0**-20 * least)
+    return rounded | flat(low, high, block.eps)
+
+
+def differences(block: Block, pairs: Int[ndarray, "pairs 2"]) -> Float[ndarray, "units pairs"]:
+    """Group 1 minus group 0 within each pair."""
     # Raw differences are exact where the members of a pair are near each other, but may overflow near float64's end.
     apart = block.raw[:, pairs[:, 1]] - block.raw[:, pairs[:, 0]]
     # Scaled values overflow nowhere, but beside a large one a subnormal number has lost its digits in them.
     overflown = ~np.isfinite(apart).all(axis=1)
     apart[overflown] = block.scaled[np.ix_(overflown, pairs[:, 1])] - block.scaled[np.ix_(overflown, pairs[:, 0])]
-    return one_sample_t(apart)
+    return apart
 
 
-def one_sample_t(x: Float[ndarray, "units samples"], popmean: float = 0.0) -> Float[ndarray, " units"]:
-    """Student's t of each row's mean against `popmean`; NaN for fewer than two samples or where all are equal."""
+def one_sample_t(
+    x: Float[ndarray, "units samples"], popmean: float = 0.0, eps: float = 0.0
+) -> Float[ndarray, " units"]:
+    """Student's t of each row's mean against `popmean`; NaN for fewer than two samples or where all are equal.
+
+    Args:
+        x: a row per unit.
+        popmean: the mean under the null.
+        eps: relative spacing of what x was rounded to.
+    """
     n = x.shape[1]
     if n < 2:
         return np.full(len(x), np.nan)
     # Contiguous rows, so that sums run in one order and paired and one-sample t agree to the last bit.
     x, exponent = normalize(np.ascontiguousarray(x))
     # t = mean/(s/√n) with s = root/√(n - 1), so t = mean/root · √(n (n - 1)).
-    root = np.where(x.min(axis=1) == x.max(axis=1), 0.0, root_sum_of_squares(x))
+    root = np.where(flat(x.min(axis=1), x.max(axis=1), eps), 0.0, root_sum_of_squares(x))
     # The spread is that of x itself: where popmean is far larger than x, that of x - popmean would lose its digits.
     common = np.maximum(exponent, np.frexp(popmean)[1]) if popmean != 0 else exponent
     # x and popmean on one scale, the larger of their two: the difference is taken before the mean, digit by digit.
@@ -137,10 +163,10 @@ class OneSample:
 
     table: pd.DataFrame
     """`n mean popmean t df p p_log10 p_bonferroni p_bh status`; status is `not_finite` (also where t exceeds float64),
-    `too_few`, `constant` or `ok`."""
+    `too_few`, `constant` (but for rounding) or `ok`. Units are called as a data frame's columns are."""
 
 
-def one_sample(x: ArrayLike, popmean: float | int = 0.0) -> OneSample:
+def one_sample(x: Readable, popmean: float | int = 0.0) -> OneSample:
     """The one-sample t-test of each unit's mean.
 
     Null hypothesis: the unit's mean is `popmean`. Assumptions: independent samples from a normal distribution (or
@@ -158,23 +184,27 @@ def one_sample(x: ArrayLike, popmean: float | int = 0.0) -> OneSample:
     values = check_values("x", x)
     if not np.isfinite(popmean):
         raise InputError("popmean", popmean, "a finite number", "0 asks whether the mean differs from nothing.")
-    # A block of one group: the scale in which nothing overflows is what is wanted of it.
+    # Blocks of one group: the scale in which nothing overflows is what is wanted of them.
     everyone = np.zeros(len(values), dtype=bool)
     with np.errstate(all="ignore"):
-        block = block_of(values, everyone)
-        t = np.where(block.finite, one_sample_t(block.raw, float(popmean)), np.nan)
-        mean = np.where(block.finite, np.ldexp(block.centre, block.exponent), np.nan)
-    return OneSample(_one_sample_table(block, t, mean, float(popmean)))
+        parts = [_one_sample_columns(block, float(popmean)) for block in blocks_of(values, everyone)]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return OneSample(_one_sample_table(columns, len(values), float(popmean), unit_names(x, values.shape[1])))
 
 
-def _one_sample_table(
-    block: Block, t: Float[ndarray, " units"], mean: Float[ndarray, " units"], popmean: float
-) -> pd.DataFrame:
-    n, finite = block.raw.shape[1], block.finite & ~np.isinf(t)
-    t = np.where(finite, t, np.nan)
-    df = np.where(np.isnan(t), np.nan, n - 1.0)
-    constant = block.raw.min(axis=1) == block.raw.max(axis=1)
+def _one_sample_columns(block: Block, popmean: float) -> dict[str, ndarray]:
+    """Mean, t and status of a block of units."""
+    n = block.raw.shape[1]
+    t = np.where(block.finite, one_sample_t(block.raw, popmean, block.eps), np.nan)
+    mean = np.where(block.finite, np.ldexp(block.centre, block.exponent), np.nan)
+    finite, constant = block.finite & ~np.isinf(t), flat(block.raw.min(axis=1), block.raw.max(axis=1), block.eps)
     status = np.select([~finite, np.full(len(t), n < 2), constant], ["not_finite", "too_few", "constant"], "ok")
-    columns = {"n": np.full(len(t), n), "mean": mean, "popmean": np.full(len(t), popmean), "t": t, "df": df}
-    columns |= p_columns("p", t_two_sided(t, df))
-    return pd.DataFrame(columns | {"status": status}).rename_axis("unit")
+    return {"mean": mean, "t": np.where(finite, t, np.nan), "status": status}
+
+
+def _one_sample_table(columns: dict[str, ndarray], n: int, popmean: float, units: pd.Index) -> pd.DataFrame:
+    t = columns["t"]
+    df = np.where(np.isnan(t), np.nan, n - 1.0)
+    table = {"n": np.full(len(t), n), "mean": columns["mean"], "popmean": np.full(len(t), popmean), "t": t, "df": df}
+    table |= p_columns("p", t_two_sided(t, df))
+    return pd.DataFrame(table | {"status": columns["status"]}).set_axis(units, axis=0)
