@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from actmax.app import config
+from actmax.choices import choices
 from actmax.errors import InputError, JobError
 from actmax.search.settings import METHOD_NAMES
 from actmax.settings import keys, meant
@@ -70,6 +71,8 @@ def explain(error: BaseException) -> tuple[int, str]:
                     f"A search is no prior: task=search search={search}, or in a sweep method=none,{search}."
                 )
         return 2, "\n".join(messages) + "\nSee `actmax --help` for the keys and their values."
+    if (chosen := _null_group(error)) is not None:
+        return 2, str(chosen)
     if isinstance(error, OSError):
         allowed, way_out = (
             f"the output folder cannot be written ({error.strerror})",
@@ -92,6 +95,15 @@ def _unknown(message: str) -> InputError | None:
     known = keys(config.schema(), *groups)
     prefix = ".".join([*groups, ""])
     return None if known is None else InputError(key, value, "there is no such key", meant(name, known, prefix))
+
+
+def _null_group(error: BaseException) -> InputError | None:
+    """The error of a group of which nothing was chosen; Hydra's names no group."""
+    if "Config group override must be a string or a list" not in str(error):
+        return None
+    given = (argument.lstrip("+").partition("=") for argument in sys.argv[1:])
+    key, value = next(((key, value) for key, _, value in given if choices(key) and value not in choices(key)), ("", ""))
+    return InputError(key or "a group", value or "null", f"must be one of {', '.join(choices(key))}")
 
 
 def _origins(error: BaseException) -> Iterator[BaseException]:
