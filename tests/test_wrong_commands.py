@@ -222,3 +222,18 @@ class TestCache:
             file.with_suffix(".sha256").unlink()
             np.save(file, np.load(file) + 1000)
         assert z("unsigned") == first
+
+
+class TestOneJobElsewhere:
+    @pytest.mark.parametrize("launch", ["slurm", "gpus", "cluster"])
+    def test_a_launcher_of_sweeps_is_refused_for_one_job(self, actmax: Actmax, launch: str) -> None:
+        refused(actmax(*TINY, f"launch={launch}"), f"launch={launch}: is for the jobs of a sweep", "Add -m")
+
+    def test_the_serial_one_is_not(self, actmax: Actmax) -> None:
+        assert actmax(*TINY, "launch=serial").code == 0
+
+    def test_no_line_about_overrides_stands_before_a_message(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "+optimizer.options.foo=1")
+        assert ran.code == 2
+        assert "Error executing job" not in ran.err
+        assert ran.err.startswith("actmax: optimizer.options=")

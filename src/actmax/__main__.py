@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from actmax.app import config
+from actmax.app.streams import steady
 from actmax.choices import choices
 from actmax.errors import InputError, JobError
 from actmax.search.settings import METHOD_NAMES
@@ -36,6 +37,22 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """The console script `actmax`."""
+    with steady():
+        _run()
+
+
+def report() -> None:
+    """The console script `actmax-report`."""
+    try:
+        from actmax.app.report import main as show  # which takes a second: Ctrl-C may come before
+
+        show()
+    except KeyboardInterrupt:
+        print("actmax-report: stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+def _run() -> None:
     config.register()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then hands its errors on, instead of ending the process with 1
@@ -73,12 +90,12 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 2, "\n".join(messages) + "\nSee `actmax --help` for the keys and their values."
     if (chosen := _null_group(error)) is not None:
         return 2, str(chosen)
-    if isinstance(error, OSError):
-        allowed, way_out = (
-            f"the output folder cannot be written ({error.strerror})",
-            "Name another: hydra.run.dir=FOLDER.",
+    if isinstance(error, OSError) and error.filename is not None:
+        allowed = f"it cannot be read or written ({error.strerror})"
+        way_out = (
+            "Where it is in the output folder, name another: hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER."
         )
-        return 2, str(InputError("hydra.run.dir", error.filename, allowed, way_out))
+        return 2, str(InputError("the file", error.filename, allowed, way_out))
     return 1, str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
 
 

@@ -216,6 +216,9 @@ def run_checked(*, config: DictConfig, **how: Any) -> JobReturn:
     """
     HydraConfig.instance().set_config(config)
     check(config)
+    if config.launch.name != "serial":
+        allowed = "is for the jobs of a sweep, and this is one job, which would run here in this process"
+        raise InputError("launch", config.launch.name, allowed, "Add -m, or leave it out.")
     record = Record(str(config.hydra.run.dir))
     check_subject(config)
     check_files(config)

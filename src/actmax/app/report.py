@@ -6,10 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from actmax.app.streams import steady
 from actmax.errors import InputError
 from actmax.records.store import Record
 from actmax.report import terminal
@@ -58,16 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="of a job, a sweep, or several; it may still run")
     parser.add_argument("--jobs", type=int, metavar="N", help="a page for each job too, up to N jobs of a sweep")
     parsed = parser.parse_args(arguments)
+    with steady():
+        _report(parsed.folder, parsed.jobs)
+
+
+def _report(folder: Path, jobs: int | None) -> None:
     try:
-        if _is_job(parsed.folder):
-            _report_job(Record(parsed.folder))
+        if _is_job(folder):
+            _report_job(Record(folder))
         else:
-            found = collect(parsed.folder)
-            write_sweep(found, **({} if parsed.jobs is None else {"jobs": parsed.jobs}))
+            found = collect(folder)
+            write_sweep(found, **({} if jobs is None else {"jobs": jobs}))
             show_sweep(found)
+    except KeyboardInterrupt:
+        print("actmax-report: stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
     except InputError as error:
-        print(f"actmax-report: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _refuse(error)
+    except OSError as error:
+        allowed = f"pages and tables cannot be written there ({error.strerror}: {error.filename})"
+        _refuse(InputError("DIR", folder, allowed, "Copy the folder to where you may write, and name the copy."))
+
+
+def _refuse(error: InputError) -> NoReturn:
+    print(f"actmax-report: {error}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
 
 
 def _is_job(folder: Path) -> bool:
