@@ -237,3 +237,27 @@ class TestOneJobElsewhere:
         assert ran.code == 2
         assert "Error executing job" not in ran.err
         assert ran.err.startswith("actmax: optimizer.options=")
+
+
+ODD = "\x1b[31mred\x1b]0;title\x07\u202etxt"
+"""A colour, a terminal's title, and a mark that turns what follows round."""
+
+
+class TestEscapeSequences:
+    @pytest.mark.parametrize("override", ["subject.path", "tuning.data", "hydra.run.dir"])
+    def test_are_shown_as_escapes_in_a_message(self, actmax: Actmax, tmp_path: Path, override: str) -> None:
+        place = tmp_path / ODD
+        place.mkdir()
+        (place / "config.yaml").write_text("a: 1")
+        task = ("task=tuning",) if override.startswith("tuning") else ()
+        ran = actmax(*TINY, *task, f"{override}='{place}'")
+        assert ran.code == 2
+        assert "\\x1b[31mred" in ran.err
+        assert "\\u202e" in ran.err
+        assert not {"\x1b", "\x07", "\u202e"} & set(ran.err)
+
+    def test_are_shown_as_escapes_where_a_record_lies(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "report=true", f"hydra.run.dir='{ODD}'")
+        assert ran.code == 0, ran.err
+        assert "\\x1b[31mred" in ran.out
+        assert not {"\x1b", "\x07", "\u202e"} & set(ran.out)

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from actmax.app import config
 from actmax.app.streams import steady
 from actmax.choices import choices
-from actmax.errors import InputError, JobError
+from actmax.errors import InputError, JobError, printable
 from actmax.search.settings import METHOD_NAMES
 from actmax.settings import keys, meant
 
@@ -65,7 +65,7 @@ def _run() -> None:
         if wants_traceback:
             traceback.print_exc()
         code, message = explain(error)
-        print(f"actmax: {message}", file=sys.stderr)  # noqa: T201
+        print(f"actmax: {printable(message)}", file=sys.stderr)  # noqa: T201
         sys.exit(code)
 
 
