@@ -34,7 +34,13 @@ def test_json_has_null_where_a_number_is_not_finite(tmp_path: Path) -> None:
 def test_status_comes_back(tmp_path: Path) -> None:
     record = Record(tmp_path)
     assert record.status() is None
-    status = Status("failed", "abc", "then", "now", {"type": "E", "message": "m", "traceback": "t"})
+    status = Status(
+        "failed",
+        "abc",
+        "2026-11-27T10:00:00+00:00",
+        "2026-11-27T10:01:00+00:00",
+        {"type": "E", "message": "m", "traceback": "t"},
+    )
     record.set_status(status)
     assert record.status() == status
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from actmax.model.evaluation import random_activations
 from cli import QUICK, Actmax, Ran
 
 TINY = ("subject=tiny", "steps=3", *QUICK, "nulls.draws=39", "report=false")
@@ -118,3 +121,143 @@ class TestManyJobs:
         ran = actmax("-m", *TINY, "seeds=range(0,2)", "prior=glob(l2*)", "steps=1,1")
         assert ran.code == 0, ran.err
         assert len(ran.jobs) == 4
+
+
+WRONG_VALUES = [
+    ("nulls.seed=-1", "at least 0"),
+    ("gap.seed=-1", "at least 0"),
+    ("context.seed=-3", "at least 0"),
+    ("nulls.seed=99999999999999999999999", "at most 9223372036854775807"),
+    ("subject.seed=9223372036854775808", "at most"),
+    ("transfer.random_seed=9223372036854775808", "at most"),
+    ("task=simulation simulation.seed=-1", "at least 0"),
+    ("callbacks.comparison.alpha=7", "above 0 and below 1"),
+    ("callbacks.comparison.alpha=x", "must be a number"),
+    ("callbacks.comparison.max_units=-1", "at least 0"),
+    ("callbacks.trajectory.every=0", "at least 1"),
+    ("callbacks.trajectory.every=2.5", "a whole number"),
+    ("callbacks.measures.every=-1", "at least 0"),
+    ("callbacks.checkpoint.every=often", "a whole number"),
+    ("callbacks.progress.seconds=-1", "at least 0"),
+    ("callbacks.trajectory=5", "_target_"),
+    ("optimizer.lr=1e300", "at most 1e+06"),
+    ("prior=l2 prior.l2.weight=1e300", "at most 1e+09"),
+    ("prior=simplex prior.simplex.temperature=1e-300", "at least 1e-06"),
+    ("prior=manifold prior.manifold.temperature=1e-300", "at least 1e-06"),
+    ("trainer.profiler=banana", "simple, advanced, pytorch"),
+    ("subject=null", "tiny"),
+    ("prior=null", "none"),
+    ("callbacks=null", "default"),
+    ("launch.memory_gb=nan", "a positive number"),
+    ("launch.minutes=99999999999999", "at most"),
+    ("subject.name=../../x", "a plain name"),
+    ("subject.name='a/b'", "a plain name"),
+    ("sweep=../../x", "a plain name"),
+    ("sweep=..", "a plain name"),
+    ("sweep=''", "a plain name"),
+]
+
+
+class TestWrongValues:
+    @pytest.mark.parametrize(("given", "allowed"), WRONG_VALUES)
+    def test_are_refused_before_the_work(self, actmax: Actmax, given: str, allowed: str) -> None:
+        ran = actmax(*TINY, *given.split())
+        key = given.split()[-1].partition("=")[0]
+        assert ran.code == 2, ran.err or ran.out
+        assert ran.err.splitlines()[-1].startswith(f"actmax: {key}=")
+        assert allowed in ran.err
+        assert "Traceback" not in ran.err
+        assert not ran.jobs
+        assert not [file for file in ran.folder.parent.glob("x*") if file.is_dir()]
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "nulls.seed=9223372036854775807",
+            "callbacks.comparison.alpha=0.01 callbacks.trajectory.every=2 callbacks.measures.every=0",
+            "optimizer.lr=1000 prior=l2 prior.l2.weight=1e6",
+            "trainer.profiler=null callbacks.trajectory=null",
+            "sweep=my-sweep.2 subject.name='GPT-mine'",
+        ],
+    )
+    def test_what_is_allowed_runs(self, actmax: Actmax, given: str) -> None:
+        ran = actmax(*TINY, *given.split())
+        assert ran.code == 0, ran.err
+
+
+class TestCache:
+    JOB = (*TINY, "gap.draws=41")
+
+    @pytest.mark.parametrize("place", ["/proc/nowhere", "a-file"])
+    def test_one_that_cannot_be_written_is_a_warning(
+        self, actmax: Actmax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        (tmp_path / "a-file").write_text("mine")
+        monkeypatch.setenv("ACTMAX_CACHE", place)
+        ran = actmax(*self.JOB, f"seeds={len(place)}")
+        assert ran.code == 0, ran.err
+        assert "ACTMAX_CACHE" in ran.out + ran.err
+        assert "Traceback" not in ran.out + ran.err
+        assert (tmp_path / "a-file").read_text() == "mine"
+
+    def test_false_numbers_in_it_are_noticed(
+        self, actmax: Actmax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ACTMAX_CACHE", str(tmp_path / "cache"))
+
+        def z(folder: str) -> float:
+            random_activations.cache_clear()  # what this process remembers
+            assert actmax(*self.JOB, f"hydra.run.dir={folder}").code == 0
+            return float(pd.read_parquet(tmp_path / folder / "units.parquet")["random_activation_mean"].iloc[0])
+
+        first = z("first")
+        kept = sorted((tmp_path / "cache/nulls").glob("*.npy"))
+        stamps = [file.stat().st_mtime_ns for file in kept]
+        assert z("again") == first
+        assert [file.stat().st_mtime_ns for file in kept] == stamps  # the cache was used
+        for file in kept:
+            np.save(file, np.load(file) + 1000)
+        assert z("changed") == first
+        for file in kept:
+            file.with_suffix(".sha256").unlink()
+            np.save(file, np.load(file) + 1000)
+        assert z("unsigned") == first
+
+
+class TestOneJobElsewhere:
+    @pytest.mark.parametrize("launch", ["slurm", "gpus", "cluster"])
+    def test_a_launcher_of_sweeps_is_refused_for_one_job(self, actmax: Actmax, launch: str) -> None:
+        refused(actmax(*TINY, f"launch={launch}"), f"launch={launch}: is for the jobs of a sweep", "Add -m")
+
+    def test_the_serial_one_is_not(self, actmax: Actmax) -> None:
+        assert actmax(*TINY, "launch=serial").code == 0
+
+    def test_no_line_about_overrides_stands_before_a_message(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "+optimizer.options.foo=1")
+        assert ran.code == 2
+        assert "Error executing job" not in ran.err
+        assert ran.err.startswith("actmax: optimizer.options=")
+
+
+ODD = "\x1b[31mred\x1b]0;title\x07\u202etxt"
+"""A colour, a terminal's title, and a mark that turns what follows round."""
+
+
+class TestEscapeSequences:
+    @pytest.mark.parametrize("override", ["subject.path", "tuning.data", "hydra.run.dir"])
+    def test_are_shown_as_escapes_in_a_message(self, actmax: Actmax, tmp_path: Path, override: str) -> None:
+        place = tmp_path / ODD
+        place.mkdir()
+        (place / "config.yaml").write_text("a: 1")
+        task = ("task=tuning",) if override.startswith("tuning") else ()
+        ran = actmax(*TINY, *task, f"{override}='{place}'")
+        assert ran.code == 2
+        assert "\\x1b[31mred" in ran.err
+        assert "\\u202e" in ran.err
+        assert not {"\x1b", "\x07", "\u202e"} & set(ran.err)
+
+    def test_are_shown_as_escapes_where_a_record_lies(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "report=true", f"hydra.run.dir='{ODD}'")
+        assert ran.code == 0, ran.err
+        assert "\\x1b[31mred" in ran.out
+        assert not {"\x1b", "\x07", "\u202e"} & set(ran.out)

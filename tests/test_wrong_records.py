@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pandas as pd
 import pytest
 import yaml
 
 from actmax.__main__ import main as actmax_main
 from actmax.app.report import main as report
+from actmax.errors import InputError
+from actmax.weights import locate
 from cli import QUICK, Actmax
 
 SWEEP = ("-m", "subject=tiny", "steps=3", "sweep=s", "seeds=0,1,2", *QUICK, "nulls.draws=39", "report=false")
@@ -242,3 +245,114 @@ class TestFoldersOfOthers:
         (tmp_path / "killed/.status.json.x1y2").write_text("{")
         (tmp_path / "killed/actmax.log").touch()
         assert actmax(*JOB, "hydra.run.dir=killed").code == 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Path:
+    """One complete job, made once."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("ACTMAX_CACHE", str(session_cache))
+        patch.setattr(sys, "argv", ["actmax", *JOB, "hydra.run.dir=job"])
+        actmax_main()
+    return folder / "job"
+
+
+class TestDamagedAtARerun:
+    """The same command on a complete record of which something went away names the file and the way out."""
+
+    FILES = ("config.yaml", "summary.json", "status.json", "tokens.parquet", "units.parquet", "embeddings.safetensors")
+
+    @pytest.mark.parametrize("name", FILES)
+    @pytest.mark.parametrize("how", ["missing", "damaged"])
+    def test_is_named_and_force_runs_it_again(
+        self, actmax: Actmax, whole: Path, tmp_path: Path, name: str, how: str
+    ) -> None:
+        job = Path(shutil.copytree(whole, tmp_path / "job"))
+        if how == "missing":
+            (job / name).unlink()
+        elif name.endswith(".safetensors"):
+            return  # its bytes are read where it is used
+        else:
+            (job / name).write_bytes((job / name).read_bytes()[:11] + b"\xff")
+        ran = actmax(*JOB, "hydra.run.dir=job")
+        assert ran.code == 2, ran.out
+        assert ran.err.startswith(f"actmax: hydra.run.dir={job}: its record is damaged")
+        assert name in ran.err
+        assert "force=true moves that record aside" in ran.err
+        assert ran.err.count("\n") == 1
+        if name == "status.json":
+            again = actmax(*JOB, "hydra.run.dir=job", "force=true")
+            assert again.code == 0, again.err
+            assert (next((job / "previous").iterdir()) / "tokens.parquet").exists()
+
+    def test_a_whole_one_is_shown(self, actmax: Actmax, whole: Path, tmp_path: Path) -> None:
+        shutil.copytree(whole, tmp_path / "job")
+        ran = actmax(*JOB, "hydra.run.dir=job", "report=true")
+        assert ran.code == 0, ran.err
+        assert "would another start give the same answer?" in ran.out
+
+    def test_in_a_sweep_it_is_named_too(self, actmax: Actmax, made: Path, tmp_path: Path) -> None:
+        shutil.copytree(made, tmp_path / "outputs/s")
+        broken = jobs_of(tmp_path / "outputs/s")[1]
+        (broken / "tokens.parquet").unlink()
+        ran = actmax(*SWEEP)
+        assert ran.code == 1
+        assert "tokens.parquet is missing" in ran.out
+        assert "force=true" in ran.out
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"started": "../../../x"},
+        {"started": "/etc/passwd"},
+        {"started": 7},
+        {"finished": "soon"},
+        {"state": "fine"},
+        {"error": "none"},
+        {"job_hash": 3},
+        {"version": "5"},
+        {"more": 1},
+    ],
+)
+def test_a_status_with_something_else_in_it_is_damaged(
+    actmax: Actmax, tmp_path: Path, made: Path, changed: dict[str, Any]
+) -> None:
+    job = Path(shutil.copytree(jobs_of(made)[0], tmp_path / "inside/job"))
+    status = json.loads((job / "status.json").read_text())
+    (job / "status.json").write_text(json.dumps(status | changed))
+    seed = yaml.safe_load((job / "config.yaml").read_text())["seeds"]
+    command = ("subject=tiny", "steps=3", f"seeds={seed}", *SWEEP[5:], f"hydra.run.dir={job}")
+    ran = actmax(*command)
+    assert ran.code == 2
+    assert "status.json" in ran.err
+    assert "force=true" in ran.err
+    ran = actmax(*command, "force=true")
+    assert ran.code == 0, ran.err
+    assert sorted(item.name for item in (tmp_path / "inside").iterdir()) == ["job"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["inside"]
+    assert len(list((job / "previous").iterdir())) == 1
+
+
+def test_collecting_asks_no_hub(
+    swept: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name in a record is nobody's wish to ask a hub for it."""
+    asked = []
+
+    def snapshot(name: str, *, local_files_only: bool, **_: object) -> str:
+        asked.append(local_files_only)
+        raise huggingface_hub.errors.LocalEntryNotFoundError(name)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    for job in jobs_of(swept):
+        config(job, subject__source="hub", subject__id="someone/else")
+    collected(swept, capfd)
+    assert asked
+    assert all(asked)
+    with pytest.raises(InputError):  # a person who names it, does wish so
+        locate(source="hub", id="someone/else", revision=None, path=None, wheel=None)
+    assert not all(asked)

@@ -17,7 +17,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from actmax.app import config
-from actmax.errors import InputError, JobError
+from actmax.app.streams import steady
+from actmax.choices import choices
+from actmax.errors import InputError, JobError, printable
 from actmax.search.settings import METHOD_NAMES
 from actmax.settings import keys, meant
 
@@ -35,6 +37,22 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """The console script `actmax`."""
+    with steady():
+        _run()
+
+
+def report() -> None:
+    """The console script `actmax-report`."""
+    try:
+        from actmax.app.report import main as show  # which takes a second: Ctrl-C may come before
+
+        show()
+    except KeyboardInterrupt:
+        print("actmax-report: stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+def _run() -> None:
     config.register()
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then hands its errors on, instead of ending the process with 1
@@ -47,7 +65,7 @@ def main() -> None:
         if wants_traceback:
             traceback.print_exc()
         code, message = explain(error)
-        print(f"actmax: {message}", file=sys.stderr)  # noqa: T201
+        print(f"actmax: {printable(message)}", file=sys.stderr)  # noqa: T201
         sys.exit(code)
 
 
@@ -70,12 +88,14 @@ def explain(error: BaseException) -> tuple[int, str]:
                     f"A search is no prior: task=search search={search}, or in a sweep method=none,{search}."
                 )
         return 2, "\n".join(messages) + "\nSee `actmax --help` for the keys and their values."
-    if isinstance(error, OSError):
-        allowed, way_out = (
-            f"the output folder cannot be written ({error.strerror})",
-            "Name another: hydra.run.dir=FOLDER.",
+    if (chosen := _null_group(error)) is not None:
+        return 2, str(chosen)
+    if isinstance(error, OSError) and error.filename is not None:
+        allowed = f"it cannot be read or written ({error.strerror})"
+        way_out = (
+            "Where it is in the output folder, name another: hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER."
         )
-        return 2, str(InputError("hydra.run.dir", error.filename, allowed, way_out))
+        return 2, str(InputError("the file", error.filename, allowed, way_out))
     return 1, str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
 
 
@@ -92,6 +112,15 @@ def _unknown(message: str) -> InputError | None:
     known = keys(config.schema(), *groups)
     prefix = ".".join([*groups, ""])
     return None if known is None else InputError(key, value, "there is no such key", meant(name, known, prefix))
+
+
+def _null_group(error: BaseException) -> InputError | None:
+    """The error of a group of which nothing was chosen; Hydra's names no group."""
+    if "Config group override must be a string or a list" not in str(error):
+        return None
+    given = (argument.lstrip("+").partition("=") for argument in sys.argv[1:])
+    key, value = next(((key, value) for key, _, value in given if choices(key) and value not in choices(key)), ("", ""))
+    return InputError(key or "a group", value or "null", f"must be one of {', '.join(choices(key))}")
 
 
 def _origins(error: BaseException) -> Iterator[BaseException]:

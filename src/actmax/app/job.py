@@ -55,6 +55,7 @@ def run_job(
         job_hash = str(work.identity["job_hash"])
         status = _own_status(record, job_hash, force=force)
         if status is not None and status.state == "complete":
+            record.require_whole(status)
             log.info("This job is complete; force=true runs it again.")
             return
         checkpoint = _checkpoint(record, work.identity) if status is not None and resume else None
@@ -75,7 +76,7 @@ def _begin(
             summary = work.perform(Run(Contents(record), record.folder, checkpoint, tracker.loggers))
         record.write_json("summary.json", summary)
         tracker.publish(record, summary)
-        record.set_status(replace(status, state="complete", finished=now()))
+        record.set_status(replace(status, state="complete", finished=now(), files=record.files))
         exit_code = 0
     except KeyboardInterrupt:
         exit_code = 130

@@ -6,11 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
-from actmax.errors import InputError
+from actmax.app.streams import steady
+from actmax.errors import InputError, printable
 from actmax.records.store import Record
 from actmax.report import terminal
 from actmax.report.blocks import Missing, Page
@@ -39,17 +41,17 @@ def _print(page: Page, places: dict[str, Path], record: Record, console: Console
     if record.path(NAME).exists():
         places["Page"] = record.path(NAME)
     for name, place in places.items():
-        console.print(f"{name}: {escape(str(place))}", highlight=False, soft_wrap=True)
+        console.print(f"{name}: {escape(printable(str(place)))}", highlight=False, soft_wrap=True)
 
 
 def show_failures(failures: Sequence[tuple[Path, str, str, str]], console: Console | None = None) -> None:
     """Prints the jobs of a sweep that are not complete: folder, state, error, and the command that runs one alone."""
     console = console or terminal.open_console()
     for folder, state, message, command in failures:
-        text = f"[bold red]{state}[/bold red] {escape(folder.name)}: {escape(message)}"
+        text = f"[bold red]{state}[/bold red] {escape(printable(folder.name))}: {escape(printable(message))}"
         console.print(text, highlight=False, soft_wrap=True)  # whole lines, so that a search in a log finds them
-        console.print(f"    record and log: {escape(str(folder))}", highlight=False, soft_wrap=True)
-        console.print(f"    alone: {escape(command)}", highlight=False, soft_wrap=True)
+        console.print(f"    record and log: {escape(printable(str(folder)))}", highlight=False, soft_wrap=True)
+        console.print(f"    alone: {escape(printable(command))}", highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,16 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="of a job, a sweep, or several; it may still run")
     parser.add_argument("--jobs", type=int, metavar="N", help="a page for each job too, up to N jobs of a sweep")
     parsed = parser.parse_args(arguments)
+    with steady():
+        _report(parsed.folder, parsed.jobs)
+
+
+def _report(folder: Path, jobs: int | None) -> None:
     try:
-        if _is_job(parsed.folder):
-            _report_job(Record(parsed.folder))
+        if _is_job(folder):
+            _report_job(Record(folder))
         else:
-            found = collect(parsed.folder)
-            write_sweep(found, **({} if parsed.jobs is None else {"jobs": parsed.jobs}))
+            found = collect(folder)
+            write_sweep(found, **({} if jobs is None else {"jobs": jobs}))
             show_sweep(found)
+    except KeyboardInterrupt:
+        print("actmax-report: stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
     except InputError as error:
-        print(f"actmax-report: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _refuse(error)
+    except OSError as error:
+        allowed = f"pages and tables cannot be written there ({error.strerror}: {error.filename})"
+        _refuse(InputError("DIR", folder, allowed, "Copy the folder to where you may write, and name the copy."))
+
+
+def _refuse(error: InputError) -> NoReturn:
+    print(f"actmax-report: {printable(str(error))}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
 
 
 def _is_job(folder: Path) -> bool:
@@ -85,7 +102,7 @@ def _report_job(record: Record) -> None:
     status = record.status()
     if status is None or status.state != "complete":
         state = "without a status" if status is None else status.state
-        text = f"This job is {state}. Page: {escape(str(page))}"
+        text = f"This job is {state}. Page: {escape(printable(str(page)))}"
         terminal.open_console().print(text, highlight=False, soft_wrap=True)
         return
     if problems := _problems(first_screen(record)):

@@ -35,9 +35,9 @@ class LaunchSettings:
     """Ray (`gpus`): GPUs to use, null: all that it finds; Slurm: GPUs of a job, null: none."""
     partition: str | None = None
     """Slurm: null is the cluster's default."""
-    minutes: int = setting(60, least=1)
+    minutes: int = setting(60, least=1, most=1_000_000)
     """Slurm: a job's time limit."""
-    memory_gb: float = 8.0
+    memory_gb: float = setting(8.0, above=0, most=1e6)
     """Slurm: main memory of a job; 0.5 is half."""
     cpus: int = setting(2, least=1)
     """Slurm: processors of a job."""

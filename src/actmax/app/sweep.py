@@ -65,7 +65,8 @@ class Planned:
     @property
     def command(self) -> str:
         """What runs this one job alone, in the same folder."""
-        return shlex.join(["actmax", "hydra.mode=RUN", *self.overrides])
+        own = [one for one in self.overrides if not one.startswith(("launch=", "launch.", "hydra.launcher"))]
+        return shlex.join(["actmax", "hydra.mode=RUN", *own])
 
 
 @dataclass(frozen=True)
@@ -319,7 +320,8 @@ def _standing(record: Record, task: DictConfig) -> str:
     if status is None or task.force:
         return "new"
     if status.state == "complete":
-        return "complete" if status.request == config.request(task) else "new"
+        whole = not record.missing(status)  # the job itself names what is missing
+        return "complete" if whole and status.request == config.request(task) else "new"
     if status.state == "running":
         return "busy" if record.busy else "died"
     return status.state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actmax.errors import InputError
-from actmax.settings import setting
+from actmax.settings import seed_setting, setting
 
 ALPHA = 0.05
 """Level of a claim, and where several stand together that of all of them."""
@@ -77,5 +77,5 @@ class NullSettings:
     """Draws of each null: combinations of random moves (of random tokens for a search), patterns of signs."""
     displacements: int = setting(200, least=20)
     """Random moves of the initial noise that are decoded at each position; a draw combines one of each."""
-    seed: int = 0
+    seed: int = seed_setting()
     """Seed of all these draws."""

@@ -19,6 +19,7 @@ from actmax.model.objective import by_unit
 from actmax.model.target import Place, Unit, address_columns, addressed, place_name
 from actmax.progress import SECONDS, Bar, Stop
 from actmax.records.contents import Contents
+from actmax.settings import required
 from actmax.stats.change import BeforeAfter, before_after
 
 Found = Mapping[Unit, tuple[list[int], Restarts]]
@@ -69,8 +70,8 @@ class Trajectory(JobCallback):
 
     by_row = ("activations",)
 
-    def __init__(self, every: int = 1) -> None:
-        self.every = every
+    def __init__(self, every: Any = 1) -> None:
+        self.every = required(every, int, "every", least=1)
         self.steps: list[int] = []
         self.activations: list[Tensor] = []
 
@@ -116,8 +117,8 @@ class Measures(JobCallback):
         every: steps between two measurements; 0 for none. Each costs about a hundredth of a second for 50 tokens.
     """
 
-    def __init__(self, every: int = 50) -> None:
-        self.every = every
+    def __init__(self, every: Any = 50) -> None:
+        self.every = required(every, int, "every", least=0)
         self.activation = MeanMetric()
         self.unique = UniqueTokens()
         self.retention = InitRetention()
@@ -169,9 +170,9 @@ class Comparison(JobCallback):
         alpha: level of the tests.
     """
 
-    def __init__(self, max_units: int = 16, alpha: float = 0.05) -> None:
-        self.max_units = max_units
-        self.alpha = alpha
+    def __init__(self, max_units: Any = 16, alpha: Any = 0.05) -> None:
+        self.max_units = required(max_units, int, "max_units", least=0)
+        self.alpha = required(alpha, float, "alpha", above=0, below=1)
 
     def finish(self, module: Maximization, found: Found) -> dict[str, Any]:
         """Writes `activations.safetensors` and `comparison.parquet`; returns the headline numbers of each unit.
@@ -217,8 +218,8 @@ class Checkpoint(JobCallback):
         every: steps between two checkpoints; 0 for none but that of an interruption.
     """
 
-    def __init__(self, every: int = 100) -> None:
-        self.every = every
+    def __init__(self, every: Any = 100) -> None:
+        self.every = required(every, int, "every", least=0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -268,8 +269,8 @@ class Progress(Callback):
         seconds: time between two lines where there is no terminal.
     """
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: Any = SECONDS) -> None:
+        self.seconds = required(seconds, float, "seconds", least=0)
         self.bar: Bar | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

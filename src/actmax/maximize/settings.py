@@ -29,7 +29,7 @@ class InitSettings:
 class TermSettings:
     """A loss term; a weight of 0 leaves it out."""
 
-    weight: float = setting(0.0, least=0)
+    weight: float = setting(0.0, least=0, most=1e9)
     """Strength of the term; 0 leaves it out."""
     scale: str = setting("relative", choices=("relative", "absolute"))
     """Unit of the weight: lengths of the objective's gradient at the start, or the formula as it stands."""
@@ -41,7 +41,7 @@ class ManifoldSettings(TermSettings):
 
     k: int = setting(10, least=1)
     """How many of the nearest tokens count."""
-    temperature: float = setting(0.05, above=0)
+    temperature: float = setting(0.05, least=1e-6, most=1e6)
     """How soft the minimum over them is, in the unit of the squared distance (1: the tokens' mean length, squared)."""
 
 
@@ -49,7 +49,7 @@ class ManifoldSettings(TermSettings):
 class FluencySettings(TermSettings):
     """Cross-entropy of softly decoded tokens: how soft the tokens are."""
 
-    temperature: float = setting(0.01, above=0)
+    temperature: float = setting(0.01, least=1e-6, most=1e6)
     """Temperature of the softmax over tokens, in cosines."""
 
 
@@ -69,9 +69,9 @@ class MixtureSettings:
 
     use: bool = False
     """Whether the optimizee is such a mixture."""
-    temperature: float = setting(0.02, above=0)
+    temperature: float = setting(0.02, least=1e-6, most=1e6)
     """Temperature of the softmax over tokens before the first step, in cosines."""
-    final_temperature: float = setting(0.005, above=0)
+    final_temperature: float = setting(0.005, least=1e-6, most=1e6)
     """The temperature after the last step; geometric between."""
 
 
@@ -107,7 +107,7 @@ class OptimizerSettings:
 
     name: str = setting(MISSING, choices=("adam", "adamw", "sgd"))
     """PyTorch's optimizer; all work element by element, for any other would let restarts feel each other."""
-    lr: float = setting(0.001, above=0)
+    lr: float = setting(0.001, above=0, most=1e6)
     """Learning rate of every step."""
     options: dict[str, Any] = field(default_factory=dict)
     """Its other arguments, as PyTorch names them."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from io import BytesIO
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from actmax.model.subject import Subject
 from actmax.model.target import Unit
 from actmax.progress import Bar
 from actmax.seeds import stream
+
+log = logging.getLogger(__name__)
 
 RANDOM_VERSION = 1
 """Version of how random sequences are drawn and read: kept activations of another version are not read."""
@@ -193,23 +197,41 @@ def _random_name(subject: Subject, objective: Objective, unit: Unit, tokens: int
     asked: list[Any] = [str(unit), objective.reduction, str(subject.dtype), tokens, settings.draws, settings.seed]
     if objective.positions != "own" or not objective.seen.bare:
         asked += [objective.positions, objective.seen.before, objective.seen.after]
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    if subject.revision is None:  # of a plain folder the weights alone are not the model
+        asked.append(subject.model.config.to_dict())  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+    digest = hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:16]
     return f"{subject.weights_hash[:24]}-{digest}-v{RANDOM_VERSION}.npy"
 
 
 def _kept(file: Path, draws: int) -> Float[ndarray, " draws"] | None:
-    """Activations of an earlier job; None where there are none, or the file is damaged (then they are made anew)."""
+    """Activations of an earlier job; None where there are none, or the file is damaged (then they are made anew).
+
+    Its digest lies beside it: of wrong numbers in a file of the right shape every later job would take its null.
+    """
     try:
-        values = np.load(file, allow_pickle=False)
+        content = file.read_bytes() if file.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != _digest_file(file).read_text().strip():
+            return None
+        values = np.load(BytesIO(content), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return values if values.shape == (draws,) and values.dtype == np.float64 else None
 
 
+def _digest_file(file: Path) -> Path:
+    return file.with_suffix(".sha256")
+
+
 def _keep(file: Path, values: Float[ndarray, " draws"]) -> None:
-    """Writes activations whole or not at all, whoever else writes the same."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.part")
-    with partial.open("wb") as stream:
-        np.save(stream, values)
-    partial.replace(file)
+    """Writes activations whole or not at all, whoever else writes the same; a warning where that cannot be."""
+    stream = BytesIO()
+    np.save(stream, values)
+    digest = hashlib.sha256(stream.getvalue()).hexdigest().encode()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for place, content in ((file, stream.getvalue()), (_digest_file(file), digest)):
+            partial = place.with_name(f"{place.name}.{os.getpid()}.part")
+            partial.write_bytes(content)
+            partial.replace(place)
+    except OSError as error:
+        log.warning("Nothing is kept in %s (ACTMAX_CACHE), where nothing can be written: %s", file.parent, error)

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from actmax.errors import InputError
-from actmax.settings import check, setting
+from actmax.settings import check, seed_setting, setting
 
 
 @dataclass
@@ -34,7 +34,7 @@ class SubjectSettings:
     """A kernel that transformers knows, such as `eager` or `sdpa`; `auto` is the model's own choice."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """For `random`: `model_type` and whatever else its Hugging Face config takes."""
-    seed: int = 0
+    seed: int = seed_setting()
     """For `random`: seed of the weights."""
 
 
@@ -64,7 +64,7 @@ class ContextSettings:
     """`text`: number of windows; the objective is the mean over them."""
     window: int = setting(16, least=1)
     """`text`: tokens of a window, begin-of-text among them."""
-    seed: int = setting(0, least=0)
+    seed: int = seed_setting()
     """`text`: seed of the choice of windows."""
     chat: str | None = None
     """`chat`: a user's message with `{tokens}` in it, put into the tokenizer's chat template."""
@@ -109,9 +109,9 @@ class TransferSettings:
     """Windows of real text that the tokens are put behind; their mean counts."""
     window: int = setting(16, least=1)
     """Tokens of a window, begin-of-text among them."""
-    seed: int = setting(0, least=0)
+    seed: int = seed_setting()
     """Seed of the choice of windows."""
-    random_seed: int = setting(0, least=0)
+    random_seed: int = seed_setting()
     """Seed of the random sequences."""
 
 
@@ -121,5 +121,5 @@ class GapSettings:
 
     draws: int = setting(20_000, least=20)
     """Random token sequences that the optimum's tokens are set beside."""
-    seed: int = 0
+    seed: int = seed_setting()
     """Seed of these sequences."""

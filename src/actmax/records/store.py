@@ -115,6 +115,8 @@ class Status:
     """Version of the record's layout."""
     request: str | None = None
     """Hash of the config, known without loading the weights: a sweep skips a complete job by it."""
+    files: list[str] | None = None
+    """Files of a complete record, so that one that went away is missed; None in records that say nothing of it."""
 
 
 class Record:
@@ -298,6 +300,45 @@ class Record:
                 str(file), f"version {status.version}", f"must be of version {VERSION}", "Move that folder away."
             )
         return status
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the record's files that hold what its job found."""
+        left_out = ("status.json", "report.html")
+        owned = [item.name for item in self.folder.iterdir() if item.is_file() and self._owns(item)]
+        return sorted(name for name in owned if name not in left_out and name[0] != "." and not name.endswith(".csv"))
+
+    def missing(self, status: Status) -> list[str]:
+        """The files of a complete record that are not there any more."""
+        needed = ["config.yaml", "summary.json"] if status.files is None else status.files
+        return [name for name in needed if not (self.folder / name).is_file()]
+
+    def require_whole(self, status: Status) -> None:
+        """Refuses a complete record of which a file is missing, or cannot be read.
+
+        Raises:
+            InputError: names the file.
+        """
+        damage = dict.fromkeys(self.missing(status)[:1], "is missing") or self._damage()
+        for name, how in damage.items():
+            way_out = "force=true moves that record aside and runs the job again."
+            raise InputError("folder", self.folder, f"its record is damaged: {name} {how}", way_out)
+
+    def _damage(self) -> dict[str, str]:
+        """The first file that cannot be read, with the reason."""
+        import pyarrow.parquet as pq
+
+        readers: dict[str, Callable[[Path], object]] = {
+            ".json": lambda file: dict(json.loads(file.read_text(encoding="utf-8"))),
+            ".yaml": lambda file: dict(from_yaml(file.read_text(encoding="utf-8"))),
+            ".parquet": lambda file: pq.ParquetFile(file).read(use_threads=False),
+        }
+        for name in self.files:
+            try:
+                readers.get(Path(name).suffix, lambda file: file.stat())(self.path(name))
+            except Exception as error:  # a damaged file can raise anything
+                return {name: f"cannot be read ({type(error).__name__})"}
+        return {}
 
     def move_aside(self) -> None:
         """Moves an old record into `previous/TIME`; nothing is deleted, and what is no record's stays."""

@@ -16,6 +16,7 @@ from actmax.settings import check_types
 from actmax.tasks import registry
 from actmax.tasks.schema import schema
 from actmax.tasks.task import Gathered, Task
+from actmax.weights import fetching_nothing
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def collect(folder: Path) -> Collected:
     jobs, left_out = read_jobs(folder, _verify)
     if not jobs and not left_out:
         raise InputError("DIR", folder, "must hold records: folders with a status.json", "Name a sweep's folder.")
-    gathered, refused = _gathered([job for job in jobs if job.state == "complete"])
+    with fetching_nothing():
+        gathered, refused = _gathered([job for job in jobs if job.state == "complete"])
     jobs, left_out = [job for job in jobs if job.name not in refused], [*left_out, *refused.items()]
     complete = [job for job in jobs if job.state == "complete"]
     target, table = Record(folder), job_table(jobs)

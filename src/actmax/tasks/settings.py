@@ -14,7 +14,7 @@ from actmax.errors import InputError
 from actmax.evidence.settings import controls_needed
 from actmax.model.architecture import SITES
 from actmax.model.target import Place, Unit, place_name
-from actmax.settings import setting
+from actmax.settings import LARGEST, setting
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
@@ -23,8 +23,6 @@ MOST = 100_000
 """Most numbers that a key such as `seeds` names."""
 MOST_RESTARTS = 1_000_000
 """Most restarts of a job: each is some ten rows of its tables."""
-LARGEST = 2**63 - 1
-"""The largest number that tables hold."""
 PRECISIONS = ("highest", "high", "medium")
 """PyTorch's names for how exact float32 products are, the exact one first."""
 
@@ -51,7 +49,7 @@ class TrainerSettings:
     """Lightning's: only algorithms that give the same bits every time, and an error where there is none."""
     detect_anomaly: bool = False
     """Lightning's: PyTorch's search for the operation that made a NaN in a backward pass; slow."""
-    profiler: str | None = None
+    profiler: str | None = setting(None, choices=("simple", "advanced", "pytorch"))
     """Lightning's, such as `simple`; null: none."""
     compile: bool = False
     """The blocks of the fit's steps through `torch.compile`: some 25 s to begin with, and nothing gained on a CPU."""

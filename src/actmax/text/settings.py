@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actmax.errors import InputError
-from actmax.settings import setting
+from actmax.settings import seed_setting, setting
 
 EMBEDDERS = ("wordllama", "model2vec", "sentence_transformers", "subject", "none")
 """What says what a text is about, by name."""
@@ -37,7 +37,7 @@ class MeaningSettings:
     """Texts by chance per restart that are embedded; a draw combines one of each."""
     words: int = setting(2000, least=0)
     """Words of the vocabulary that are read in real text, to see whether words of a theme raise the unit; 0: none."""
-    seed: int = setting(0, least=0)
+    seed: int = seed_setting()
     """Seed of these draws."""
 
     def identity(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actmax.errors import InputError, renamed
-from actmax.settings import setting
+from actmax.settings import seed_setting, setting
 from actmax.text.files import require_regular, utf8_lines
 from actmax.words.conllu import COLUMNS, Sentence, Word, files_of, sentences
 
@@ -133,7 +133,7 @@ class Reading:
     """CoNLL-U: at most so many words of a group, a random choice."""
     contexts: int = setting(10, least=1)
     """CoNLL-U: at most so many sentences of a word, averaged."""
-    seed: int = setting(0, least=0)
+    seed: int = seed_setting()
     """Seed of the choice of words, of halves, folds and shuffles."""
 
     @property

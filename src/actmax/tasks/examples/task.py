@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from actmax.errors import InputError
 from actmax.model.settings import ContextSettings
-from actmax.settings import setting
+from actmax.settings import seed_setting, setting
 from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
 from actmax.tasks.settings import units, units_label
@@ -45,7 +45,7 @@ class ExamplesSettings:
     """Positions that quantiles are taken over, a random choice; with fewer they are exact."""
     rows: int = setting(16, least=1)
     """Windows of a forward pass."""
-    seed: int = setting(0, least=0)
+    seed: int = seed_setting()
     """Seed of the choice of positions."""
 
 

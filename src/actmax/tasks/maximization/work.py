@@ -194,9 +194,14 @@ class MaximizationWork(UnitsWork):
         for name, spec in self.cfg.callbacks.items():
             if spec is None:
                 continue
+            if not isinstance(spec, Mapping) or "_target_" not in spec:
+                allowed = "must be a group of keys with _target_, the path of a Lightning callback, or null"
+                raise InputError(f"callbacks.{name}", spec, allowed)
             try:
                 callbacks.append(instantiate(spec))
             except InstantiationException as error:
+                if isinstance(wrong := error.__cause__, InputError):
+                    raise InputError(f"callbacks.{name}.{wrong.key}", wrong.value, wrong.allowed) from error
                 allowed = f"cannot be made ({str(error.__cause__ or error).splitlines()[0]})"
                 raise InputError(f"callbacks.{name}", spec.get("_target_"), allowed) from error
         return callbacks

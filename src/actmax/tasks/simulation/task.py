@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
+from actmax.settings import LARGEST, required
 from actmax.stats.design import Design
 from actmax.tasks.task import Task, settings_of
 
@@ -25,6 +26,7 @@ class SimulationTask(Task):
 
     def check(self, cfg: DictConfig) -> None:
         """Refuses a design that cannot be simulated."""
+        required(cfg.simulation.seed, int, "simulation.seed", least=0, most=LARGEST)
         design_of(cfg)
 
     def label(self, cfg: DictConfig) -> str:
