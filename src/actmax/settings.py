@@ -91,7 +91,7 @@ def seed_setting() -> Any:
     return setting(0, least=0, most=LARGEST)
 
 
-def required(value: Any, kind: type, argument: str, **bounds: int | float) -> Any:
+def required(value: Any, kind: type, argument: str, **bounds: Any) -> Any:
     """A value of a kind and within bounds, for arguments that no dataclass declares.
 
     Args:

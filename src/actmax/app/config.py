@@ -188,7 +188,7 @@ def hub_name(id: str | None) -> str:  # noqa: A002 the key's name
 def register() -> None:
     """Puts the schema, the tasks that others registered, and the resolvers where Hydra finds them."""
     _share_schemas()
-    hydra.run_job = run_checked
+    hydra.run_job = run_checked  # pyright: ignore[reportPrivateImportUsage]
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
     for one in registry.added():

@@ -165,7 +165,7 @@ def relabel(
     seeds = len(similarity) // max(units, 1)
     if units < 2 or seeds < 2:
         return Relabelled(OwnStatus.ONE_UNIT if units < 2 else OwnStatus.ONE_SEED, units=units, seeds=seeds)
-    whole = ~np.isnan(similarity).all(axis=1).reshape(units, seeds).any(axis=1)
+    whole = np.logical_not(np.isnan(similarity).all(axis=1).reshape(units, seeds).any(axis=1))
     known = int(whole.sum())
     if known < 2:
         nothing = np.full(0, nan), np.full(0, nan), ()

@@ -85,7 +85,7 @@ def decode_labels(
             both labels inside their group.
 
     Raises:
-        InputError: a ValueError that names the argument, its value, what is allowed and the way out.
+        InputError: names the argument, its value, what is allowed and the way out.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -93,24 +93,28 @@ def decode_labels(
         >>> float(decode_labels(x + 2 * y[:, None], y, seed=0, folds=2).table.loc["accuracy", "observed"]) > 0.9
         True
     """
-    samples = check_samples(activations, labels)
-    x, y = samples.values.astype(np.float64), samples.is_1
-    names = None
-    if groups is not None:
-        names = group_codes("groups", aligned("groups", groups, index_of(activations)), len(y))[0]
+    x, y, names = _read(activations, labels, groups)
     _check_settings(x, y, folds, C, components, permutations, names)
-    # Powers of two, which the scaling inside the folds takes out again: its variances would overflow at 1e200.
-    x = np.ascontiguousarray(normalize(x.T)[0].T)
-    rng = np.random.default_rng(seed)
-    model = _model(C, components, x.shape)
-    # Hundreds of small fits: threads of the linear algebra cost more than they give, a hundredfold on a busy machine.
-    # What enters is checked here, once; scikit-learn would check it again at every step of every fit.
+    rng, model = np.random.default_rng(seed), _model(C, components, x.shape)
+    # hundreds of small fits: threads cost more than they give; what enters is checked here, once
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         probabilities, held_out = _out_of_fold(model, x, y, folds, rng, names)
-        # A shuffle goes through the same folds and fits as the observed labels, with its own random folds.
         null = [_shuffled(model, x, y, folds, rng, names) for _ in range(permutations)]
     frame = pd.DataFrame(null, columns=pd.Index(MEASURES))
     return Decoding(probabilities, held_out, _against(_measure(y, probabilities), frame), frame, x.shape[1])
+
+
+def _read(activations: Readable, labels: Readable, groups: Readable | None) -> tuple[ndarray, ndarray, ndarray | None]:
+    """The samples, the labels, and a number for each sample's group.
+
+    Samples are scaled by powers of two, which the scaling inside the folds takes out again: its variances would
+    overflow at 1e200.
+    """
+    samples = check_samples(activations, labels)
+    names = None
+    if groups is not None:
+        names = group_codes("groups", aligned("groups", groups, index_of(activations)), len(samples.is_1))[0]
+    return np.ascontiguousarray(normalize(samples.values.astype(np.float64).T)[0].T), samples.is_1, names
 
 
 def _check_settings(

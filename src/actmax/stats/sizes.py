@@ -61,7 +61,8 @@ def cautions(n_0: int, n_1: int, alpha: float | int, families: Mapping[str, int]
             continue
         level = float(alpha) / family
         worst = [
-            (_at(one, "size", level), _at(one, "error", level), name) for name, one in rows.groupby("distribution")
+            (_at(pd.DataFrame(one), "size", level), _at(pd.DataFrame(one), "error", level), name)
+            for name, one in rows.groupby("distribution")
         ]
         size, error, name = max(worst)
         if size >= TOO_OFTEN * level and size - 2 * error > level:

@@ -45,10 +45,10 @@ def passages_in_common(
     Args:
         subject: the language model.
         settings: how it is asked.
-        found: where the units are highest.
-        text: the windows that they were found in, once more.
+        found: where the units are highest, in `text`.
+        text: the windows that they were found in.
         context: tokens on either side.
-        before: tokens of a window that stand before it, such as begin-of-text.
+        before: tokens of a window that stand before it.
 
     Raises:
         InputError: names the setting of `meaning` that the subject does not allow.
@@ -64,25 +64,22 @@ def passages_in_common(
     asked = units[:MOST_UNITS]
     moved = [_moved(found.places[unit], found.windows, settings) for unit in asked]
     texts = _texts(subject, text, moved, context=context, before=before)
-    embedded = embed(list(texts.values()))
-    centre = embedded.vectors.mean(0)
-    vectors = dict(zip(texts, centred(embedded.vectors, centre), strict=True))
-    unknown = dict(zip(texts, embedded.unknown.tolist(), strict=True))
-    space = Space(subject, embed, centre)
-    columns: dict[Any, dict[str, Any]] = {unit: {} for unit in asked}
+    read = embed(list(texts.values()))
+    space = Space(subject, embed, read.vectors.mean(0))
+    vectors = dict(zip(texts, centred(read.vectors, space.centre), strict=True))
+    unknown = dict(zip(texts, read.unknown.tolist(), strict=True))
+    columns: dict[Any, dict[str, Any]] = {}
     measured: dict[Any, Meaning] = {}
     tables = []
     for unit, draws in zip(asked, moved, strict=True):
-        own = np.stack([vectors[place] for place in draws[0]])
+        own, share = np.stack([vectors[place] for place in draws[0]]), [unknown[place] for place in draws[0]]
         chance = np.stack([[vectors[place] for place in draw] for draw in draws[1:]]).reshape(-1, *own.shape)
-        share = float(np.mean([unknown[place] for place in draws[0]]))
-        measured[unit] = measure_meaning(own, share, chance, own[:0], best_of=0)
+        measured[unit] = measure_meaning(own, float(np.mean(share)), chance, own[:0], best_of=0)
         columns[unit] = meaning_numbers(measured[unit])
         if measured[unit].status == MeaningStatus.OK and len(chance):
             tables += _theme(columns[unit], space, unit, own, chance)
     columns = decided(columns, measured, {unit: one.texts for unit, one in measured.items()}, settings)
-    too_many = {"meaning_status": MeaningStatus.OFF.value}
-    rows = [columns.get(unit, too_many) for unit in units]
+    rows = [columns.get(unit, {"meaning_status": MeaningStatus.OFF.value}) for unit in units]
     return rows, pd.concat(tables, ignore_index=True) if tables else None
 
 

@@ -120,7 +120,7 @@ def meaning_columns(
     own: Sequence[Unit],
     passes: int,
 ) -> tuple[dict[Unit, dict[str, Any]], dict[str, list[pd.DataFrame]], dict[str, torch.Tensor]]:
-    """The columns of `units.parquet` on meaning, the parts of the table of themes, and the vectors of all restarts.
+    """The columns of `units.parquet` on meaning, the parts of the tables on it, and the vectors of all restarts.
 
     Args:
         asked: what is asked, and of which subject.
@@ -146,21 +146,21 @@ def meaning_columns(
     combined, whole = _Combined(space, settings), _whole(asked, space, texts, ids)
     columns: dict[Unit, dict[str, Any]] = {unit: {} for unit in units}
     measured: dict[Unit, Meaning] = {}
-    tables: dict[str, list[pd.DataFrame]] = {}
+    tables: dict[str, list[pd.DataFrame]] = {"meaning": [], "theme": []}
     for unit, some in zip(units, by_chance, strict=True):
         if unit not in own:
             continue
-        pool, chance = combined(some)
+        (pool, chance), unknown = combined(some), float(embedded[unit].unknown.mean())
         best, size = _best(asked, space, gaps[unit], passes, ids[unit])
-        unknown = float(embedded[unit].unknown.mean())
         one = measure_meaning(vectors[unit], unknown, chance, best, best_of=size, seed=settings.seed)
-        measured[unit], columns[unit] = one, meaning_numbers(one) | whole(unit, some)
-        columns[unit] |= _apart(space, ids[unit], vectors[unit], chance)
+        apart = _apart(space, ids[unit], vectors[unit], chance)
+        measured[unit], columns[unit] = one, meaning_numbers(one) | whole(unit, some) | apart
         if one.status == MeaningStatus.OK and len(measured) <= THEMES:
             others = {other: vectors[other] for other in units if other != unit}
-            about = _about(columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0])
-            for name, rows in {"theme": about, "meaning": [_map(unit, vectors[unit], others, pool[:, 0])]}.items():
-                tables.setdefault(name, []).extend(rows)
+            tables["meaning"].append(_map(unit, vectors[unit], others, pool[:, 0]))
+            tables["theme"] += _about(
+                columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0]
+            )
     columns = decided(columns, measured, vectors, settings)
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
     return columns, {name: parts for name, parts in tables.items() if parts}, kept
