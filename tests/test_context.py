@@ -592,13 +592,18 @@ class TestRandomActivations:
         return f"{subject.weights_hash[:24]}-{digest}-v1.npy"
 
     @pytest.mark.parametrize("reduction", ["mean", "last", "max"])
-    def test_a_file_of_before_there_were_contexts_is_still_read(
+    def test_a_file_of_before_there_were_contexts_has_its_name_still(
         self, gpt2: Subject, tmp_path: Path, reduction: Reduction
     ) -> None:
         objective = Objective(reduction)
         name = self.former(gpt2, objective)
         planted = np.arange(40.0)
         np.save(tmp_path / name, planted)
+        evaluation.random_activations.cache_clear()
+        made = evaluation.random_activations(gpt2, objective, (UNIT,), TOKENS, self.SETTINGS, tmp_path)
+        assert not np.array_equal(made[:, 0], planted)  # without its digest it may hold anything
+        evaluation._keep(tmp_path / name, planted)
+        evaluation.random_activations.cache_clear()
         found = evaluation.random_activations(gpt2, objective, (UNIT,), TOKENS, self.SETTINGS, tmp_path)
         assert np.array_equal(found[:, 0], planted)
         assert self.files(gpt2, objective, tmp_path) == {name}

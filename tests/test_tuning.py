@@ -231,7 +231,7 @@ def test_words_without_tokens_and_long_texts_are_counted(subject: Subject) -> No
     empty, long = Context("   ", 3, 3, "f:8"), Context("x" * 40, 0, 40, "f:9")
     extra = (Sample("", 0, (empty,)), Sample("long", 1, (long,)), Sample("some", 1, (long, Context("y", 0, 1, "f:10"))))
     found = encode(subject, Data((*data.samples, *extra), ("a", "b"), data.skips), before=(256,))
-    assert dict(found.data.skips.counts) == {"no sub-token": 1, "longer than the context of 32 tokens": 2}
+    assert dict(found.data.skips.counts) == {"no sub-token": 1, "longer than the context has room for": 2}
     assert [skip.source for skip in found.data.skips.listed] == ["f:8", "f:9", "f:9"]
     assert len(found.data.samples) == 9
     assert found.subtokens == [1] * 9
@@ -240,7 +240,7 @@ def test_words_without_tokens_and_long_texts_are_counted(subject: Subject) -> No
 
 def test_too_few_words_left_is_an_error(subject: Subject) -> None:
     data = data_of(["a", "b", "c", "x" * 40, "d", "e", "f", "g"], [0, 0, 0, 0, 1, 1, 1, 1])
-    with pytest.raises(InputError, match="Left out: 1 longer than the context") as caught:
+    with pytest.raises(InputError, match="Left out: 1 longer than the context has room for") as caught:
         encode(subject, data, before=(256,))
     assert caught.value.key == "group_0"
 

@@ -224,6 +224,11 @@ def run_checked(*, config: DictConfig, **how: Any) -> JobReturn:
     check_files(config)
     with renamed({"folder": "hydra.run.dir"}):
         record.refuse_strangers()
+    try:
+        record.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        allowed = f"the output folder cannot be written ({error.strerror})"
+        raise InputError("hydra.run.dir", record.folder, allowed, "Name another: hydra.run.dir=FOLDER.") from error
     returned = utils.run_job(config=config, **how)
     return _Returned(**{part.name: getattr(returned, part.name) for part in fields(returned)})
 

@@ -185,7 +185,7 @@ def plane(
 
     Example:
         >>> east, north = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-        >>> plane(np.stack([east, east, north]), np.stack([-east]), np.stack([east, north]))[:, 0].round(2).tolist()
+        >>> plane(np.stack([east, east, north]), np.stack([-east]), np.stack([east, north]))[:4, 0].round(2).tolist()
         [0.71, 0.71, 0.0, -0.89]
     """
     total = texts.sum(0)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 RANDOM_VERSION = 1
 """Version of how random sequences are drawn and read: kept activations of another version are not read."""
+DIGEST = 32
+"""Bytes of the digest at the end of a file of activations."""
 ROWS = 256
 """Token sequences per forward pass, at most."""
 
@@ -206,32 +208,27 @@ def _random_name(subject: Subject, objective: Objective, unit: Unit, tokens: int
 def _kept(file: Path, draws: int) -> Float[ndarray, " draws"] | None:
     """Activations of an earlier job; None where there are none, or the file is damaged (then they are made anew).
 
-    Its digest lies beside it: of wrong numbers in a file of the right shape every later job would take its null.
+    It ends with its digest: of wrong numbers in a file of the right shape every later job would take its null.
     """
     try:
-        content = file.read_bytes() if file.is_file() else b""
-        if hashlib.sha256(content).hexdigest() != _digest_file(file).read_text().strip():
+        content = file.read_bytes()
+        numbers, digest = content[:-DIGEST], content[-DIGEST:]
+        if hashlib.sha256(numbers).digest() != digest:
             return None
-        values = np.load(BytesIO(content), allow_pickle=False)
+        values = np.load(BytesIO(numbers), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return values if values.shape == (draws,) and values.dtype == np.float64 else None
-
-
-def _digest_file(file: Path) -> Path:
-    return file.with_suffix(".sha256")
 
 
 def _keep(file: Path, values: Float[ndarray, " draws"]) -> None:
     """Writes activations whole or not at all, whoever else writes the same; a warning where that cannot be."""
     stream = BytesIO()
     np.save(stream, values)
-    digest = hashlib.sha256(stream.getvalue()).hexdigest().encode()
+    partial = file.with_suffix(f".{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        for place, content in ((file, stream.getvalue()), (_digest_file(file), digest)):
-            partial = place.with_name(f"{place.name}.{os.getpid()}.part")
-            partial.write_bytes(content)
-            partial.replace(place)
+        partial.write_bytes(stream.getvalue() + hashlib.sha256(stream.getvalue()).digest())
+        partial.replace(file)
     except OSError as error:
         log.warning("Nothing is kept in %s (ACTMAX_CACHE), where nothing can be written: %s", file.parent, error)

@@ -74,6 +74,8 @@ FOLDERS = ("checkpoints", "logs", "figures", "activations", "wandb")
 """Folders in a record's."""
 EARLY = (".hydra", ".lock", "previous")
 """What lies in a job's folder before its record does, or stays when the record is moved aside; so does the log."""
+ADDED_TO = ("actmax.log", "wandb")
+"""What a job adds to, and never writes over."""
 OVER_JOBS = ("sweep.json", "summary.json", "report.html", "figures")
 """What is written over the jobs of a folder, beside tables."""
 APP = "app_name: actmax"
@@ -381,7 +383,7 @@ class Record:
             return
         items = sorted(self.folder.iterdir())
         strangers = [
-            item.name for item in items if item.name not in (*EARLY[1:], "actmax.log") and not self._scratch(item)
+            item.name for item in items if item.name not in (*EARLY[1:], *ADDED_TO) and not self._scratch(item)
         ]
         if strangers:
             allowed = f"it holds something else than a job's record ({_listed(strangers)})"

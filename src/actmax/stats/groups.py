@@ -95,7 +95,7 @@ class Comparison:
 
         Example:
             >>> compare([0.1, 0.4, 0.2, 0.9, 0.3, 1.2], [0, 0, 0, 1, 1, 1]).auc_interval().round(2).iloc[0].tolist()
-            [0.89, 0.29, 0.99]
+            [0.89, 0.4, 0.99]
         """
         auc = self.table["auc"].to_numpy(dtype=float)
         low, high = auc_limits(auc, *self.sizes, self.alpha)

@@ -105,7 +105,7 @@ def _unfit(own: Sequence[int], word: Sequence[int], room: int, boundaries: Colle
         return "no sub-token"
     if any(token in boundaries for token in own):
         return "with a special token in its text"
-    return f"longer than the {room} tokens that the context has room for" if len(own) > room else None
+    return "longer than the context has room for" if len(own) > room else None
 
 
 @dataclass(frozen=True)
