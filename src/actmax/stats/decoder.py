@@ -78,7 +78,7 @@ def decode_labels(
         seed: an integer or a numpy Generator, for folds and shuffles.
         folds: folds of the cross-validation, at least 2 and at most the smaller group's size.
         C: inverse strength of the regularisation.
-        components: project onto so many principal components first; None keeps every unit.
+        components: principal components to project onto first; None keeps every unit.
         permutations: shuffles of the labels, at least 100.
         groups: a name per sample, the same for samples that belong together (the occurrences of one word, the tokens of
             one text). They are held out together. Groups of one label exchange labels as wholes, samples of groups with
@@ -95,8 +95,10 @@ def decode_labels(
     """
     x, y, names = _read(activations, labels, groups)
     _check_settings(x, y, folds, C, components, permutations, names)
-    rng, model = np.random.default_rng(seed), _model(C, components, x.shape)
-    # hundreds of small fits: threads cost more than they give; what enters is checked here, once
+    rng, model = (
+        np.random.default_rng(seed),
+        _model(C, components, x.shape),
+    )  # threads cost small fits more than they give
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         probabilities, held_out = _out_of_fold(model, x, y, folds, rng, names)
         null = [_shuffled(model, x, y, folds, rng, names) for _ in range(permutations)]

@@ -36,11 +36,10 @@ def passages_in_common(
     context: int,
     before: int,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame | None]:
-    """The columns of `quantiles.parquet` on meaning, a row per unit, and the table of themes.
+    """The columns of `quantiles.parquet` on meaning, and the table of themes.
 
-    A passage is a token with what stands around it, as `contexts.parquet` shows it. Null hypothesis: where a unit is
-    highest has nothing to do with what the text is about there. All its passages are moved along the text by one and
-    the same number of windows, so that those which lie close together, and are alike for that reason, stay together.
+    Null hypothesis: where a unit is highest has nothing to do with what the text is about there. All its passages
+    are moved along the text by the same number of windows, so that those which lie close together stay together.
 
     Args:
         subject: the language model.
@@ -53,15 +52,14 @@ def passages_in_common(
     Raises:
         InputError: names the setting of `meaning` that the subject does not allow.
     """
-    units = list(found.places)
+    units, asked = list(found.places), list(found.places)[:MOST_UNITS]
     if settings.embedder == "none":
         return [{} for _ in units], None
     try:
         with renamed({name: f"meaning.{name}" for name in ("embedder", "path", "layer")}):
-            embed = make_embedder(settings, subject, units[:MOST_UNITS])
+            embed = make_embedder(settings, subject, asked)
     except MissingExtraError:
         return [{"meaning_status": MeaningStatus.EXTRA_MISSING.value} for _ in units], None
-    asked = units[:MOST_UNITS]
     moved = [_moved(found.places[unit], found.windows, settings) for unit in asked]
     texts = _texts(subject, text, moved, context=context, before=before)
     read = embed(list(texts.values()))
@@ -69,8 +67,7 @@ def passages_in_common(
     vectors = dict(zip(texts, centred(read.vectors, space.centre), strict=True))
     unknown = dict(zip(texts, read.unknown.tolist(), strict=True))
     columns: dict[Any, dict[str, Any]] = {}
-    measured: dict[Any, Meaning] = {}
-    tables = []
+    measured, tables = dict[Any, Meaning](), list[pd.DataFrame]()
     for unit, draws in zip(asked, moved, strict=True):
         own, share = np.stack([vectors[place] for place in draws[0]]), [unknown[place] for place in draws[0]]
         chance = np.stack([[vectors[place] for place in draw] for draw in draws[1:]]).reshape(-1, *own.shape)

@@ -145,22 +145,20 @@ def meaning_columns(
     vectors = {unit: centred(one.vectors, space.centre) for unit, one in embedded.items()}
     combined, whole = _Combined(space, settings), _whole(asked, space, texts, ids)
     columns: dict[Unit, dict[str, Any]] = {unit: {} for unit in units}
-    measured: dict[Unit, Meaning] = {}
-    tables: dict[str, list[pd.DataFrame]] = {"meaning": [], "theme": []}
+    measured, tables = dict[Unit, Meaning](), dict[str, list[pd.DataFrame]](meaning=[], theme=[])
     for unit, some in zip(units, by_chance, strict=True):
         if unit not in own:
             continue
         (pool, chance), unknown = combined(some), float(embedded[unit].unknown.mean())
         best, size = _best(asked, space, gaps[unit], passes, ids[unit])
         one = measure_meaning(vectors[unit], unknown, chance, best, best_of=size, seed=settings.seed)
-        apart = _apart(space, ids[unit], vectors[unit], chance)
-        measured[unit], columns[unit] = one, meaning_numbers(one) | whole(unit, some) | apart
+        columns[unit] = meaning_numbers(one) | whole(unit, some) | _apart(space, ids[unit], vectors[unit], chance)
+        measured[unit] = one
         if one.status == MeaningStatus.OK and len(measured) <= THEMES:
             others = {other: vectors[other] for other in units if other != unit}
             tables["meaning"].append(_map(unit, vectors[unit], others, pool[:, 0]))
-            tables["theme"] += _about(
-                columns[unit], asked, space, unit, ids[unit], vectors[unit], chance, others, some[:, 0]
-            )
+            read = ids[unit], vectors[unit], chance, others, some[:, 0]
+            tables["theme"] += _about(columns[unit], asked, space, unit, *read)
     columns = decided(columns, measured, vectors, settings)
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
     return columns, {name: parts for name, parts in tables.items() if parts}, kept
