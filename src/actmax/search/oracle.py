@@ -27,6 +27,11 @@ ROWS = 2048
 """Largest number of sequences per forward pass: the more there are, the more of them begin alike."""
 
 
+GRADIENT = 4
+"""How many times fewer sequences a pass through the whole model holds with its gradient: log p, its gradient and the
+logits' stand in memory together."""
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """A question: the activation of some sequences, and their cross-entropy. One forward pass each."""
@@ -135,7 +140,7 @@ class Oracle:
         weights = [weight for _, one in asked for weight in (one.weights or [0.0] * len(one.sequences))]
         whole = any(one.fluency for _, one in asked)
         act = self._whole_slopes if whole else self._activation_slopes
-        flat = self._by_length(sequences, list(zip(units, weights, strict=True)), act, whole=True)
+        flat = self._by_length(sequences, list(zip(units, weights, strict=True)), act, whole=True, share=GRADIENT)
         ends = np.cumsum([len(one.sequences) for _, one in asked])
         return [flat[end - len(one.sequences) : end] for end, (_, one) in zip(ends, asked, strict=True)]
 
@@ -146,6 +151,7 @@ class Oracle:
         act: Callable[[Tensor, list], Sequence[Answer]],
         *,
         whole: bool,
+        share: int = 1,
     ) -> list[Answer]:
         """Runs sequences in batches of equal length, each with what belongs to it; answers in the order given.
 
@@ -154,12 +160,15 @@ class Oracle:
             others: what `act` needs beside each sequence.
             act: answers a batch of one length.
             whole: whether the whole model runs, whose logits allow fewer rows.
+            share: how many times fewer rows a batch may then hold.
         """
         found: dict[int, Answer] = {}
         seen = self.objective.seen
         for length in sorted({len(one) for one in sequences}):
             numbers = [number for number, one in enumerate(sequences) if len(one) == length]
-            rows = min(self.rows, evaluation.whole_rows(self.subject, length, seen)) if whole else self.rows
+            rows = self.rows
+            if whole:
+                rows = min(rows, max(1, evaluation.whole_rows(self.subject, length, seen) // share))
             for start in range(0, len(numbers), rows):
                 some = numbers[start : start + rows]
                 ids = torch.tensor([sequences[number] for number in some])
