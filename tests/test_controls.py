@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import actmax as library
 from actmax.evidence.findings import findings_of, unit_findings
 from actmax.evidence.readings import DecisionStatus, OwnStatus, Verdict
-from actmax.model.target import UNIT, Unit
+from actmax.model.target import UNIT, Unit, target_of_row
 from actmax.records.store import Record
 from actmax.tasks.units.measure import summarize
 from cli import QUICK, Actmax, Ran, start
@@ -93,7 +93,7 @@ class TestWhich:
         def controls(place: str, *overrides: str) -> list[Unit]:
             job = done(actmax(*BASE, "steps=1", "seeds='0:2'", f"hydra.run.dir={place}", *overrides), place)
             rows = table(job, "units")
-            found = [Unit.of_row(row) for row in rows[rows["control"]].to_dict("records")]
+            found = [target_of_row(row) for row in rows[rows["control"]].to_dict("records")]
             assert [str(unit) for unit in found] == summary(job)["controls"]
             return found
 
@@ -130,7 +130,7 @@ class TestMarked:
         assert {name for name, rows in tables.items() if "control" in rows} == marked
         assert not tables.pop("transfer")["control"].any()  # control units are not tried elsewhere
         for name, rows in tables.items():
-            addresses = [str(Unit.of_row(row)) for row in rows.to_dict("records")] if set(UNIT) <= set(rows) else []
+            addresses = [str(target_of_row(row)) for row in rows.to_dict("records")] if set(UNIT) <= set(rows) else []
             about = np.array([address in names for address in addresses], dtype=bool)
             if "control" in rows:
                 assert rows["control"].dtype == bool, name
@@ -280,7 +280,7 @@ class TestSweep:
 
     def test_a_control_that_another_job_asks_for_is_judged_there(self, actmax: Actmax, tmp_path: Path) -> None:
         first = done(actmax(*BASE, "unit.index=7", "seeds='0:6'", "controls=1", "steps=1", "hydra.run.dir=one"), "one")
-        index = Unit.of_row(table(first, "units").iloc[1].to_dict()).index
+        index = target_of_row(table(first, "units").iloc[1].to_dict()).index
         ran = actmax("-m", *BASE, f"unit.index=7,{index}", "seeds='0:6'", "sweep=s", "controls=2")
         assert ran.code == 0, ran.err
         units = table(tmp_path / "outputs/s", "units")

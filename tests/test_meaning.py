@@ -42,7 +42,7 @@ from actmax.model.evaluation import activations, random_tokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject, shared
-from actmax.model.target import Unit
+from actmax.model.target import Unit, target_of_row
 from actmax.report.words import meaning_obstacle
 from actmax.tasks.meanings import meaning_digest
 from actmax.tasks.units import meaning as in_units
@@ -706,7 +706,7 @@ class TestRecord:
         assert (searched / "figures/meaning.svg").exists()
         where = pd.read_parquet(searched / "meaning.parquet")
         assert where["kind"].value_counts().to_dict() == {"own": 4, "other": 8, "chance": 200}
-        assert set(where.loc[where["kind"] == "own", "of"]) == {str(Unit.of_row(row))}
+        assert set(where.loc[where["kind"] == "own", "of"]) == {str(target_of_row(row))}
 
     def test_the_subjects_own_stream_says_what_leaving_out_changes(self, actmax: Actmax) -> None:
         asked = ("meaning.embedder=subject", "meaning.layer=2", "seeds=0:3", "search.passes=20", "page=true")

@@ -16,7 +16,18 @@ from numpy import ndarray
 
 from actmax.errors import InputError
 from actmax.model.architecture import SITES
-from actmax.model.target import UNIT, Place, Unit, address, addressed, place_columns, place_name, read_own, rows_of
+from actmax.model.target import (
+    UNIT,
+    Place,
+    Unit,
+    address,
+    addressed,
+    place_columns,
+    place_name,
+    read_own,
+    rows_of,
+    target_of_row,
+)
 
 LAYERS = st.none() | st.integers(0, 200)
 UNITS = st.builds(Unit, st.sampled_from(SITES), LAYERS, st.integers(0, 100_000))
@@ -90,8 +101,8 @@ def test_addresses_as_columns_there_and_back(units: list[Unit]) -> None:
     table = addressed(pd.DataFrame({"seed": range(len(units))}), units)
     assert list(table.columns) == [*UNIT, "seed"]
     assert str(table["layer"].dtype) == "Int64"
-    assert [Unit.of_row(row) for row in table.to_dict("records")] == units
-    assert [Unit.of_row(row) for _, row in table.iterrows()] == units
+    assert [target_of_row(row) for row in table.to_dict("records")] == units
+    assert [target_of_row(row) for _, row in table.iterrows()] == units
     for unit in units:
         assert rows_of(table, unit)["seed"].tolist() == [row for row, other in enumerate(units) if other == unit]
         for other in set(others(unit)) - set(units):
@@ -112,13 +123,13 @@ def test_rows_are_found_where_layers_are_plain_numbers_or_missing() -> None:
     assert table["layer"].dtype == float  # NaN at final_norm, as a table has it that never saw `with_layers`
     for row, unit in enumerate(units):
         assert rows_of(table, unit).index.tolist() == [row]
-        assert Unit.of_row(table.iloc[row]) == unit
+        assert target_of_row(table.iloc[row]) == unit
 
 
 @pytest.mark.parametrize("place", [("mlp_post", 3), ("final_norm", None)])
 def test_all_coordinates_of_a_place(place: Place) -> None:
     table = pd.DataFrame(place_columns(place, 4))
-    assert [Unit.of_row(row) for row in table.to_dict("records")] == [Unit(*place, index) for index in range(4)]
+    assert [target_of_row(row) for row in table.to_dict("records")] == [Unit(*place, index) for index in range(4)]
 
 
 def captured() -> dict[Place, torch.Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,9 +18,10 @@ from yaml import YAMLError
 from actmax import choices
 from actmax.errors import InputError, renamed
 from actmax.model.architecture import geometry
+from actmax.model.directions import Logit, parse_target, write_directions
 from actmax.model.settings import SubjectSettings
 from actmax.model.subject import DTYPES, Subject, fuse_gelu, shared
-from actmax.model.target import Unit
+from actmax.model.target import Direction, Target, Unit, place_name
 from actmax.progress import shown
 from actmax.records.contents import Contents
 from actmax.records.store import Status, finite, now
@@ -26,18 +29,20 @@ from actmax.tasks import registry, schema
 from actmax.tasks.execution import matmul_precision, quieted
 from actmax.tasks.result import Result
 from actmax.tasks.task import Run, plain
+from actmax.weights import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Targets = str | Unit | Sequence[str | Unit]
-"""One unit or several, by address or as objects."""
+Targets = str | Target | Sequence[str | Target]
+"""One target or several, by address or as objects."""
 Settings = Mapping[str, Any]
 """Settings of one group of config keys, by name."""
 ARGUMENTS = {
     "unit.site": "target",
     "unit.layer": "target",
     "unit.index": "target",
+    "unit.target": "target",
     "optimizer.name": "optimizer",
     "optimizer.lr": "lr",
     "init.name": "init",
@@ -94,7 +99,7 @@ class LanguageModel:
         optimizer: str = "adam",
         lr: float | None = None,
         context: str | Settings = "auto",
-        reduction: str = "mean",
+        reduction: str = "auto",
         sign: str = "maximize",
         device: str = "auto",
         progress: bool = True,
@@ -103,7 +108,7 @@ class LanguageModel:
         """Maximizes units over input embeddings, many restarts at once, decodes, and sets the result beside chance.
 
         Args:
-            target: a unit such as `"resid_pre.8[91]"`, or several of one site (all layers x all indices).
+            target: a unit such as `"resid_pre.8[91]"`, a `Direction`, a `Latent`, a `Logit`, or several of them.
             seeds: how many restarts (seeds from 0), or the seeds themselves.
             controls: number of other units that run beside, to tell what is the unit's own; auto for few.
             tokens: positions of an embedding.
@@ -113,7 +118,8 @@ class LanguageModel:
             optimizer: adam, adamw or sgd.
             lr: learning rate; None takes the optimizer's own.
             context: what stands around the tokens: auto (nothing), a name, or settings (docs/context.md).
-            reduction: how the activations of all positions become one number: mean, last or max.
+            reduction: how the activations of all positions become one number: mean, last or max; auto is the mean, of
+                a logit the last.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
             progress: whether a bar is shown.
@@ -143,7 +149,7 @@ class LanguageModel:
         tokens: int = 5,
         text: str | Path | None = None,
         context: str | Settings = "auto",
-        reduction: str = "mean",
+        reduction: str = "auto",
         sign: str = "maximize",
         device: str = "auto",
         progress: bool = True,
@@ -152,7 +158,7 @@ class LanguageModel:
         """Maximizes units over real tokens, and sets what is found beside random tokens.
 
         Args:
-            target: a unit, or several of one site.
+            target: a unit, a `Direction`, a `Latent`, a `Logit`, or several of them.
             method: gcg, epo, random or text (docs/search.md).
             passes: forward passes per restart; a backward pass counts as one.
             seeds: how many restarts (seeds from 0), or the seeds themselves.
@@ -160,7 +166,8 @@ class LanguageModel:
             tokens: tokens of a sequence.
             text: for `method="text"`: a text file, or a folder of .txt files.
             context: what stands around the tokens: auto (begin-of-text), a name, or settings (docs/context.md).
-            reduction: how the activations of all positions become one number: mean, last or max.
+            reduction: how the activations of all positions become one number: mean, last or max; auto is the mean, of
+                a logit the last.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
             progress: whether a bar is shown.
@@ -192,7 +199,7 @@ class LanguageModel:
         """Finds where in real text units are highest, beside their quantiles over all of it.
 
         Args:
-            target: a unit, or several of one site.
+            target: a unit, a `Direction`, a `Latent`, a `Logit`, or several of them.
             texts: a text file, or a folder of .txt files; streamed.
             top: contexts to keep for each unit.
             context: what stands before each window of the text: auto (begin-of-text), none, bos, or settings with a
@@ -211,7 +218,7 @@ class LanguageModel:
                 raise InputError("record", "a result", "must have been saved", "result.save(FOLDER); record=FOLDER.")
             record = record.contents.record.folder
         own = {"text": str(texts), "top": top, "record": None if record is None else str(record)}
-        values: dict[str, Any] = {"task": {"name": "examples"}, "unit": _product(target), "examples": own}
+        values: dict[str, Any] = {"task": {"name": "examples"}, "unit": _asked_targets(target), "examples": own}
         return self._ask(values | {"context": _context(context)}, groups, device, progress, target)
 
     def tune(
@@ -397,7 +404,7 @@ def open(  # noqa: A001 the name that users expect, beside load and save
 
 
 def _named(target: Targets | None) -> object:
-    return target if isinstance(target, (str, Unit)) or target is None else [str(one) for one in target]
+    return target if isinstance(target, (str, Target)) or target is None else [str(one) for one in target]
 
 
 def _asked(
@@ -415,7 +422,7 @@ def _asked(
         **_restarts(seeds),
         "tokens": tokens,
         "controls": controls,
-        "unit": _product(target),
+        "unit": _asked_targets(target),
         "objective": objective,
         "context": _context(context),
     }
@@ -435,24 +442,50 @@ def _restarts(seeds: int | Sequence[int]) -> dict[str, Any]:
     return {"seeds": list(seeds)}
 
 
-def _product(target: Targets) -> dict[str, Any]:
-    """Units as a config says them: one site, layers x indices.
+def _asked_targets(target: Targets) -> dict[str, Any]:
+    """Targets as a config says them: units as one site, layers x indices, where they fill such a product; else a list.
 
     Raises:
-        InputError: an address is wrong, or the units do not fill such a product.
+        InputError: an address is wrong, or none is given.
     """
-    given = [target] if isinstance(target, (str, Unit)) else list(target)
-    units = [one if isinstance(one, Unit) else Unit.parse(one, "target") for one in given]
-    sites, layers, indices = (list(dict.fromkeys(_part(units, name))) for name in ("site", "layer", "index"))
-    if len(sites) != 1 or [Unit(sites[0], layer, index) for layer in layers for index in indices] != units:
-        allowed = "must be units of one site: all of some layers and indices, in this order"
-        raise InputError("target", _named(target), allowed, "Ask for the others by a call of their own.")
-    layer = layers[0] if len(layers) == 1 else layers
-    return {"site": sites[0], "layer": layer, "index": indices[0] if len(indices) == 1 else indices}
+    given = [target] if isinstance(target, (str, Target)) else list(target)
+    if not given:
+        raise InputError("target", given, "must name at least one target")
+    targets = [one if isinstance(one, Target) else parse_target(one) for one in given]
+    sites, layers, indices = (list(dict.fromkeys(_part(targets, name))) for name in ("site", "layer", "index"))
+    layer, index = (one[0] if len(one) == 1 else one for one in (layers, indices))
+    place = {"site": sites[0], "layer": layer, "index": index}
+    if len(sites) == 1 and [Unit(sites[0], layer, index) for layer in layers for index in indices] == targets:
+        return place
+    addresses = [text if isinstance(text, str) else _address(text) for text in given]
+    return {**place, "target": addresses if len(addresses) > 1 else addresses[0]}
 
 
-def _part(units: Sequence[Unit], name: str) -> list[Any]:
-    return [getattr(unit, name) for unit in units]
+def _address(target: Target) -> str:
+    """Where a target is found again, by a config: a direction that is in memory alone is put into a file of the cache.
+
+    The file is named by what it holds, so that the same direction has the same address.
+    """
+    if isinstance(target, (Unit, Logit)) or not isinstance(target, Direction):
+        return str(target)
+    if target.origin is not None:
+        return target.origin.address(target)
+    folder = cache_folder() / "directions"
+    file = folder / f"{sha256(target.identity.encode()).hexdigest()[:16]}.safetensors"
+    if not file.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(f".{os.getpid()}.part")
+            write_directions(partial, [target], title="")
+            partial.replace(file)
+        except OSError as error:
+            allowed = f"cannot be kept in {folder} (ACTMAX_CACHE), where nothing can be written ({error})"
+            raise InputError("target", target, allowed, "ACTMAX_CACHE names another folder.") from error
+    return f"{place_name(*target.place)}:{file}#0"
+
+
+def _part(targets: Sequence[Target], name: str) -> list[Any]:
+    return [getattr(target, name) for target in targets]
 
 
 def _priors(prior: str | Sequence[str]) -> dict[str, Any]:

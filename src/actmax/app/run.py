@@ -93,4 +93,4 @@ def _axes(cfg: DictConfig) -> dict[str, Any]:
     found = units(cfg)
     layers, indices = list(dict.fromkeys(u.layer for u in found)), list(dict.fromkeys(u.index for u in found))
     axes = {"layer": layers, "index": indices, "seeds": seeds(cfg)}
-    return {"site": cfg.unit.site, **{key: one[0] if len(one) == 1 else one for key, one in axes.items()}}
+    return {"site": found[0].site, **{key: one[0] if len(one) == 1 else one for key, one in axes.items()}}

@@ -13,7 +13,7 @@ import pandas as pd
 from actmax.evidence.pairs import Alternative
 from actmax.evidence.readings import MeaningStatus, Reading, read
 from actmax.evidence.settings import ALPHA, CLAIMS, TRIED
-from actmax.model.target import Unit
+from actmax.model.target import TARGET, Target, target_of_row
 
 Row = Mapping[Any, Any]
 """The numbers of one unit by name: a row of `units.parquet`, or the `summary.json` of a job on one unit."""
@@ -98,13 +98,21 @@ class Finding:
     """Whether p is at most alpha, and so the observed number outside of the interval: what words may claim."""
     smallest_p: float = nan
     """The smallest p that so many draws can give; NaN where that is not known."""
+    target: str | None = None
+    """Name of the direction; None where the finding is about a unit, or about none."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, enum members as their values: an object of `findings` in `summary.json`."""
-        return {name: value.value if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}
+        """The fields by name, enum members as their values: an object of `findings` in `summary.json`.
+
+        `target` is left out where it is None.
+        """
+        found = {name: value.value if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}
+        if self.target is None:
+            found.pop(TARGET)
+        return found
 
 
-COLUMNS = {field.name: "object" for field in fields(Finding)}
+COLUMNS = {field.name: "object" for field in fields(Finding) if field.name != TARGET}
 COLUMNS |= dict.fromkeys(
     ("observed", "null_mean", "null_low", "null_high", "p", "alpha", "effect", "smallest_p"), "float64"
 )
@@ -113,13 +121,15 @@ COLUMNS |= dict.fromkeys(("layer", "index", "draws"), "Int64") | {"claimed": "bo
 
 
 def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Findings as a table, a row each, with the same columns and types whatever the findings.
+    """Findings as a table, a row each, with the same columns and types; `target` besides, where one has a direction.
 
     Example:
         >>> len(findings_table([])), str(findings_table([]).dtypes["layer"])
         (0, 'Int64')
     """
-    return pd.DataFrame([finding.as_dict() for finding in findings], columns=list(COLUMNS)).astype(COLUMNS)
+    rows = [finding.as_dict() for finding in findings]
+    columns = COLUMNS | ({TARGET: "object"} if any(TARGET in row for row in rows) else {})
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
 def findings_of(rows: pd.DataFrame | Sequence[Row]) -> tuple[Finding, ...]:
@@ -128,7 +138,7 @@ def findings_of(rows: pd.DataFrame | Sequence[Row]) -> tuple[Finding, ...]:
 
 
 def _finding(row: Row) -> Finding:
-    values = {name: None if is_missing(value) else value for name, value in row.items() if name in COLUMNS}
+    values = {name: None if is_missing(value) else value for name, value in row.items() if name in (*COLUMNS, TARGET)}
     values |= {name: nan for name, kind in COLUMNS.items() if kind == "float64" and values[name] is None}
     values |= {"measure": Measure(row["measure"]), "reading": Reading(row["reading"])}
     return Finding(**cast("dict[str, Any]", values))
@@ -154,7 +164,7 @@ def finding(
     alternative: Alternative = "two-sided",
     draws: int | None = None,
     effect: float | int | None = None,
-    unit: Unit | None = None,
+    unit: Target | None = None,
 ) -> Finding:
     """A finding from its numbers.
 
@@ -175,7 +185,8 @@ def finding(
     numbers = (float(observed), mean, low, high, float(p), float(alpha))
     found = (alternative, draws, float(effect), read(observed, low, high), bool(p <= alpha))
     smallest = (2 if alternative == "two-sided" else 1) / (draws + 1) if draws else nan
-    return Finding(measure, *address, *numbers, *found, smallest)
+    name = None if unit is None else unit.columns().get(TARGET)
+    return Finding(measure, *address, *numbers, *found, smallest, name)
 
 
 UNIT_MEASURES: dict[str, tuple[Measure, Alternative | None]] = {
@@ -237,5 +248,5 @@ def _unit_finding(row: Row, name: str) -> Finding:
     null = {part: row[f"null_{name}_{part}"] for part in ("mean", "low", "high", "p", "alpha", "draws")}
     ends = [null[part] for part in ("mean", "low", "high")]
     options: dict[str, Any] = {"p": null["p"], "alpha": null["alpha"], "alternative": side or row["gap_alternative"]}
-    unit = Unit.of_row(row) if "site" in row else None
+    unit = target_of_row(row) if "site" in row else None
     return finding(measure, row[measure], ends, unit=unit, draws=int(null["draws"]), **options)

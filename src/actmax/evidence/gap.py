@@ -24,7 +24,7 @@ from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
-from actmax.model.target import Unit
+from actmax.model.target import Target
 
 PREDICTIONS = 39_999
 """Draws from the null of a mean over as many random sequences as there are restarts."""
@@ -225,13 +225,13 @@ def predictive(draws: int, count: int) -> Int[ndarray, "predictions count"]:
 def measure(
     subject: Subject,
     objective: Objective,
-    found: Mapping[Unit, Restarts],
+    found: Mapping[Target, Restarts],
     nearest: NearestTokens,
     *,
     passes: int,
     settings: GapSettings,
     cache: Path | None = None,
-) -> dict[Unit, Gap]:
+) -> dict[Target, Gap]:
     """The decode gap of each unit.
 
     Args:
@@ -277,11 +277,11 @@ def measure(
 def _random_text(
     subject: Subject,
     objective: Objective,
-    units: Sequence[Unit],
+    units: Sequence[Target],
     tokens: int,
     settings: GapSettings,
     cache: Path | None,
-) -> dict[Unit, RandomText]:
+) -> dict[Target, RandomText]:
     draws = min(settings.draws, ENTROPY_DRAWS)
     entropy = _random_entropies(subject, tokens, draws, settings.seed, objective.context.without_after())
     found = random_activations(subject, objective, tuple(units), tokens, settings, cache)

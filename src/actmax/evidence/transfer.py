@@ -25,7 +25,7 @@ from actmax.model.evaluation import activations, random_activations, random_toke
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
-from actmax.model.target import Place, Unit
+from actmax.model.target import Place, Target
 
 CARRIED = 0.5
 """Least share of what tokens are beyond random ones that they keep in another context, to be said to work there."""
@@ -162,13 +162,13 @@ def _ratio(there: Float[ndarray, " restarts"], here: Float[ndarray, " restarts"]
 def carry(
     subject: Subject,
     objective: Objective,
-    found: Mapping[Unit, tuple[Int[torch.Tensor, "restarts tokens"], Carried]],
+    found: Mapping[Target, tuple[Int[torch.Tensor, "restarts tokens"], Carried]],
     contexts: Sequence[Context],
     *,
     settings: GapSettings,
     alpha: float,
     cache: Path | None = None,
-) -> dict[Unit, Carriage]:
+) -> dict[Target, Carriage]:
     """What tokens that were found do in some contexts, beside random tokens there.
 
     Args:
@@ -183,7 +183,7 @@ def carry(
     units = tuple(found)
     rows = [unit for unit, (ids, _) in found.items() for _ in ids]
     sequences = [ids for some, _ in found.values() for ids in some.tolist()]
-    carried: dict[Unit, dict[str, Carried]] = {unit: {} for unit in units}
+    carried: dict[Target, dict[str, Carried]] = {unit: {} for unit in units}
     for context in contexts:
         if same_place(context, objective):
             for unit, (_, own) in found.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -16,13 +17,13 @@ from actmax.evidence.nulls import Restarts
 from actmax.evidence.readings import NeighbourStatus
 from actmax.maximize.module import Maximization
 from actmax.model.objective import by_unit
-from actmax.model.target import Place, Unit, address_columns, addressed, place_name
+from actmax.model.target import Place, Target, address_columns, addressed, place_name
 from actmax.progress import SECONDS, Bar, Stop
 from actmax.records.contents import Contents
 from actmax.settings import required
 from actmax.stats.change import BeforeAfter, before_after
 
-Found = Mapping[Unit, tuple[list[int], Restarts]]
+Found = Mapping[Target, tuple[list[int], Restarts]]
 
 
 class JobCallback(Callback):
@@ -203,12 +204,16 @@ class Comparison(JobCallback):
         """The final embeddings of all restarts, on the module's device."""
         return torch.cat([restarts.final for _, restarts in found.values()]).to(module.device)
 
-    def _compare(self, module: Maximization, unit: Unit, *captured: Mapping[Place, Tensor]) -> BeforeAfter:
+    def _compare(self, module: Maximization, unit: Target, *captured: Mapping[Place, Tensor]) -> BeforeAfter:
         """Compares the restarts of one unit, from what all restarts gave before and after."""
         there = [row.unit for row in module.rows if row.unit.place == unit.place]
         own = [number for number, other in enumerate(there) if other == unit]
         before, after = (values[unit.place][own].double().cpu().numpy() for values in captured)
-        return before_after(before, after, target=unit.index, alpha=self.alpha)
+        if unit.coordinate is not None:
+            return before_after(before, after, target=unit.coordinate, alpha=self.alpha)
+        # the value of a direction stands behind the coordinates, and has the next number
+        before, after = (np.column_stack([values, unit.read({unit.place: values})]) for values in (before, after))
+        return before_after(before, after, target=before.shape[1] - 1, alpha=self.alpha)
 
 
 class Checkpoint(JobCallback):

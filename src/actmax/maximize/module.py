@@ -25,7 +25,7 @@ from actmax.maximize.priors import Prior, Seen, coefficients
 from actmax.model.nearest import Vocabulary
 from actmax.model.objective import LAST, Objective, Row, by_unit, own_activations
 from actmax.model.subject import Subject
-from actmax.model.target import Place, Unit
+from actmax.model.target import Place, Target
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Maximization(LightningModule):
         max_rows: int | None = None,
         identity: Mapping[str, str | None] | None = None,
         job: Sequence[Row] | None = None,
-        controls: Collection[Unit] = (),
+        controls: Collection[Target] = (),
         compiled: bool = False,
     ) -> None:
         super().__init__()

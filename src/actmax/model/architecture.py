@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actmax.errors import InputError
-from actmax.model.target import Unit
+from actmax.model.target import Target
 
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
 MLP = ("mlp_pre", "mlp_pre_linear", "mlp_post")
@@ -71,16 +71,14 @@ class Geometry:
         # what enters a block is known before the block runs; every other site needs its own block
         return layer if site == "resid_pre" else layer + 1
 
-    def check(self, unit: Unit) -> None:
-        """Refuses a unit that this subject does not have.
+    def check(self, unit: Target) -> None:
+        """Refuses a target that this subject does not have.
 
         Raises:
-            InputError: names `site`, `layer` or `index`, and what is allowed.
+            InputError: names `site`, `layer`, `index` or `direction`, and what is allowed.
         """
         self.check_place(unit.site, unit.layer)
-        width = self.width(unit.site)
-        if not 0 <= unit.index < width:
-            raise InputError("index", unit.index, f"must be a number from 0 to {width - 1} at {unit.site}")
+        unit.check_width(self.width(unit.site))
 
     def check_place(self, site: str, layer: int | None) -> None:
         """Refuses a site, or a layer of it, that this subject does not have."""

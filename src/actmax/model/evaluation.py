@@ -24,7 +24,7 @@ from actmax.model.nearest import BLOCK
 from actmax.model.objective import LAST, Objective, own_activations
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
-from actmax.model.target import Unit
+from actmax.model.target import Target
 from actmax.progress import Bar
 from actmax.seeds import stream
 
@@ -46,7 +46,7 @@ def random_tokens(subject: Subject, tokens: int, *, draws: int, seed: int) -> In
 
 @torch.no_grad()
 def activations(
-    subject: Subject, objective: Objective, sequences: Sequence[Sequence[int]], units: Sequence[Unit]
+    subject: Subject, objective: Objective, sequences: Sequence[Sequence[int]], units: Sequence[Target]
 ) -> Float[ndarray, " sequences"]:
     """The activation of each token sequence's own unit, reduced over its positions.
 
@@ -75,7 +75,7 @@ def by_unit_activations(
     subject: Subject,
     objective: Objective,
     ids: Int[Tensor, "rows tokens"],
-    units: Sequence[Unit],
+    units: Sequence[Target],
     progress: Callable[[int], None] = lambda _: None,
 ) -> Float[ndarray, "rows units"]:
     """The activation of every unit at every token sequence, reduced over positions.
@@ -164,7 +164,7 @@ def _numbers(values: Tensor) -> ndarray:
 def random_activations(
     subject: Subject,
     objective: Objective,
-    units: tuple[Unit, ...],
+    units: tuple[Target, ...],
     tokens: int,
     settings: GapSettings,
     cache: Path | None = None,
@@ -194,9 +194,9 @@ def random_activations(
     return np.stack([found[unit] for unit in units], axis=1)
 
 
-def _random_name(subject: Subject, objective: Objective, unit: Unit, tokens: int, settings: GapSettings) -> str:
+def _random_name(subject: Subject, objective: Objective, unit: Target, tokens: int, settings: GapSettings) -> str:
     """A file's name that says everything the activations depend on."""
-    asked: list[Any] = [str(unit), objective.reduction, str(subject.dtype), tokens, settings.draws, settings.seed]
+    asked: list[Any] = [unit.identity, objective.reduction, str(subject.dtype), tokens, settings.draws, settings.seed]
     if objective.positions != "own" or not objective.seen.bare:
         asked += [objective.positions, objective.seen.before, objective.seen.after]
     if subject.revision is None:  # of a plain folder the weights alone are not the model

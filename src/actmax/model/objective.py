@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actmax.model.context import NONE, Context
-from actmax.model.target import Place, Unit, read_own
+from actmax.model.target import Place, Target, read_own
 
 LAST: Place = ("final_norm", None)
 """Where the subject's head reads."""
@@ -60,22 +60,22 @@ class Objective:
 class Row:
     """One restart: a unit and a seed."""
 
-    unit: Unit
+    unit: Target
     """The unit whose activation is optimized."""
     seed: int
     """Seed of the initial embedding."""
 
 
 def own_activations(
-    captured: Mapping[Place, Tensor], units: Sequence[Unit], objective: Objective, dtype: torch.dtype = torch.float64
+    captured: Mapping[Place, Tensor], units: Sequence[Target], objective: Objective, dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, " rows"]:
     """The activation of each row's own unit, reduced over positions, from what `Subject.run` captured."""
     return objective.activation(read_own(captured, units).to(dtype))
 
 
-def by_unit(rows: Sequence[Row]) -> dict[Unit, list[int]]:
+def by_unit(rows: Sequence[Row]) -> dict[Target, list[int]]:
     """The numbers of the rows of each unit, units in the order of their first row."""
-    numbers: dict[Unit, list[int]] = {}
+    numbers: dict[Target, list[int]] = {}
     for number, row in enumerate(rows):
         numbers.setdefault(row.unit, []).append(number)
     return numbers

@@ -10,7 +10,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import cached_property
+from hashlib import sha256
+from math import nan
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from actmax.errors import InputError
 
@@ -32,28 +35,63 @@ if TYPE_CHECKING:
 
         def __getitem__(self, key: str, /) -> Any: ...
 
+        def get(self, key: str, /) -> Any: ...  # noqa: D102 as a dict has it
+
 
 Place = tuple[str, int | None]
 """A site and its layer (None at `final_norm`)."""
 UNIT = ["site", "layer", "index"]
 """The columns that hold a unit's address, in every table."""
+TARGET = "target"
+"""The column besides with the name of a direction: missing in a row about a unit, and in tables of units alone."""
+WHOLE_NAMES = ("sae:", "logit:")
+"""How names begin that say by themselves where they are read: an address is the name alone."""
 
 
 class Target(ABC):
     """What is read of a subject: one number per position, from the activations at one site and layer."""
 
+    site: str
+    """Where in a block, in TransformerLens's names; or `final_norm`."""
+    layer: int | None
+    """Which block, from 0; None at `final_norm`."""
+    index: int
+    """Which coordinate of the site, or which row of a direction's file."""
+
     @property
-    @abstractmethod
     def place(self) -> Place:
         """The site and layer that it is read from."""
+        return self.site, self.layer
 
     @abstractmethod
     def read(self, captured: Captured[Values_co]) -> Values_co:
         """Its values, from what `Subject.run` captured: the shape of the activations without the last dimension."""
 
     @abstractmethod
+    def weights(self, width: int) -> Float[ndarray, " width"]:
+        """The vector w of its read-out w · x + b at a site of some width."""
+
+    @abstractmethod
+    def check_width(self, width: int) -> None:
+        """Refuses a site of another width than it is read from.
+
+        Raises:
+            InputError: names `index` or `direction`.
+        """
+
+    @property
+    def coordinate(self) -> int | None:
+        """The coordinate that it is; None for a direction that is none."""
+        return self.index
+
+    @property
+    def identity(self) -> str:
+        """What names it and everything that its values depend on, beside the subject."""
+        return str(self)
+
     def columns(self) -> dict[str, Any]:
-        """Its address as the first columns of a table's row."""
+        """Its address as the first columns of a table's row; `with_layers` gives a table of such rows its types."""
+        return {"site": self.site, "layer": self.layer, "index": self.index}
 
     @abstractmethod
     def __str__(self) -> str:
@@ -93,32 +131,186 @@ class Unit(Target):
         site, layer, index = match.groups()
         return cls(site, None if layer is None else int(layer), int(index))
 
-    @classmethod
-    def of_row(cls, row: Row) -> Unit:
-        """The unit that a table's row is about."""
-        return cls(*place_of_row(row), int(row["index"]))
-
-    @property
-    def place(self) -> Place:
-        """The site and layer that it is read from."""
-        return self.site, self.layer
-
     def read(self, captured: Captured[Values_co]) -> Values_co:
         """Its values, from what `Subject.run` captured: the shape of the activations without the last dimension."""
         return captured[self.place][..., self.index]
 
-    def columns(self) -> dict[str, Any]:
-        """`site`, `layer` and `index`, for a row; `with_layers` gives a table of such rows its type of layers."""
-        return {"site": self.site, "layer": self.layer, "index": self.index}
+    def weights(self, width: int) -> Float[ndarray, " width"]:
+        """The vector that is 1 at its coordinate and 0 elsewhere."""
+        import numpy as np
+
+        return np.eye(1, width, self.index)[0]
+
+    def check_width(self, width: int) -> None:
+        """Refuses an index that the site does not have."""
+        if not 0 <= self.index < width:
+            raise InputError("index", self.index, f"must be a number from 0 to {width - 1} at {self.site}")
 
     def __str__(self) -> str:
         return address(self.site, self.layer, self.index)
 
 
-def read_own(captured: Mapping[Place, Tensor], units: Sequence[Unit]) -> Float[Tensor, "copies tokens"]:
-    """The values of each row's own unit at all positions: unit i is read in row i of what was captured.
+@dataclass(frozen=True, eq=False)
+class Direction(Target):
+    """An affine read-out w · x + b of one site and layer: a probe's weights, a difference of means.
 
-    Where there are several copies of each row, one behind the other, unit i is read in all copies of row i.
+    Two directions are the same where their address and their numbers are. A norm of w that is not 1 is kept.
+
+    Raises:
+        InputError: w is no vector of finite numbers, or all of them are 0; b is no finite number.
+
+    Example:
+        >>> import numpy as np
+        >>> both = Direction("resid_post", 3, np.array([3.0, 4.0]), name="both")
+        >>> str(both), float(both.read({("resid_post", 3): np.array([[1.0, 2.0]])})[0])
+        ('resid_post.3:both', 11.0)
+    """
+
+    site: str
+    """Where in a block, in TransformerLens's names; or `final_norm`."""
+    layer: int | None
+    """Which block, from 0; None at `final_norm`."""
+    w: Any = None
+    """The vector, as wide as the site (array or tensor); None where an address alone is known, so that nothing can be
+    read."""
+    b: float = 0.0
+    """What is added to w · x."""
+    name: str | None = None
+    """What it is called; None: by a digest of its numbers."""
+    index: int = 0
+    """Row of the file that it comes from, or number of the latent."""
+    origin: Any = None
+    """The file or the autoencoder that it is a row of, with others beside it."""
+
+    key: ClassVar[str] = "direction"
+    """The argument that errors about it name."""
+
+    def __post_init__(self) -> None:
+        if self.w is not None:
+            object.__setattr__(self, "w", _vector(self.w))
+            object.__setattr__(self, "b", _number(self.b))
+        if self.name is None:
+            object.__setattr__(self, "name", f"direction {self.digest[:8]}")
+
+    @property
+    def norm(self) -> float:
+        """The length of w; NaN where w is not known."""
+        return nan if self.w is None else float((self.w**2).sum() ** 0.5)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of w and b; empty where they are not known."""
+        return "" if self.w is None else sha256(self.w.tobytes() + repr(self.b).encode()).hexdigest()
+
+    @property
+    def coordinate(self) -> int | None:
+        """The coordinate that it is, where w is 1 there and 0 elsewhere and b is 0; else None."""
+        return self._coordinate
+
+    @cached_property
+    def _coordinate(self) -> int | None:
+        places = self.w.nonzero()[0]
+        return int(places[0]) if len(places) == 1 and self.w[places[0]] == 1 and self.b == 0 else None
+
+    def read(self, captured: Captured[Values_co]) -> Values_co:
+        """W · x + b of what `Subject.run` captured, never coarser than float32; numpy arrays in float64.
+
+        A direction that is a coordinate is read as that is: the same bits, and no product with the other coordinates.
+        """
+        import numpy as np
+
+        values: Any = captured[self.place]
+        if self.coordinate is not None:
+            return values[..., self.coordinate]
+        if isinstance(values, np.ndarray):
+            return values.astype("float64") @ self.w + self.b  # pyright: ignore[reportReturnType] numpy in, numpy out
+        w = self.like(values)
+        return values.to(w.dtype) @ w + self.b
+
+    def like(self, values: Tensor) -> Float[Tensor, " width"]:
+        """The vector w on the device of some activations and in their format, or float32 where theirs is coarser."""
+        import torch
+
+        dtype = torch.promote_types(torch.float32, values.dtype)
+        if (values.device, dtype) not in self._like:
+            self._like[values.device, dtype] = torch.from_numpy(self.w.copy()).to(values.device, dtype)
+        return self._like[values.device, dtype]
+
+    @cached_property
+    def _like(self) -> dict[Any, Tensor]:
+        return {}
+
+    def weights(self, width: int) -> Float[ndarray, " width"]:
+        """The vector w."""
+        self.check_width(width)
+        return self.w
+
+    def check_width(self, width: int) -> None:
+        """Refuses a site of another width than w has."""
+        if self.w is not None and len(self.w) != width:
+            allowed = f"has {len(self.w)} numbers, and {place_name(*self.place)} of this model is {width} wide"
+            raise InputError(self.key, str(self), allowed)
+
+    def columns(self) -> dict[str, Any]:
+        """`site`, `layer`, `index`, and its name as `target`."""
+        return {**super().columns(), TARGET: self.name}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Direction) and self._own == other._own
+
+    def __hash__(self) -> int:
+        return hash(self._own)
+
+    @property
+    def identity(self) -> str:
+        """Its address and a digest of its numbers."""
+        return f"{self} {self.digest}"
+
+    @property
+    def _own(self) -> tuple[Any, ...]:
+        return self.site, self.layer, self.index, self.name, self.digest
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_like"}
+
+    def __str__(self) -> str:
+        name = str(self.name)
+        return name if name.startswith(WHOLE_NAMES) else f"{place_name(*self.place)}:{name}"
+
+
+def _vector(w: Any) -> Float[ndarray, " width"]:
+    import numpy as np
+
+    try:
+        if hasattr(w, "detach"):  # a tensor, of whatever format and wherever it lies
+            w = w.detach().cpu().double().numpy()
+        found = np.array(w, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("w", type(w).__name__, f"must be a vector of numbers ({error})") from error
+    if found.ndim != 1 or not len(found):
+        raise InputError("w", f"an array of shape {found.shape}", "must be one vector, as wide as the site")
+    if not np.isfinite(found).all():
+        raise InputError("w", "a vector with NaN or infinity in it", "must be finite numbers")
+    if not found.any():
+        raise InputError("w", "a vector of zeros", "must point somewhere")
+    found.flags.writeable = False
+    return found
+
+
+def _number(b: Any) -> float:
+    try:
+        found = float(b)
+    except (TypeError, ValueError):
+        found = nan
+    if found - found != 0:  # NaN and infinity
+        raise InputError("b", b, "must be a finite number")
+    return found
+
+
+def read_own(captured: Mapping[Place, Tensor], units: Sequence[Target]) -> Float[Tensor, "copies tokens"]:
+    """The values of each row's own target at all positions: target i is read in row i of what was captured.
+
+    Where there are several copies of each row, one behind the other, target i is read in all copies of row i.
     """
     import torch
 
@@ -127,10 +319,33 @@ def read_own(captured: Mapping[Place, Tensor], units: Sequence[Unit]) -> Float[T
     places = {unit.place for unit in units}
     if len(places) > 1:
         return torch.stack([unit.read(captured)[row] for row, unit in enumerate(units)])
-    # one gather for all rows: a selection for each costs as many kernels, forward and backward
+    # one gather, or one product, for all rows: a selection for each costs as many kernels, forward and backward
     values = captured[places.pop()]
-    index = torch.tensor([unit.index for unit in units], device=values.device)
-    return values.gather(2, index[:, None, None].expand(-1, values.shape[1], 1))[..., 0]
+    coordinates = [unit.coordinate for unit in units]
+    if None not in coordinates:
+        index = torch.tensor(coordinates, device=values.device)
+        return values.gather(2, index[:, None, None].expand(-1, values.shape[1], 1))[..., 0]
+    return _products(values, units)
+
+
+def _products(values: Float[Tensor, "copies tokens width"], units: Sequence[Target]) -> Float[Tensor, "copies tokens"]:
+    """W · x + b of each row's own target; w of a coordinate is 1 there."""
+    import torch
+
+    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    rows = [unit.like(values) if isinstance(unit, Direction) else _one_hot(unit, values) for unit in numbers]
+    own = torch.tensor([numbers[unit] for unit in units], device=values.device)
+    bias = torch.tensor([getattr(unit, "b", 0.0) for unit in numbers], device=values.device, dtype=rows[0].dtype)
+    w = torch.stack(rows)[own]
+    return torch.einsum("ctw,cw->ct", values.to(w.dtype), w) + bias[own, None]
+
+
+def _one_hot(unit: Target, values: Tensor) -> Float[Tensor, " width"]:
+    import torch
+
+    w = torch.zeros(values.shape[-1], device=values.device, dtype=torch.promote_types(torch.float32, values.dtype))
+    w[unit.index] = 1
+    return w
 
 
 # addresses as text
@@ -161,14 +376,40 @@ def place_of_row(row: Row) -> Place:
     return str(row["site"]), None if pd.isna(row["layer"]) else int(row["layer"])
 
 
-def rows_of(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
-    """The rows of a table that are about a unit."""
+def target_of_row(row: Row) -> Target:
+    """What a table's row is about: a unit, or a direction of which the address alone is known.
+
+    Example:
+        >>> print(target_of_row({"site": "resid_post", "layer": 3, "index": 0, "target": "probe.safetensors#verb"}))
+        resid_post.3:probe.safetensors#verb
+    """
+    import pandas as pd
+
+    name = row.get(TARGET)
+    if name is None or pd.isna(name):
+        return Unit(*place_of_row(row), int(row["index"]))
+    return Direction(*place_of_row(row), name=str(name), index=int(row["index"]))
+
+
+def names_in(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that hold an address."""
+    return [*UNIT, TARGET] if TARGET in table else UNIT
+
+
+def rows_of(table: pd.DataFrame, unit: Target) -> pd.DataFrame:
+    """The rows of a table that are about a target."""
     layer = table["layer"].isna() if unit.layer is None else (table["layer"] == unit.layer).fillna(value=False)
-    return table.loc[layer & (table["site"] == unit.site) & (table["index"] == unit.index)]
+    inside = layer & (table["site"] == unit.site) & (table["index"] == unit.index)
+    name = unit.columns().get(TARGET)
+    if TARGET in table:
+        inside &= table[TARGET].isna() if name is None else (table[TARGET] == name).fillna(value=False)
+    elif name is not None:
+        inside &= False
+    return table.loc[inside]
 
 
-def addressed(table: pd.DataFrame, units: Iterable[Unit]) -> pd.DataFrame:
-    """A table with the addresses of units as its first columns: of one unit for all rows, or of one for each row."""
+def addressed(table: pd.DataFrame, units: Iterable[Target]) -> pd.DataFrame:
+    """A table with the addresses of targets as its first columns: of one for all rows, or of one for each row."""
     import pandas as pd
 
     units = list(units)
@@ -176,13 +417,18 @@ def addressed(table: pd.DataFrame, units: Iterable[Unit]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(columns, index=table.index), table], axis=1)
 
 
-def address_columns(units: Iterable[Unit]) -> dict[str, Any]:
-    """The columns `site`, `layer` (whole numbers, or missing) and `index` of a table with a row for each unit."""
+def address_columns(units: Iterable[Target]) -> dict[str, Any]:
+    """The columns `site`, `layer` (whole numbers, or missing) and `index` of a table with a row for each target.
+
+    And `target`, the names of directions, where one of them is no unit.
+    """
     import pandas as pd
 
     rows = list(units)
     layers = pd.array([unit.layer for unit in rows], dtype="Int64")
-    return {"site": [unit.site for unit in rows], "layer": layers, "index": [unit.index for unit in rows]}
+    found = {"site": [unit.site for unit in rows], "layer": layers, "index": [unit.index for unit in rows]}
+    names = [unit.columns().get(TARGET) for unit in rows]
+    return found | ({TARGET: names} if any(name is not None for name in names) else {})
 
 
 def place_columns(place: Place, width: int) -> dict[str, Any]:

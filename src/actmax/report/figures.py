@@ -14,7 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actmax.model.target import UNIT, Unit, place_name, place_of_row
+from actmax.model.target import names_in, place_name, place_of_row, target_of_row
 from actmax.records.store import Record
 
 # Okabe & Ito (2008), without its yellow, which is too light on white
@@ -164,7 +164,10 @@ def trajectories(activations: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    groups = [pd.DataFrame(rows) for _, rows in activations.groupby([*UNIT, "seed"], sort=False, dropna=False)]
+    groups = [
+        pd.DataFrame(rows)
+        for _, rows in activations.groupby([*names_in(activations), "seed"], sort=False, dropna=False)
+    ]
     chosen = groups[:: -(-len(groups) // CURVES)]
     for number, rows in enumerate(chosen):
         some = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), STEPS)).astype(int))]
@@ -217,7 +220,7 @@ def against_nulls(units: pd.DataFrame) -> Figure:
         if np.isfinite(found).any():  # a scale that is cut would show any distance as large
             axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if np.nanmin(found) < 0 else 0.0)
         axes.locator_params(axis="x", nbins=2)
-    panels[0].set_yticks(places, [str(Unit.of_row(row)) for row in some.to_dict("records")])
+    panels[0].set_yticks(places, [str(target_of_row(row)) for row in some.to_dict("records")])
     panels[0].set_ylim(len(some) - 0.4, -0.6)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

@@ -30,7 +30,7 @@ from actmax.evidence.readings import (
     Verdict,
 )
 from actmax.evidence.settings import ALPHA, SINK
-from actmax.model.target import Unit, place_name
+from actmax.model.target import place_name, target_of_row
 from actmax.report.blocks import join, visible
 from actmax.stats.sizes import Caution
 from actmax.stats.t_and_logit import SEPARATED
@@ -501,7 +501,7 @@ def examples_statement(row: Row) -> str:
     Args:
         row: a row of `quantiles.parquet`, or of `highest` in `summary.json`.
     """
-    row, unit = known(row), Unit.of_row(row)
+    row, unit = known(row), target_of_row(row)
     highest = f"{unit} is highest at {row['q1']:.4g} in this text (median {row['q0.5']:.4g}, 99.9 %: "
     highest += f"{row['q0.999']:.4g})"
     if not isnan(row.get("optimized_mean", nan)):

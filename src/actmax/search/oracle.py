@@ -15,7 +15,7 @@ from torch import Tensor
 from actmax.model import evaluation
 from actmax.model.objective import LAST, Objective, own_activations
 from actmax.model.subject import Subject
-from actmax.model.target import Place, Unit
+from actmax.model.target import Place, Target
 from actmax.search import prefixes
 from actmax.search.alphabet import Alphabet, Ids
 from actmax.search.front import Point
@@ -113,7 +113,7 @@ class Oracle:
         with torch.no_grad():
             self._matrix = subject.embed(alphabet.ids)
 
-    def evaluate(self, asked: Sequence[tuple[Unit, Evaluate]]) -> list[Scored]:
+    def evaluate(self, asked: Sequence[tuple[Target, Evaluate]]) -> list[Scored]:
         """Answers questions of several restarts, in order."""
         units = [unit for unit, one in asked for _ in one.sequences]
         sequences = [ids for _, one in asked for ids in one.sequences]
@@ -128,7 +128,7 @@ class Oracle:
             start += one.passes
         return found
 
-    def slopes(self, asked: Sequence[tuple[Unit, Slopes]]) -> list[list[Int[Tensor, "tokens k"]]]:
+    def slopes(self, asked: Sequence[tuple[Target, Slopes]]) -> list[list[Int[Tensor, "tokens k"]]]:
         """Answers questions of several restarts: for each sequence the best tokens at each position, best first.
 
         The slope of position t and token v is the derivative of sign · activation - λ · cross-entropy to the v-th entry
@@ -176,27 +176,27 @@ class Oracle:
         return [found[number] for number in range(len(sequences))]
 
     @torch.no_grad()
-    def _activations(self, ids: Tensor, units: Sequence[Unit]) -> list[float]:
+    def _activations(self, ids: Tensor, units: Sequence[Target]) -> list[float]:
         """The activation of each sequence's unit."""
         captured = prefixes.run(self.subject, ids, _places(units), context=self.objective.seen)
         return own_activations(captured, units, self.objective).tolist()
 
     @torch.no_grad()
-    def _both(self, ids: Tensor, units: Sequence[Unit]) -> list[tuple[float, float]]:
+    def _both(self, ids: Tensor, units: Sequence[Target]) -> list[tuple[float, float]]:
         """The activation of each sequence's unit, and the sequence's cross-entropy."""
         captured = prefixes.run(self.subject, ids, [*_places(units), LAST], context=self.objective.seen)
         activation = own_activations(captured, units, self.objective)
         scores = evaluation.own_scores(evaluation.predictions(self.subject, captured[LAST], ids), ids)
         return list(zip(activation.tolist(), (-scores.mean((1, 2))).tolist(), strict=True))
 
-    def _activation_slopes(self, ids: Tensor, others: Sequence[tuple[Unit, float]]) -> list[Tensor]:
+    def _activation_slopes(self, ids: Tensor, others: Sequence[tuple[Target, float]]) -> list[Tensor]:
         """The best tokens of each sequence for the activation alone: no block above the target runs."""
         units = [unit for unit, _ in others]
         embedding = self.subject.embed(ids).detach().requires_grad_()
         captured = self.subject.run(embedding, _places(units), context=self.objective.seen)
         return self._best(self._gradient(self._score(captured, units), embedding))
 
-    def _whole_slopes(self, ids: Tensor, others: Sequence[tuple[Unit, float]]) -> list[Tensor]:
+    def _whole_slopes(self, ids: Tensor, others: Sequence[tuple[Target, float]]) -> list[Tensor]:
         """The best tokens of each sequence for the activation less λ times the cross-entropy."""
         units = [unit for unit, _ in others]
         embedding = self.subject.embed(ids).detach().requires_grad_()
@@ -212,7 +212,7 @@ class Oracle:
         slope[:, 1:] += weights[:, None, None] * as_predicted
         return self._best(slope)
 
-    def _score(self, captured: dict[Place, Tensor], units: Sequence[Unit]) -> Tensor:
+    def _score(self, captured: dict[Place, Tensor], units: Sequence[Target]) -> Tensor:
         precision = torch.promote_types(torch.float32, self.subject.dtype)
         return self.sign * own_activations(captured, units, self.objective, precision)
 
@@ -225,5 +225,5 @@ class Oracle:
         return list(self.alphabet.ids[slope.topk(self.top_k, dim=2).indices.cpu()])
 
 
-def _places(units: Sequence[Unit]) -> list[Place]:
+def _places(units: Sequence[Target]) -> list[Place]:
     return [unit.place for unit in units]

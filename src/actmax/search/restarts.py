@@ -18,7 +18,7 @@ from actmax.model import evaluation
 from actmax.model.objective import Objective, Row
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
-from actmax.model.target import Unit
+from actmax.model.target import Target
 from actmax.search.alphabet import Alphabet, Ids
 from actmax.search.front import Point, front_of
 from actmax.search.methods import METHODS
@@ -177,7 +177,7 @@ def search(
     settings: SearchSettings,
     *,
     tokens: int = 5,
-    spread: Mapping[Unit, float] | None = None,
+    spread: Mapping[Target, float] | None = None,
     lengths: tuple[int, int] | None = None,
     max_rows: int | None = None,
     progress: Callable[[int, int], bool] | None = None,
@@ -236,12 +236,12 @@ def _round(oracle: Oracle, restarts: Sequence[Restart]) -> None:
 def spreads(
     subject: Subject,
     objective: Objective,
-    units: Sequence[Unit],
+    units: Sequence[Target],
     *,
     tokens: int,
     settings: GapSettings,
     cache: Path | None = None,
-) -> dict[Unit, float]:
+) -> dict[Target, float]:
     """The standard deviation of each unit over random token sequences; 1 where it does not vary.
 
     Args:

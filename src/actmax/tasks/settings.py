@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice, zip_longest
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from actmax.errors import InputError
+from actmax.errors import InputError, renamed
 from actmax.evidence.settings import controls_needed
 from actmax.model.architecture import SITES
-from actmax.model.target import Place, Unit, place_name
+from actmax.model.directions import AUTOENCODER, Logit, latent, parse_target, read_directions
+from actmax.model.target import Place, Target, Unit, address, place_name
 from actmax.settings import LARGEST, setting
 
 if TYPE_CHECKING:
@@ -23,6 +27,12 @@ MOST = 100_000
 """Most numbers that a key such as `seeds` names."""
 MOST_RESTARTS = 1_000_000
 """Most restarts of a job: each is some ten rows of its tables."""
+KINDS = ("target", "direction", "sae", "logit")
+"""Keys of `unit` that name targets of another kind than coordinates."""
+LONGEST = 80
+"""Most characters of a folder's name that say what its job is about."""
+AGAINST = ("auto", "rows", "isotropic", "text")
+"""What control targets of directions are."""
 PRECISIONS = ("highest", "high", "medium")
 """PyTorch's names for how exact float32 products are, the exact one first."""
 
@@ -66,15 +76,32 @@ class UnitSettings:
     layer: Any = MISSING
     """Which block, from 0: a number, a list, or a range such as `"0:12"`; null at `final_norm`."""
     index: Any = MISSING
-    """Which coordinate: a number, a list or a range; at q, k, v and z it is head x head_dim + dim."""
+    """Which coordinate: a number, a list or a range; at q, k, v and z it is head x head_dim + dim. With `direction` or
+    `sae`: which row of the file, or which latent."""
+    direction: str | None = None
+    """A safetensors file of directions (docs/targets.md), read at `site` and `layer`, in the place of coordinates."""
+    name: Any = None
+    """With `direction`: one or several of its names, in the place of `index`."""
+    sae: str | None = None
+    """A folder with a sparse autoencoder of SAELens or sparsify, whose latents (`index`) are maximized."""
+    logit: str | None = None
+    """Text of a token whose logit is maximized, such as `" Paris"`."""
+    minus: str | None = None
+    """With `logit`: text of the token whose logit is taken off."""
+    target: Any = None
+    """One or several targets of any kind by their addresses, in the place of all other keys."""
+    against: str = setting("auto", choices=AGAINST)
+    """What control targets of a direction are: other `rows` of its file (latents of its autoencoder), random directions
+    of the same length, `isotropic` or drawn from what real `text` gives at the site; `auto`: rows where there are
+    enough, else isotropic."""
 
 
 @dataclass
 class ObjectiveSettings:
     """What is asked of the unit."""
 
-    reduction: str = setting("mean", choices=("mean", "last", "max"))
-    """How the activations of all positions become one number."""
+    reduction: str = setting("auto", choices=("auto", "mean", "last", "max"))
+    """How the activations of all positions become one number; `auto`: their mean, of a logit the last."""
     sign: str = setting("maximize", choices=("maximize", "minimize"))
     """Whether the activation is maximized or minimized."""
     positions: str = setting("own", choices=("own", "last"))
@@ -152,20 +179,123 @@ def seeds(cfg: Any) -> list[int]:
     return integers(cfg.seeds, "seeds")
 
 
-def units(cfg: Any) -> list[Unit]:
-    """The units of a job: layers x indices.
+def units(cfg: Any) -> list[Target]:
+    """The targets of a job: coordinates, layers x indices, or directions of the kind whose key is set.
+
+    Vectors that need the subject's weights are not known yet (`directions.resolved`).
 
     Raises:
-        InputError: they are no numbers, or too many.
+        InputError: they are no numbers, or too many; keys of several kinds are set; what they name is not there.
     """
+    kind = kind_of(cfg.unit)
+    if kind in ("target", "logit"):
+        with unit_keys(cfg):
+            found = _named(cfg.unit) if kind == "target" else [Logit(cfg.unit.logit, minus=cfg.unit.minus)]
+        return _each_once(found)
     layer = cfg.unit.layer
     layers = [None] if layer is None else integers(layer, "unit.layer")
-    indices = integers(cfg.unit.index, "unit.index")
-    restarts = len(layers) * len(indices) * len(seeds(cfg))
+    by_name = kind == "direction" and cfg.unit.name is not None
+    indices = _names(cfg.unit.name) if by_name else integers(cfg.unit.index, "unit.index")
+    restarts = (1 if kind == "sae" else len(layers)) * len(indices) * len(seeds(cfg))
     if restarts > MOST_RESTARTS:
         allowed = f"makes {restarts} restarts with unit.layer and seeds, and a job has at most {MOST_RESTARTS}"
         raise InputError("unit.index", cfg.unit.index, allowed, "Split it into jobs: a sweep with -m, a layer each.")
-    return [Unit(cfg.unit.site, layer, index) for layer in layers for index in indices]
+    with unit_keys(cfg):
+        if kind == "sae":
+            place = cfg.unit.site, layers[0] if len(layers) == 1 else None
+            return [latent(cfg.unit.sae, int(index), place) for index in indices]
+        if kind == "direction":
+            files = [read_directions(cfg.unit.direction, (cfg.unit.site, layer)) for layer in layers]
+            return _each_once([file.pick(index) for file in files for index in indices])
+    return [Unit(cfg.unit.site, layer, int(index)) for layer in layers for index in indices]
+
+
+def unit_keys(cfg: Any) -> AbstractContextManager[None]:
+    """Turns the arguments that errors about targets name into keys of the config."""
+    by_address = cfg.unit.get("target") is not None
+    return renamed({str(name): "unit.target" if by_address else f"unit.{name}" for name in cfg.unit})
+
+
+def kind_of(unit: Mapping[str, Any]) -> str:
+    """Which kind of target a config asks for: `coordinate`, or the key that is set in its place.
+
+    Raises:
+        InputError: several of these keys are set, or one that belongs to another that is not.
+    """
+    asked = [key for key in KINDS if unit.get(key) is not None]
+    if len(asked) > 1:
+        allowed = f"cannot stand beside unit.{asked[0]}: each names targets of another kind"
+        raise InputError(f"unit.{asked[1]}", unit[asked[1]], allowed, "unit.target takes a list of any kinds.")
+    for key, owner in (("name", "direction"), ("minus", "logit")):
+        if unit.get(key) is not None and asked != [owner]:
+            raise InputError(f"unit.{key}", unit[key], f"belongs to unit.{owner}, which is not set")
+    return asked[0] if asked else "coordinate"
+
+
+def _named(unit: Any) -> list[Target]:
+    return [parse_target(str(one), "unit.target") for one in _names(unit.target)]
+
+
+def _names(value: Any) -> list[str]:
+    found = [str(one) for one in (value if isinstance(value, Sequence) and not isinstance(value, str) else [value])]
+    if not found:
+        raise InputError("unit.target", value, "must name at least one target")
+    return found
+
+
+def _each_once(found: Sequence[Target]) -> list[Target]:
+    """Refuses two targets of one address, which tables could not tell apart."""
+    names = [str(one) for one in found]
+    if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+        allowed = f"must name each target once, by an address of its own, and two are {twice[0]}"
+        raise InputError("unit.target", ", ".join(names), allowed, "Files need names of their own.")
+    return list(found)
+
+
+def files_of(unit: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """The files that the targets of a config are read from, folders with the pattern of the files in them."""
+    found = [(Path(unit["direction"]), "")] if unit.get("direction") else []
+    found += [(Path(unit["sae"]), pattern) for pattern in AUTOENCODER] if unit.get("sae") else []
+    if unit.get("target"):
+        for text in _names(unit["target"]):
+            if text.startswith("sae:"):
+                found += [(Path(text[4:].rpartition("[")[0]), pattern) for pattern in AUTOENCODER]
+            elif "#" in text and not text.startswith("logit:"):
+                found.append((Path(text.partition(":")[2].rpartition("#")[0]), ""))
+    return found
+
+
+def asked_address(unit: Mapping[str, Any]) -> str:
+    """The address of what a config asks for, all of it in one: what its keys say, whether or not files are there."""
+    kind = kind_of(unit)
+    if kind == "target":
+        return ", ".join(_names(unit["target"]))
+    if kind == "logit":
+        return str(Logit(unit["logit"], minus=unit.get("minus")))
+    site, layer, index = unit.get("site", "the unit"), unit.get("layer"), unit.get("index")
+    if kind == "coordinate":
+        shown = ", ".join(map(str, index)) if isinstance(index, list) else index
+        return place_name(site, layer) if "index" not in unit else address(site, layer, shown)
+    if kind == "sae":
+        return f"sae:{Path(unit['sae']).name}[{index}]"
+    which = index if unit.get("name") is None else ", ".join(_names(unit["name"]))
+    return f"{place_name(site, layer)}:{Path(unit['direction']).name}#{which}"
+
+
+def objective_settings(cfg: Mapping[Any, Any]) -> dict[str, Any]:
+    """What is asked of a job's targets, with the reduction that `auto` stands for.
+
+    Args:
+        cfg: the job's config, a node or the mapping that a record holds.
+    """
+    found = {str(key): value for key, value in cfg["objective"].items()}
+    if found["reduction"] == "auto":
+        unit = cfg["unit"]
+        logits = unit.get("logit") is not None
+        if unit.get("target") is not None:
+            logits = all(name.startswith("logit:") for name in _names(unit["target"]))
+        found["reduction"] = "last" if logits else "mean"
+    return found
 
 
 def control_count(cfg: Any) -> int:
@@ -182,7 +312,7 @@ def control_count(cfg: Any) -> int:
     return asked
 
 
-def control_units(cfg: Any, sizes: Geometry) -> list[Unit]:
+def control_units(cfg: Any, sizes: Geometry) -> list[Target]:
     """The control units of a job: drawn from the sites and layers of its units, the same for all jobs there.
 
     Each site and layer has its order of coordinates, a permutation that depends on nothing else. The controls are the
@@ -194,7 +324,7 @@ def control_units(cfg: Any, sizes: Geometry) -> list[Unit]:
         sizes: sizes of the subject.
     """
     own, count = units(cfg), control_count(cfg)
-    orders: dict[Place, Iterator[Unit]] = {}
+    orders: dict[Place, Iterator[Target]] = {}
     for place in dict.fromkeys(unit.place for unit in own):
         indices = list(range(sizes.width(place[0])))
         Random(f"controls {place_name(*place)}").shuffle(indices)  # noqa: S311 an order that stays, no secret
@@ -214,8 +344,10 @@ GROUPS: Mapping[str, Any] = {
 def units_label(cfg: Any) -> str:
     """Subject, site, layers, indices and a context that was named, for the name of the folder of a job on units."""
     context = "" if cfg.context.name in ("auto", "none") else cfg.context.name
-    parts = [cfg.subject.name, cfg.unit.site, _span(cfg.unit.layer), _span(cfg.unit.index), context]
-    return "_".join(part for part in parts if part)
+    parts = [cfg.unit.site, _span(cfg.unit.layer), _span(cfg.unit.index)]
+    if kind_of(cfg.unit) != "coordinate":
+        parts = [re.sub(r"[^\w.=-]+", "-", asked_address(cfg.unit), flags=re.ASCII).strip("-")[:LONGEST]]
+    return "_".join(part for part in (cfg.subject.name, *parts, context) if part)
 
 
 def _span(value: Any) -> str:

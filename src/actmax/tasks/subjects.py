@@ -21,6 +21,7 @@ from actmax.model.settings import ContextSettings
 from actmax.model.subject import Subject, shared
 from actmax.records.store import Summary
 from actmax.tasks.contexts import context_label
+from actmax.tasks.settings import objective_settings
 from actmax.tasks.task import Task, Work, hashed, keys_of, plain, subject_keys
 from actmax.text.contexts import make_context
 
@@ -64,7 +65,7 @@ def objective_of(cfg: Mapping[Any, Any], task: Task, subject: Subject) -> Object
         InputError: names the key.
     """
     context = context_of(cfg, task, subject, tokens=int(cfg["tokens"]))
-    return Objective(**plain(cfg["objective"]), context=context)
+    return Objective(**objective_settings(cfg), context=context)
 
 
 def transfer_contexts(cfg: Mapping[Any, Any], subject: Subject, own: Context) -> list[Context]:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from actmax.errors import InputError
 from actmax.model.architecture import RESIDUAL
 from actmax.model.subject import Subject
-from actmax.model.target import Unit
+from actmax.model.target import Target, Unit
 from actmax.text.contexts import begin_token
 from actmax.text.settings import EMBEDDERS, MeaningSettings, check_folder, folder_words
 
@@ -120,20 +120,24 @@ class Encoder(Embedder):
 class ResidualStream(Embedder):
     """The subject's own residual stream: the mean over a text's tokens, behind begin-of-text where there is one.
 
-    What raises a unit raises it in later layers too, whatever the text is about. So the coordinates that units read
-    there are set to 0; what they bring about elsewhere stays, and the space is called confounded.
+    What raises a target raises it in later layers too, whatever the text is about. So what the targets read there is
+    projected out (the coordinates of units are set to 0); what they bring about elsewhere stays, and the space is
+    called confounded.
 
     Args:
         subject: the language model.
         layer: the block whose output is read.
-        units: units whose coordinates are left out.
+        units: targets whose read-outs are projected out.
     """
 
     confounded = True
 
-    def __init__(self, subject: Subject, layer: int, units: Sequence[Unit]) -> None:
+    def __init__(self, subject: Subject, layer: int, units: Sequence[Target]) -> None:
         self.subject, self.layer = subject, layer
-        self.left_out = sorted({unit.index for unit in units})
+        self.left_out = sorted({unit.index for unit in units if isinstance(unit, Unit)})
+        width = subject.geometry.d_model
+        read = [unit.weights(width) for unit in units if not isinstance(unit, Unit)]
+        self.basis = np.linalg.svd(np.array(read), full_matrices=False)[2] if read else np.zeros((0, width))
         try:
             self.before = [begin_token(subject)]
         except InputError:
@@ -153,6 +157,7 @@ class ResidualStream(Embedder):
                 states = self.subject.run(self.subject.embed(whole), [place])[place][:, len(self.before) :]
                 vectors[some] = states.double().mean(1).cpu().numpy()
         vectors[:, self.left_out] = 0
+        vectors -= vectors @ self.basis.T @ self.basis
         return Embedded(vectors, np.zeros(len(texts)))
 
     def whole(self) -> ResidualStream:
@@ -160,7 +165,7 @@ class ResidualStream(Embedder):
         return ResidualStream(self.subject, self.layer, ())
 
 
-def make_embedder(settings: MeaningSettings, subject: Subject, units: Sequence[Unit]) -> Embedder:
+def make_embedder(settings: MeaningSettings, subject: Subject, units: Sequence[Target]) -> Embedder:
     """The embedder that settings name.
 
     Args:
@@ -225,7 +230,7 @@ def _model2vec(folder: Path) -> StaticTable:
     return StaticTable(tokenizer, rows, _nameless(tokenizer, lost))
 
 
-def _residual_stream(settings: MeaningSettings, subject: Subject, units: Sequence[Unit]) -> ResidualStream:
+def _residual_stream(settings: MeaningSettings, subject: Subject, units: Sequence[Target]) -> ResidualStream:
     layer = settings.check_layer(subject.geometry.layers)
     if other := [unit for unit in units if unit.site not in RESIDUAL]:
         allowed = f"cannot leave out what {other[0]} reads, which is no coordinate of the residual stream"

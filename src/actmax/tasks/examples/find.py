@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from actmax.errors import InputError
 from actmax.model.subject import Subject
-from actmax.model.target import Unit, addressed, rows_of, with_layers
+from actmax.model.target import Target, addressed, rows_of, target_of_row, with_layers
 from actmax.text.windows import Window
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
@@ -35,7 +35,7 @@ class Examples:
     """A row per unit: `mean sd`, and the activation's quantiles `q0.01` to `q1` over positions."""
     positions: int
     """Positions read, what stands before each window left out."""
-    places: dict[Unit, list[Place]]
+    places: dict[Target, list[Place]]
     """Where each unit is highest, highest first."""
     windows: int
     """Number of windows read."""
@@ -97,7 +97,7 @@ class _Kept:
 
 def find_examples(
     subject: Subject,
-    units: Sequence[Unit],
+    units: Sequence[Target],
     text: Iterable[Window],
     *,
     top: int,
@@ -149,7 +149,7 @@ def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:
             yield batch
 
 
-def _contexts(subject: Subject, units: Sequence[Unit], kept: _Kept, context: int, before: int) -> pd.DataFrame:
+def _contexts(subject: Subject, units: Sequence[Target], kept: _Kept, context: int, before: int) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for unit, best in zip(units, kept.best, strict=True):
         for rank, (value, number, place) in enumerate(best, start=1):
@@ -188,7 +188,7 @@ def _text(subject: Subject, ids: Sequence[int]) -> str:
     return str(subject.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
-def _quantiles(units: Sequence[Unit], kept: _Kept) -> pd.DataFrame:
+def _quantiles(units: Sequence[Target], kept: _Kept) -> pd.DataFrame:
     if kept.values is None or kept.total is None or kept.squares is None:
         raise InputError("text", "nothing", "must hold at least one token")
     mean = kept.total / kept.seen
@@ -210,7 +210,7 @@ def beside_optimum(quantiles: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     stages = {"optimized": "activation_final", "snapped": "activation_snapped"}
     rows = []
     for row in quantiles.to_dict("records"):
-        own = rows_of(gaps, Unit.of_row(row))
+        own = rows_of(gaps, target_of_row(row))
         reached: dict[str, float | None] = {"restarts": float(len(own)) if len(own) else None}
         for name, column in stages.items():
             values = np.asarray(own[column], dtype=float)

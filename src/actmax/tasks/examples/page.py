@@ -6,7 +6,7 @@ from typing import Any
 
 from actmax.evidence.findings import is_missing
 from actmax.evidence.readings import MeaningStatus, Verdict
-from actmax.model.target import Unit
+from actmax.model.target import target_of_row
 from actmax.report.blocks import (
     ROWS,
     Block,
@@ -23,13 +23,14 @@ from actmax.report.blocks import (
 )
 from actmax.report.source import Headline, Source, present
 from actmax.report.words import contexts_statement, label, meaning_obstacle
-from actmax.tasks.units.page import themes, unit_of
+from actmax.tasks.settings import asked_address
+from actmax.tasks.units.page import themes
 
 
 def examples_page(source: Source) -> Page:
     """What is shown of a job that looks for the highest activations in real text."""
     name = source.part("subject").get("name", "the subject")
-    question = f"Where in real text is {unit_of(source.part('unit'))} of {name} highest?"
+    question = f"Where in real text is {asked_address(source.part('unit'))} of {name} highest?"
     verdict, numbers = source.headline("quantiles.parquet", lambda: _answer(source))
     contexts = source.blocks("Where it is highest", lambda: _contexts(source))
     first = (*contexts, *([Prose(verdict, "Verdict")] if verdict else []))
@@ -47,7 +48,7 @@ def _answer(source: Source) -> Headline:
 def _numbers(row: Row, summary: Any) -> tuple[Number, ...]:
     usual = f"median {row['q0.5']:.3g}; 99.9 % of positions are below {row['q0.999']:.4g}"
     numbers = [
-        Number(f"Highest activation in text, {Unit.of_row(row)}", f"{row['q1']:.4g}", usual),
+        Number(f"Highest activation in text, {target_of_row(row)}", f"{row['q1']:.4g}", usual),
         Number("Positions read", f"{summary['positions']:,}", f"their activation: {row['mean']:.3g} ± {row['sd']:.3g}"),
     ]
     if not is_missing(row.get("optimized_mean")):
@@ -75,7 +76,7 @@ def _context(row: Row) -> tuple[Cell, ...]:
     place = f"{str(row['file']).rsplit('/', 1)[-1]} {row['position']:,}"
     before, after = (Cell(str(row[name]), wide=True) for name in ("before", "after"))
     value = Cell(f"{row['activation']:.4g}", float(row["activation"]))
-    return Cell(str(Unit.of_row(row))), value, before, Cell(visible(str(row["token"])), shade=0.6), after, Cell(place)
+    return Cell(str(target_of_row(row))), value, before, Cell(visible(str(row["token"])), shade=0.6), after, Cell(place)
 
 
 def _meaning(source: Source) -> Block | None:
@@ -85,7 +86,7 @@ def _meaning(source: Source) -> Block | None:
         return None
     records = rows.to_dict("records")
     named = rows.assign(
-        unit=[str(Unit.of_row(row)) for row in records],
+        unit=[str(target_of_row(row)) for row in records],
         verdict=[meaning_obstacle(row) or label(Verdict(row["verdict_meaning"])) for row in records],
     )
     shown = [
@@ -105,7 +106,7 @@ def _meaning(source: Source) -> Block | None:
 
 def _quantiles(source: Source) -> Block:
     rows = source.table("quantiles")
-    named = rows.assign(unit=[str(Unit.of_row(row)) for row in rows.to_dict("records")])
+    named = rows.assign(unit=[str(target_of_row(row)) for row in rows.to_dict("records")])
     shares = [name for name in rows.columns if name.startswith("q")]
     shown = [
         Shown("unit", form="s"),

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from actmax.evidence.findings import is_missing, meaning_findings
-from actmax.model.target import UNIT
+from actmax.model.target import names_in
 from actmax.records.contents import Contents
 from actmax.records.store import Record, Summary
 from actmax.tasks.examples.find import Examples, beside_optimum
@@ -44,7 +44,7 @@ def write_examples(
     contents.write_table("contexts", found.contexts)
     contents.write_table("quantiles", quantiles)
     rows = quantiles.to_dict("records")
-    shown = (*UNIT, "q0.5", "q0.999", "q1", "restarts", "optimized_mean", "snapped_mean")
+    shown = (*names_in(quantiles), "q0.5", "q0.999", "q1", "restarts", "optimized_mean", "snapped_mean")
     if any(meaning):
         shown += ("meaning_status", "verdict_meaning", "null_meaning_p", "null_meaning_alpha")
     highest = [

@@ -14,9 +14,10 @@ from actmax.model.settings import ContextSettings
 from actmax.settings import seed_setting, setting
 from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
-from actmax.tasks.settings import units, units_label
-from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of, keys_of
+from actmax.tasks.settings import unit_keys, units, units_label
+from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of
 from actmax.tasks.tuning.task import refuse_devices
+from actmax.tasks.units.task import target_digest
 from actmax.text.files import require_regular
 from actmax.text.settings import MeaningSettings
 
@@ -68,7 +69,7 @@ class ExamplesTask(Task):
     def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
         """Refuses units and windows that the subject lacks, and files that are not there."""
         for unit in units(cfg):
-            with keys_of(cfg, "unit"):
+            with unit_keys(cfg):
                 sizes.check(unit)
         check_context(cfg, READ_BEHIND)
         check_meaning(cfg, sizes.layers)
@@ -101,7 +102,7 @@ class ExamplesTask(Task):
         """The text, the record that is set beside, and an embedder's folder."""
         named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
         data = digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)
-        return super().read(cfg) | {"data": data, **meaning_digest(cfg)}
+        return super().read(cfg) | {"data": data, **meaning_digest(cfg), **target_digest(cfg)}
 
     def label(self, cfg: DictConfig) -> str:
         """Subject and units, as of a maximization."""

@@ -12,8 +12,9 @@ from actmax.records.store import Record, Summary
 from actmax.tasks.examples.find import find_examples
 from actmax.tasks.examples.meaning import passages_in_common
 from actmax.tasks.examples.tables import write_examples
-from actmax.tasks.settings import units
+from actmax.tasks.settings import asked_address
 from actmax.tasks.subjects import SubjectWork, context_of, on_cuda
+from actmax.tasks.targets import own_targets
 from actmax.tasks.task import Run, keys_of, plain
 from actmax.text.files import text_files
 from actmax.text.settings import MeaningSettings
@@ -26,6 +27,7 @@ class ExamplesWork(SubjectWork):
     def prepare(self) -> None:
         """Looks through the files, and at the record that is to stand beside them."""
         cfg = self.cfg.examples
+        self.units = own_targets(self.cfg, self.subject)
         with keys_of(self.cfg, "examples", place="examples.text"):
             self.files = text_files(Path(cfg.text))
         (self.before,) = context_of(self.cfg, self.task, self.subject, tokens=1).before
@@ -42,7 +44,7 @@ class ExamplesWork(SubjectWork):
     @property
     def title(self) -> tuple[str, list[str]]:
         """Name and tags of the job's run: its subject and site."""
-        return f"{self.cfg.subject.name} examples of {self.cfg.unit.site}", [self.cfg.subject.name]
+        return f"{self.cfg.subject.name} examples of {asked_address(self.cfg.unit)}", [self.cfg.subject.name]
 
     def perform(self, run: Run) -> Summary:
         """Reads the text through the model, and returns the summary."""
@@ -53,7 +55,7 @@ class ExamplesWork(SubjectWork):
         with keys_of(self.cfg, "examples"), Bar("text", unit="token", scale=True) as bar:
             found = find_examples(
                 self.subject,
-                units(self.cfg),
+                self.units,
                 text(),
                 top=cfg.top,
                 seed=cfg.seed,

@@ -12,7 +12,7 @@ from actmax.evidence.arithmetic import Ends, rounding
 from actmax.evidence.nulls import Restarts
 from actmax.model.objective import by_unit
 from actmax.model.subject import Subject
-from actmax.model.target import UNIT, Unit, with_layers
+from actmax.model.target import Target, names_in, with_layers
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actmax.maximize.module import Maximization  # Lightning takes seconds, and a report needs none of it
 
 
-def by_unit_restarts(module: Maximization, *, interrupted: bool) -> dict[Unit, tuple[list[int], Restarts]]:
+def by_unit_restarts(module: Maximization, *, interrupted: bool) -> dict[Target, tuple[list[int], Restarts]]:
     """Where the restarts of each unit stand, on the CPU, with their seeds.
 
     Args:
@@ -41,8 +41,8 @@ def by_unit_restarts(module: Maximization, *, interrupted: bool) -> dict[Unit, t
 def write_rounding(
     contents: Contents,
     subject: Subject,
-    found: Mapping[Unit, tuple[list[int], Restarts]],
-    again: Mapping[Unit, tuple[list[int], Restarts]],
+    found: Mapping[Target, tuple[list[int], Restarts]],
+    again: Mapping[Target, tuple[list[int], Restarts]],
     *,
     kernel: str,
 ) -> Summary:
@@ -67,12 +67,12 @@ def write_rounding(
     ]
     table = with_layers(pd.DataFrame(rows))
     contents.write_table("rounding", table)
-    means = table.drop(columns=[*UNIT, "kernel"]).mean().to_dict()
+    means = table.drop(columns=[*names_in(table), "kernel"]).mean().to_dict()
     return {"kernel": kernel, **means}
 
 
 def prior_summary(
-    module: Maximization, found: Mapping[Unit, tuple[list[int], Restarts]], controls: Collection[Unit] = ()
+    module: Maximization, found: Mapping[Target, tuple[list[int], Restarts]], controls: Collection[Target] = ()
 ) -> Summary:
     """Each loss term's weight, its coefficient and its value at the start and at the end, means over restarts.
 

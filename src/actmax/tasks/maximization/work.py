@@ -28,7 +28,7 @@ from actmax.maximize.priors import PRIORS
 from actmax.maximize.ranks import Rank, RankSync
 from actmax.model.nearest import Vocabulary
 from actmax.model.objective import Row
-from actmax.model.target import Unit
+from actmax.model.target import Target
 from actmax.progress import Stop
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
@@ -36,6 +36,7 @@ from actmax.tasks.execution import graceful_interrupt, matmul_precision, quieted
 from actmax.tasks.maximization import tables
 from actmax.tasks.maximization.task import MaximizationTask, prior_terms
 from actmax.tasks.subjects import device_of, on_cuda, subject_of
+from actmax.tasks.targets import write_targets
 from actmax.tasks.task import Run, keys_of, plain, settings_of
 from actmax.tasks.units import measure
 from actmax.tasks.units.work import UnitsWork
@@ -95,6 +96,7 @@ class MaximizationWork(UnitsWork):
         finished = self._fit(run)
         seconds = {"fit": time.perf_counter() - clock}
         found = tables.by_unit_restarts(self.module, interrupted=not finished)
+        write_targets(run.contents, self.units, self.controls)
         measure.write_restarts(run.contents, self.subject, found, top_k=cfg.decode.top_k, controls=self.controls)
         own = {unit: one for unit, one in found.items() if unit not in self.controls}
         summary: Summary = {}
@@ -126,7 +128,7 @@ class MaximizationWork(UnitsWork):
             seconds["rounding"] = time.perf_counter() - clock
         return {**headline, **summary, **self.provenance(seconds)}
 
-    def _rounding(self, run: Run, found: Mapping[Unit, tuple[list[int], Restarts]]) -> Summary:
+    def _rounding(self, run: Run, found: Mapping[Target, tuple[list[int], Restarts]]) -> Summary:
         """Runs the first seeds of every unit again, with another kernel or one at a time, and compares."""
         count = self.cfg.rounding.restarts
         chosen = {unit: seeds[:count] for unit, (seeds, _) in found.items()}

@@ -17,7 +17,7 @@ from actmax.model.context import NONE, Context
 from actmax.model.objective import Objective, by_unit
 from actmax.model.settings import GapSettings, TransferSettings
 from actmax.model.subject import Subject
-from actmax.model.target import Unit, with_layers
+from actmax.model.target import Target, with_layers
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
 from actmax.search.alphabet import Alphabet
@@ -29,7 +29,7 @@ from actmax.tasks.units import measure
 from actmax.text.settings import MeaningSettings
 
 
-def by_unit_found(subject: Subject, found: Sequence[Found]) -> dict[Unit, tuple[list[int], Restarts]]:
+def by_unit_found(subject: Subject, found: Sequence[Found]) -> dict[Target, tuple[list[int], Restarts]]:
     """The restarts of each unit with their seeds, their tokens as embeddings."""
     return {
         unit: ([found[row].row.seed for row in rows], _restarts(subject, [found[row] for row in rows]))
@@ -49,7 +49,7 @@ def _restarts(subject: Subject, found: Sequence[Found]) -> Restarts:
 
 
 def write_found(
-    contents: Contents, subject: Subject, found: Sequence[Found], *, top_k: int, controls: Collection[Unit] = ()
+    contents: Contents, subject: Subject, found: Sequence[Found], *, top_k: int, controls: Collection[Target] = ()
 ) -> None:
     """Writes embeddings, tokens, candidates (nearest to the tokens found), restarts, trajectory and front.
 
@@ -149,7 +149,7 @@ def summarize(
     transfer: tuple[TransferSettings, Sequence[Context]],
     meaning: MeaningSettings,
     cache: Path,
-    controls: Collection[Unit] = (),
+    controls: Collection[Target] = (),
 ) -> Summary:
     """Sets every unit beside its nulls as a gradient run does, and says what the search found and cost.
 
@@ -167,7 +167,7 @@ def summarize(
         cache: the folder that keeps activations of random sequences.
         controls: which of the units are control units.
     """
-    ended: Mapping[Unit, tuple[list[int], Restarts]] = by_unit_found(subject, found)
+    ended: Mapping[Target, tuple[list[int], Restarts]] = by_unit_found(subject, found)
     nulls = {"settings": settings, "gap_settings": gap_settings, "cache": cache}
     ends = random_ends(subject, settings, searched, tokens, objective.context)
     nulls |= {"ends": ends, "transfer": transfer, "meaning": meaning, "controls": controls}

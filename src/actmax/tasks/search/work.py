@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from actmax.errors import InputError
-from actmax.model.target import Unit
+from actmax.model.target import Target
 from actmax.progress import Bar
 from actmax.records.store import Summary
 from actmax.search.restarts import Found, search, spreads
 from actmax.tasks.execution import graceful_interrupt
 from actmax.tasks.search import tables
 from actmax.tasks.subjects import device_of
+from actmax.tasks.targets import write_targets
 from actmax.tasks.task import Run, keys_of, settings_of
 from actmax.tasks.units.work import UnitsWork
 from actmax.weights import cache_folder
@@ -45,6 +46,7 @@ class SearchWork(UnitsWork):
         with graceful_interrupt(run.stop):
             found = self._search(run)
         seconds = {"fit": time.perf_counter() - clock}
+        write_targets(run.contents, self.units, self.controls)
         tables.write_found(run.contents, self.subject, found, top_k=cfg.decode.top_k, controls=self.controls)
         if run.stop.requested:
             log.warning("Stopped by hand: the best of each restart so far is kept.")
@@ -88,7 +90,7 @@ class SearchWork(UnitsWork):
 
             return search(subject, self.objective, self.rows, self.settings, progress=progress, keep=keep, **options)
 
-    def _spread(self) -> dict[Unit, float]:
+    def _spread(self) -> dict[Target, float]:
         """The spread over random sequences in which weights on fluency count."""
         settings, cache = settings_of(self.cfg, "gap"), cache_folder() / "nulls"
         options = {"tokens": self.cfg.tokens, "settings": settings, "cache": cache}

@@ -9,7 +9,7 @@ import torch
 
 from actmax.errors import InputError
 from actmax.model.subject import Subject
-from actmax.model.target import Unit
+from actmax.model.target import Target
 from actmax.text.files import named_file, utf8_lines
 
 SATURATED = 2.0
@@ -38,7 +38,7 @@ class Scale:
 class HeatMap:
     """One unit over a text."""
 
-    unit: Unit
+    unit: Target
     """The unit that was read."""
     tokens: pd.DataFrame
     """A row per token: `position token activation score`; what stands before the text is left out."""
@@ -83,7 +83,7 @@ def encoded(subject: Subject, text: str, *, before: tuple[int, ...]) -> list[int
     return ids
 
 
-def heat_map(subject: Subject, unit: Unit, ids: list[int], scale: Scale, *, before: tuple[int, ...]) -> HeatMap:
+def heat_map(subject: Subject, unit: Target, ids: list[int], scale: Scale, *, before: tuple[int, ...]) -> HeatMap:
     """Reads a unit at every token of a text.
 
     Args:

@@ -7,7 +7,7 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
-from actmax.model.target import UNIT, Unit, rows_of
+from actmax.model.target import UNIT, rows_of, target_of_row
 from actmax.report import concordance
 from actmax.report.blocks import (
     MANY,
@@ -188,7 +188,7 @@ def _examples(source: Source) -> Block:
     rows = []
     for _, words in examples.groupby("unit", sort=True):
         ranked = words.sort_values("rank")
-        unit = Unit.of_row(ranked.iloc[0])
+        unit = target_of_row(ranked.iloc[0])
         row = rows_of(units, unit).iloc[0]
         ends = (ranked.head(WORDS_SHOWN), ranked.tail(WORDS_SHOWN).iloc[::-1])
         cells = [Cell(f"{row[name]:.3g}", float(row[name])) for name in numbers]
@@ -209,7 +209,7 @@ def _top_units(source: Source) -> Block:
     units = source.table("tuning", *columns, "welch_t", "welch_p_bh", "logit_coef", "firth_coef", "status", "tuned")
     order = np.argsort(-units["welch_t"].abs().to_numpy(float), kind="stable")  # NaN goes last
     top = units.iloc[order[:ROWS]]
-    top = top.assign(unit=[str(Unit.of_row(row)) for row in top.to_dict("records")])
+    top = top.assign(unit=[str(target_of_row(row)) for row in top.to_dict("records")])
     first, second = _categories(source)
     shown = [
         Shown("unit", form="s"),

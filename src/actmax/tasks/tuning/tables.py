@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actmax.model.target import Unit, addressed, rows_of
+from actmax.model.target import Target, Unit, addressed, rows_of, target_of_row
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
 from actmax.tasks.findings import write_findings
@@ -86,7 +86,7 @@ def example_table(found: Tuning, data: Data, store: Store) -> pd.DataFrame:
     """The most strongly tuned units at every word: a row per unit and word, `rank` from the highest activation."""
     tables = []
     for order, row in enumerate(found.units.iloc[list(found.top)].to_dict("records")):
-        unit = Unit.of_row(row)
+        unit = target_of_row(row)
         values = pd.Series(unit.read(store).astype(float))
         table = addressed(pd.DataFrame({"activation": values}), [unit])
         table.insert(0, "unit", order)
@@ -97,24 +97,32 @@ def example_table(found: Tuning, data: Data, store: Store) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def scale_of(found: Tuning, unit: Unit | None, categories: tuple[str, str]) -> tuple[Unit, Scale]:
-    """The unit of the heat map (the most strongly tuned one where none is named), and what measures it.
+def scale_of(found: Tuning, unit: Target | None, data: Data, store: Store) -> tuple[Target, Scale]:
+    """The target of the heat map (the most strongly tuned unit where none is named), and what measures it.
 
     Raises:
-        KeyError: the unit is not among those compared.
+        KeyError: it is read where nothing was compared.
     """
-    rows = found.units
-    if unit is None:
-        row = rows.iloc[found.top[0]].to_dict()
-    else:
-        inside = rows_of(rows, unit)
-        if not len(inside):
-            raise KeyError(str(unit))
-        row = inside.iloc[0].to_dict()
+    unit = target_of_row(found.units.iloc[found.top[0]]) if unit is None else unit
+    row, categories = _groups(found, unit, data, store), data.categories
     n_0, n_1 = int(row["n_0"]), int(row["n_1"])
     pooled = (((n_0 - 1) * row["sd_0"] ** 2 + (n_1 - 1) * row["sd_1"] ** 2) / (n_0 + n_1 - 2)) ** 0.5
     middle, towards = (row["mean_0"] + row["mean_1"]) / 2, 1.0 if row["mean_1"] >= row["mean_0"] else -1.0
-    return Unit.of_row(row), Scale(float(middle), float(pooled), towards, categories)
+    return unit, Scale(float(middle), float(pooled), towards, categories)
+
+
+def _groups(found: Tuning, unit: Target, data: Data, store: Store) -> dict[str, Any]:
+    """Sizes, means and standard deviations of the two groups of words."""
+    if isinstance(unit, Unit):
+        inside = rows_of(found.units, unit)
+        if not len(inside):
+            raise KeyError(str(unit))
+        return inside.iloc[0].to_dict()
+    values, labels = unit.read(store).astype(float), np.array([sample.label for sample in data.samples])
+    groups = {label: values[labels == label] for label in (0, 1)}
+    sizes = {f"n_{label}": len(some) for label, some in groups.items()}
+    means = {f"mean_{label}": some.mean() for label, some in groups.items()}
+    return {**sizes, **means, **{f"sd_{label}": some.std(ddof=1) for label, some in groups.items()}}
 
 
 def write_heat_map(contents: Contents, drawn: HeatMap) -> Summary:

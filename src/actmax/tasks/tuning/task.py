@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig
 
 from actmax.errors import InputError, renamed
+from actmax.model.directions import parse_target
 from actmax.model.settings import ContextSettings
-from actmax.model.target import Place, Unit
+from actmax.model.target import Place, Target
 from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.settings import integers
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, checked_once, digest_of, keys_of, plain, settings_of
@@ -109,14 +110,14 @@ def refuse_devices(cfg: DictConfig, task: str) -> None:
         raise InputError("trainer.devices", cfg.trainer.devices, allowed)
 
 
-def tuned_unit(text: str) -> Unit:
+def tuned_unit(text: str) -> Target:
     """The unit of the heat map, by its address.
 
     Raises:
         InputError: it is no address.
     """
     try:
-        return Unit.parse(text, "tuning.unit")
+        return parse_target(text, "tuning.unit")
     except InputError as error:
         way_out = "Quote it: 'tuning.unit=\"mlp_pre.3[70]\"'."
         raise InputError(error.key, error.value, error.allowed, way_out) from error

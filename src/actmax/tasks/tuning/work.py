@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from actmax.errors import InputError
+from actmax.model.directions import resolved
 from actmax.records.store import Summary
 from actmax.tasks.subjects import SubjectWork, context_of
 from actmax.tasks.task import Run, keys_of, settings_of
@@ -31,7 +32,7 @@ class TuningWork(SubjectWork):
         (before,) = context_of(self.cfg, self.task, self.subject, tokens=1).before
         with keys_of(self.cfg, "tuning"):
             self.encoding = encode(self.subject, lists.read(settings), before=before)
-            self.unit = None if settings.unit is None else tuned_unit(settings.unit)
+            self.unit = None if settings.unit is None else resolved([tuned_unit(settings.unit)], self.subject)[0]
             if self.unit is not None and self.unit.place not in self.places:
                 raise InputError("unit", settings.unit, "must be of a site and layer that are compared")
             text = None if settings.text is None else heatmap.text_of(settings.text)
@@ -88,6 +89,6 @@ class TuningWork(SubjectWork):
         headline = tables.write_tuning(run.contents, found, self.encoding, store, self.settings.data)
         if self.ids is None:
             return headline
-        unit, scale = tables.scale_of(found, self.unit, data.categories)
+        unit, scale = tables.scale_of(found, self.unit, data, store)
         drawn = heatmap.heat_map(self.subject, unit, self.ids, scale, before=self.encoding.before)
         return {**headline, **tables.write_heat_map(run.contents, drawn)}

@@ -26,12 +26,13 @@ from actmax.evidence.settings import NullSettings
 from actmax.evidence.verdicts import Agreed, decide
 from actmax.model.nearest import NearestTokens
 from actmax.model.settings import GapSettings, TransferSettings
-from actmax.model.target import UNIT, Unit, with_layers
+from actmax.model.target import Target, names_in, target_of_row, with_layers
 from actmax.records.collect import Job, common_schema, fitted, rows_of
 from actmax.records.store import Summary
 from actmax.tasks.registry import task_in
-from actmax.tasks.settings import integers
+from actmax.tasks.settings import integers, kind_of
 from actmax.tasks.subjects import objective_of, subject_of, transfer_contexts
+from actmax.tasks.targets import with_vector
 from actmax.tasks.task import Gathered
 from actmax.tasks.units import measure as measuring
 from actmax.tasks.units.ladder import SEARCHES, by_method, ladder, methods
@@ -108,9 +109,9 @@ def verify(job: Job) -> None:
         raise ValueError("summary.json names no condition")
     if "restarts" in job.tables:
         table, asked = job.read("restarts"), integers(job.config["seeds"], "seeds")
-        if set(table["seed"].to_pylist()) != set(asked) or {job.config["unit"]["site"]} != set(
-            table["site"].to_pylist()
-        ):
+        found = set(table["site"].to_pylist())
+        sites = {str(job.config["unit"]["site"])} if kind_of(job.config["unit"]) == "coordinate" else found
+        if set(table["seed"].to_pylist()) != set(asked) or sites != found:
             raise ValueError("config.yaml is another job's: its seeds or its site are not those of restarts.parquet")
         restarts, tokens = (len(job.read(name)) for name in ("restarts", "tokens"))
         if not restarts or tokens % restarts or len(_embeddings(job)["final"]) != restarts:
@@ -133,7 +134,7 @@ def _ladder(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     seconds: dict[tuple[str, str], float] = {}
     for job in jobs:
         if "units" in job.tables:
-            key = str(job.summary["condition"]), str(job.config["unit"]["site"])
+            key = str(job.summary["condition"]), str(job.read("units")["site"][0])
             seconds[key] = seconds.get(key, 0.0) + job.summary["seconds"]["fit"]
     return ladder(units, seconds)
 
@@ -145,7 +146,7 @@ def _methods(rungs: pd.DataFrame, units: pd.DataFrame, jobs: Sequence[Job]) -> p
     measured = [job for job in jobs if "gaps" in job.tables]
     parts = [job.record.table("gaps").assign(condition=job.summary["condition"]) for job in measured]
     gaps = pd.concat([part.loc[~part["control"]] for part in parts])
-    gaps = gaps.drop_duplicates(["condition", *UNIT, "seed"])
+    gaps = gaps.drop_duplicates(["condition", *names_in(gaps), "seed"])
     return methods(rungs, units, gaps, {str(job.summary["condition"]): _task(job).passes(job) for job in measured})
 
 
@@ -168,8 +169,9 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
     notes: list[str] = []
     parts = []
     known = {job.name: job for job in jobs}
-    read: tuple[frozenset[str], dict[Unit, dict[int, Ended]]] = (frozenset(), {})
-    for _, rows in _own_units(having).groupby(["condition", *UNIT], sort=True, dropna=False):
+    read: tuple[frozenset[str], dict[Target, dict[int, Ended]]] = (frozenset(), {})
+    every = _own_units(having)
+    for _, rows in every.groupby(["condition", *names_in(every)], sort=True, dropna=False):
         if len(rows) == 1:
             parts.append(rows)
             continue
@@ -177,7 +179,7 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
         together = [known[name] for name in rows["job"]]
         if names != read[0]:  # units of the same jobs stand together: their records are read once
             read = names, _ended(together)
-        unit = Unit.of_row(rows.iloc[0].to_dict())
+        unit = target_of_row(rows.iloc[0].to_dict())
         try:
             parts.append(_pooled(str(rows.iloc[0]["condition"]), unit, together, read[1]))
         except InputError as error:
@@ -200,7 +202,7 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     alone = [number for number, row in enumerate(rows) if row["own"] != OwnStatus.OK]
     if len(units) < 2 or not alone:
         return units
-    names = [Unit.of_row(row) for row in rows]
+    names = [target_of_row(row) for row in rows]
     same = [job for job in jobs if job.summary.get("condition") == rows[0]["condition"]]
     own, ended = Own(OwnStatus.TOO_MANY_UNITS, units=len(names)), {}
     if len(names) <= MOST_UNITS:
@@ -241,13 +243,13 @@ def _own_meaning(ended: Sequence[Mapping[int, Ended]], settings: MeaningSettings
     return set_apart([torch.stack(one).numpy() for one in vectors], seed=settings.seed)
 
 
-def _controls(unit: Unit, jobs: Sequence[Job]) -> list[Unit]:
+def _controls(unit: Target, jobs: Sequence[Job]) -> list[Target]:
     """The control units of some jobs, which ran beside a unit; only those that all of these jobs ran."""
-    found: list[list[Unit]] = []
+    found: list[list[Target]] = []
     for job in jobs:
         restarts = job.record.table("restarts")
         rows = restarts.loc[restarts["control"]].to_dict("records")
-        found.append(list(dict.fromkeys(Unit.of_row(row) for row in rows)))
+        found.append(list(dict.fromkeys(target_of_row(row) for row in rows)))
     return [one for one in found[0] if one != unit and all(one in some for some in found)]
 
 
@@ -278,7 +280,9 @@ def _shares(units: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit, Mapping[int, Ended]]) -> pd.DataFrame:
+def _pooled(
+    condition: str, unit: Target, jobs: Sequence[Job], ended: Mapping[Target, Mapping[int, Ended]]
+) -> pd.DataFrame:
     """One unit whose restarts lie in several jobs, measured as if one job had run them; a seed counts once."""
     config = jobs[0].config
     subject = subject_of(config)
@@ -289,18 +293,19 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
     measured = measure(restarts, nearest, settings=settings, name=subject.token, ends=ends)
     own = _own([ended[one] for one in (unit, *_controls(unit, jobs))], settings)
     (decision,) = decide([Agreed.of(measured.agreement)], own.only(0), kind=measured.null_of_ends)
+    read = with_vector(unit, jobs[0].record)
     objective, gap_settings = objective_of(config, _task(jobs[0]), subject), GapSettings(**config["gap"])
     passes = round(sum(_task(job).passes(job)[0] for job in jobs) / len(jobs))
     options: dict[str, Any] = {"settings": gap_settings, "cache": cache_folder() / "nulls"}
-    gaps = gap.measure(subject, objective, {unit: restarts}, nearest, passes=passes, **options)
+    gaps = gap.measure(subject, objective, {read: restarts}, nearest, passes=passes, **options)
     transfer = TransferSettings(**config["transfer"]), transfer_contexts(config, subject, objective.context)
     tried = {"alpha": decision.alpha, "cache": cache_folder() / "nulls"}
-    carried = measuring.carry_units(subject, objective, {unit: restarts}, gaps, nearest, transfer, **tried)
-    numbers = measuring.unit_row(unit, measured, decision, gaps[unit])
-    numbers |= measuring.context_columns(subject, objective, unit, carried[unit])
+    carried = measuring.carry_units(subject, objective, {read: restarts}, gaps, nearest, transfer, **tried)
+    numbers = measuring.unit_row(read, measured, decision, gaps[read])
+    numbers |= measuring.context_columns(subject, objective, read, carried[read])
     asked = Asked(subject, objective, _meaning(config), gap_settings, measuring.text_of(transfer[1]))
-    some = {one: _restarts(ended[one]) for one in (unit, *_controls(unit, jobs))}
-    numbers |= _pooled_meaning(asked, unit, some, gaps[unit], ends.ids[: asked.settings.pool], nearest, passes)
+    some = {read: restarts} | {one: _restarts(ended[one]) for one in _controls(unit, jobs)}
+    numbers |= _pooled_meaning(asked, read, some, gaps[read], ends.ids[: asked.settings.pool], nearest, passes)
     names = {"job": None, "condition": condition, **{name: jobs[0].summary[name] for name in NAMES}}
     row = {**names, **numbers, "control": False, "jobs": float(len(jobs))}
     return with_layers(pd.DataFrame([row]))
@@ -308,8 +313,8 @@ def _pooled(condition: str, unit: Unit, jobs: Sequence[Job], ended: Mapping[Unit
 
 def _pooled_meaning(
     asked: Asked,
-    unit: Unit,
-    restarts: Mapping[Unit, Restarts],
+    unit: Target,
+    restarts: Mapping[Target, Restarts],
     own: gap.Gap,
     by_chance: torch.Tensor,
     nearest: NearestTokens,
@@ -332,9 +337,9 @@ def _restarts(ended: Mapping[int, Ended]) -> Restarts:
     return Restarts(initial, final, before, after, frozen)
 
 
-def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
+def _ended(jobs: Sequence[Job]) -> dict[Target, dict[int, Ended]]:
     """Each unit's restarts by seed, every record read once; a seed that several jobs ran counts once."""
-    by_unit: dict[Unit, dict[int, Ended]] = {}
+    by_unit: dict[Target, dict[int, Ended]] = {}
     for job in jobs:
         restarts = job.record.table("restarts")
         saved, tokens = _embeddings(job), job.record.table("tokens")["token_id"].to_numpy()
@@ -345,7 +350,7 @@ def _ended(jobs: Sequence[Job]) -> dict[Unit, dict[int, Ended]]:
             ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
             meaning = None if vectors is None else vectors[number]
             ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends[:2], meaning, ends[2])
-            by_unit.setdefault(Unit.of_row(row), {}).setdefault(int(row["seed"]), ended)
+            by_unit.setdefault(target_of_row(row), {}).setdefault(int(row["seed"]), ended)
     return by_unit
 
 
@@ -369,7 +374,7 @@ def _aggregate(units: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def _summary(units: pd.DataFrame, layers: pd.DataFrame) -> Summary:
     overall = _aggregate(units, ["condition", *NAMES])
     keep = [
-        *UNIT,
+        *names_in(units),
         "condition",
         *NAMES,
         "restarts",

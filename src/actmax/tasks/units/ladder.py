@@ -11,7 +11,7 @@ import pandas as pd
 from actmax.evidence.readings import VERDICTS
 from actmax.evidence.verdicts import PRIMARY
 from actmax.model.settings import CONTEXTS
-from actmax.model.target import UNIT
+from actmax.model.target import names_in
 from actmax.stats.pareto import on_pareto_front
 
 RUNGS = ("none", "l2", "norm", "manifold", "pca", "simplex", "fluency", "random", "text", "gcg", "epo")
@@ -128,7 +128,9 @@ def methods(
         activation_max=gaps["activation_snapped"],
         z_max=(gaps["activation_snapped"] - gaps["random_activation_mean"]) / spread,
     )
-    best = pd.DataFrame(highest.groupby(["condition", *UNIT], dropna=False)[["activation_max", "z_max"]].max())
+    best = pd.DataFrame(
+        highest.groupby(["condition", *names_in(highest)], dropna=False)[["activation_max", "z_max"]].max()
+    )
     best = pd.DataFrame(best.groupby(["condition", "site"]).mean())
     best["null_snapped_p"] = units.groupby(["condition", "site"])["null_snapped_p"].max()
     table = rungs.merge(best, left_on=["condition", "site"], right_index=True, how="left")

@@ -39,7 +39,7 @@ from actmax.model.evaluation import by_unit_activations, random_tokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
-from actmax.model.target import Unit, addressed
+from actmax.model.target import Target, addressed
 from actmax.text.embedders import Embedder, MissingExtraError, ResidualStream, make_embedder
 from actmax.text.settings import MeaningSettings
 from actmax.text.vocabulary import whole_words
@@ -82,7 +82,7 @@ class Space:
     """The mean vector of random token sequences."""
 
     @classmethod
-    def of(cls, asked: Asked, units: Sequence[Unit], *, tokens: int) -> Space:
+    def of(cls, asked: Asked, units: Sequence[Target], *, tokens: int) -> Space:
         """The space of sequences of some length, for the restarts of some units."""
         with renamed({name: f"meaning.{name}" for name in ("embedder", "path", "layer")}):
             embed = make_embedder(asked.settings, asked.subject, units)
@@ -112,14 +112,14 @@ class Space:
 
 def meaning_columns(
     asked: Asked,
-    texts: Mapping[Unit, Sequence[str]],
-    ids: Mapping[Unit, Int[torch.Tensor, "restarts tokens"]],
-    gaps: Mapping[Unit, Gap],
+    texts: Mapping[Target, Sequence[str]],
+    ids: Mapping[Target, Int[torch.Tensor, "restarts tokens"]],
+    gaps: Mapping[Target, Gap],
     by_chance: Sequence[Int[torch.Tensor, "draws restarts tokens"]],
     *,
-    own: Sequence[Unit],
+    own: Sequence[Target],
     passes: int,
-) -> tuple[dict[Unit, dict[str, Any]], dict[str, list[pd.DataFrame]], dict[str, torch.Tensor]]:
+) -> tuple[dict[Target, dict[str, Any]], dict[str, list[pd.DataFrame]], dict[str, torch.Tensor]]:
     """The columns of `units.parquet` on meaning, the parts of the tables on it, and the vectors of all restarts.
 
     Args:
@@ -144,8 +144,8 @@ def meaning_columns(
     embedded = {unit: space.embed(some) for unit, some in texts.items()}
     vectors = {unit: centred(one.vectors, space.centre) for unit, one in embedded.items()}
     combined, whole = _Combined(space, settings), _whole(asked, space, texts, ids)
-    columns: dict[Unit, dict[str, Any]] = {unit: {} for unit in units}
-    measured, tables = dict[Unit, Meaning](), dict[str, list[pd.DataFrame]](meaning=[], theme=[])
+    columns: dict[Target, dict[str, Any]] = {unit: {} for unit in units}
+    measured, tables = dict[Target, Meaning](), dict[str, list[pd.DataFrame]](meaning=[], theme=[])
     for unit, some in zip(units, by_chance, strict=True):
         if unit not in own:
             continue
@@ -189,9 +189,9 @@ def _apart(
 
 
 def _map(
-    unit: Unit,
+    unit: Target,
     texts: Float[ndarray, "restarts dims"],
-    others: Mapping[Unit, Float[ndarray, "restarts dims"]],
+    others: Mapping[Target, Float[ndarray, "restarts dims"]],
     by_chance: Float[ndarray, "draws dims"],
 ) -> pd.DataFrame:
     """Where the restarts of a unit, those of others and texts by chance lie in the plane of the unit."""
@@ -206,9 +206,9 @@ def _map(
 def _whole(
     asked: Asked,
     space: Space,
-    texts: Mapping[Unit, Sequence[str]],
-    ids: Mapping[Unit, Int[torch.Tensor, "restarts tokens"]],
-) -> Callable[[Unit, Int[torch.Tensor, "draws restarts tokens"]], dict[str, float]]:
+    texts: Mapping[Target, Sequence[str]],
+    ids: Mapping[Target, Int[torch.Tensor, "restarts tokens"]],
+) -> Callable[[Target, Int[torch.Tensor, "draws restarts tokens"]], dict[str, float]]:
     """Makes the columns on agreement with no coordinate left out; empty for embedders that leave none out."""
     if not isinstance(space.embed, ResidualStream):
         return lambda _unit, _chance: {}
@@ -216,7 +216,7 @@ def _whole(
     full = Space.around(asked, space.embed.whole(), tokens=tokens)
     combined = _Combined(full, asked.settings)
 
-    def columns(unit: Unit, by_chance: Int[torch.Tensor, "draws restarts tokens"]) -> dict[str, float]:
+    def columns(unit: Target, by_chance: Int[torch.Tensor, "draws restarts tokens"]) -> dict[str, float]:
         found = mean_similarity(full(texts[unit])).item()
         null = against(found, mean_similarity(combined(by_chance)[1]), alternative="greater")
         return _floats({"meaning_whole": found, **null.claim_columns("meaning_whole", ALPHA)})
@@ -225,11 +225,11 @@ def _whole(
 
 
 def decided(
-    columns: Mapping[Unit, dict[str, Any]],
-    measured: Mapping[Unit, Meaning],
-    vectors: Mapping[Unit, Float[ndarray, "restarts dims"]],
+    columns: Mapping[Target, dict[str, Any]],
+    measured: Mapping[Target, Meaning],
+    vectors: Mapping[Target, Float[ndarray, "restarts dims"]],
     settings: MeaningSettings,
-) -> dict[Unit, dict[str, Any]]:
+) -> dict[Target, dict[str, Any]]:
     """The columns of all units with their verdicts; units that were not measured are control units.
 
     Args:
@@ -327,11 +327,11 @@ def _about(
     columns: dict[str, Any],
     asked: Asked,
     space: Space,
-    unit: Unit,
+    unit: Target,
     ids: Int[torch.Tensor, "restarts tokens"],
     texts: Float[ndarray, "restarts dims"],
     chance: Float[ndarray, "draws restarts dims"],
-    others: Mapping[Unit, ndarray],
+    others: Mapping[Target, ndarray],
     random_ids: Int[torch.Tensor, "sequences tokens"],
 ) -> list[pd.DataFrame]:
     """A unit's theme: its words, and its tokens; whether it holds for what it was not made of goes into its columns."""
@@ -360,7 +360,7 @@ def theme_columns(found: Theme, words: Sequence[str]) -> dict[str, Any]:
 
 def _raised(
     asked: Asked,
-    unit: Unit,
+    unit: Target,
     texts: Float[ndarray, "half dims"],
     chance: Float[ndarray, "draws half dims"],
     tokens: Sequence[int],

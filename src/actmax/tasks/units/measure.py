@@ -30,7 +30,7 @@ from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings, TransferSettings
 from actmax.model.subject import Subject
-from actmax.model.target import UNIT, Unit, addressed, with_layers
+from actmax.model.target import TARGET, UNIT, Target, addressed, names_in, with_layers
 from actmax.progress import Bar
 from actmax.records.contents import Contents
 from actmax.records.store import Summary
@@ -45,10 +45,10 @@ TOGETHER = 32
 def write_restarts(
     contents: Contents,
     subject: Subject,
-    found: Mapping[Unit, tuple[list[int], Restarts]],
+    found: Mapping[Target, tuple[list[int], Restarts]],
     *,
     top_k: int,
-    controls: Collection[Unit] = (),
+    controls: Collection[Target] = (),
 ) -> None:
     """Writes `embeddings.safetensors` and the tables of tokens, candidates and restarts.
 
@@ -71,10 +71,11 @@ def write_restarts(
     _write_marked(contents, {"tokens": tokens, "candidates": candidates, "restarts": per_restart}, controls)
 
 
-def marked(table: pd.DataFrame, controls: Collection[Unit]) -> pd.DataFrame:
+def marked(table: pd.DataFrame, controls: Collection[Target]) -> pd.DataFrame:
     """A table of units with the column `control`: whether the row is about a control unit."""
-    names = zip(*(table[name] for name in UNIT), strict=True)
-    known = {tuple(unit.columns().values()) for unit in controls}
+    columns = names_in(table)
+    names = zip(*(table[name] for name in columns), strict=True)
+    known = {tuple(unit.columns().get(name) for name in columns) for unit in controls}
     control = [tuple(None if is_missing(part) else part for part in name) in known for name in names]
     return table.assign(control=np.array(control, dtype=bool))
 
@@ -82,7 +83,7 @@ def marked(table: pd.DataFrame, controls: Collection[Unit]) -> pd.DataFrame:
 def measure_units(
     contents: Contents,
     subject: Subject,
-    found: Mapping[Unit, tuple[list[int], Restarts]],
+    found: Mapping[Target, tuple[list[int], Restarts]],
     *,
     objective: Objective,
     settings: NullSettings,
@@ -92,7 +93,7 @@ def measure_units(
     passes: int,
     cache: Path,
     ends: Callable[[Sequence[Restarts]], Sequence[Displaced]] | None = None,
-    controls: Collection[Unit] = (),
+    controls: Collection[Target] = (),
 ) -> Summary:
     """Sets every unit beside its nulls: writes the tables of units, gaps and rarefaction, returns the headline numbers.
 
@@ -132,10 +133,10 @@ def measure_units(
 
 
 def _tables(
-    found: Mapping[Unit, tuple[list[int], Restarts]],
+    found: Mapping[Target, tuple[list[int], Restarts]],
     measured: Iterable[Measures],
-    gaps: Mapping[Unit, Gap],
-    carried: Mapping[Unit, Carriage],
+    gaps: Mapping[Target, Gap],
+    carried: Mapping[Target, Carriage],
 ) -> dict[str, Iterable[pd.DataFrame]]:
     """The parts of the tables of rarefaction, of restarts on their way to text, and of their tokens elsewhere."""
     return {
@@ -145,7 +146,9 @@ def _tables(
     }
 
 
-def _write_marked(contents: Contents, tables: Mapping[str, Iterable[pd.DataFrame]], controls: Collection[Unit]) -> None:
+def _write_marked(
+    contents: Contents, tables: Mapping[str, Iterable[pd.DataFrame]], controls: Collection[Target]
+) -> None:
     """Writes tables, each put together of its parts, with the column `control`."""
     for name, parts in tables.items():
         contents.write_table(name, marked(pd.concat(parts, ignore_index=True), controls))
@@ -154,14 +157,14 @@ def _write_marked(contents: Contents, tables: Mapping[str, Iterable[pd.DataFrame
 def carry_units(
     subject: Subject,
     objective: Objective,
-    ended: Mapping[Unit, Restarts],
-    gaps: Mapping[Unit, Gap],
+    ended: Mapping[Target, Restarts],
+    gaps: Mapping[Target, Gap],
     nearest: NearestTokens,
     transfer: tuple[TransferSettings, Sequence[Context]],
     *,
     alpha: float,
     cache: Path,
-) -> dict[Unit, Carriage]:
+) -> dict[Target, Carriage]:
     """What the decoded tokens of units do in other contexts.
 
     Args:
@@ -186,7 +189,7 @@ def carry_units(
     return carry(subject, objective, found, contexts, settings=drawn, alpha=alpha, cache=cache)
 
 
-def context_columns(subject: Subject, objective: Objective, unit: Unit, carried: Carriage | None) -> dict[str, Any]:
+def context_columns(subject: Subject, objective: Objective, unit: Target, carried: Carriage | None) -> dict[str, Any]:
     """The columns of `units.parquet` on a unit's context: the first position, and what other contexts give.
 
     `first_norm` and `later_norm` are missing where something stands before the tokens, so that they have no first
@@ -215,7 +218,7 @@ def surroundings(subject: Subject, objective: Objective, contexts: Sequence[Cont
     return pd.DataFrame(rows)
 
 
-def transfer_rows(unit: Unit, seeds: Sequence[int], one: Carriage) -> pd.DataFrame:
+def transfer_rows(unit: Target, seeds: Sequence[int], one: Carriage) -> pd.DataFrame:
     """A row per context and restart: what its tokens do there, beside random tokens there."""
     rows = [
         {"seed": seed, "context": name, "own": carried.own, **carried.of_restart(number)}
@@ -256,13 +259,13 @@ def text_of(contexts: Sequence[Context]) -> Context | None:
 def write_meaning(
     contents: Contents,
     asked: Asked,
-    ended: Mapping[Unit, Restarts],
-    gaps: Mapping[Unit, Gap],
+    ended: Mapping[Target, Restarts],
+    gaps: Mapping[Target, Gap],
     by_chance: Sequence[Tensor],
     nearest: NearestTokens,
-    own: Sequence[Unit],
+    own: Sequence[Target],
     passes: int,
-) -> tuple[dict[Unit, dict[str, Any]], dict[str, list[pd.DataFrame]]]:
+) -> tuple[dict[Target, dict[str, Any]], dict[str, list[pd.DataFrame]]]:
     """What the decoded tokens of units are about (`meaning_columns`); writes the vectors of all restarts."""
     texts = {unit: gaps[unit].texts for unit in ended}
     ids = {unit: nearest(restarts.final).best for unit, restarts in ended.items()}
@@ -286,7 +289,7 @@ def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullS
     return own_agreement(ids, torch.stack([one.final - one.initial for one in restarts]), seed=settings.seed)
 
 
-def rarefaction_rows(unit: Unit, measures: Measures) -> pd.DataFrame:
+def rarefaction_rows(unit: Target, measures: Measures) -> pd.DataFrame:
     """A row per number of restarts: expected unique tokens, beside the same under random displacements."""
     curve = measures.agreement.rarefaction
     columns = {name: getattr(curve, name) for name in ("unique", "null_mean", "null_low", "null_high")}
@@ -294,7 +297,7 @@ def rarefaction_rows(unit: Unit, measures: Measures) -> pd.DataFrame:
     return addressed(table, [unit])
 
 
-def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
+def gap_rows(unit: Target, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
     """A row per restart: its activation on the way to text, beside random text."""
     columns = {
         "seed": list(seeds),
@@ -313,7 +316,7 @@ def gap_rows(unit: Unit, seeds: Sequence[int], one: Gap) -> pd.DataFrame:
 
 
 def unit_tables(
-    subject: Subject, nearest: NearestTokens, unit: Unit, seeds: Sequence[int], restarts: Restarts, *, top_k: int
+    subject: Subject, nearest: NearestTokens, unit: Target, seeds: Sequence[int], restarts: Restarts, *, top_k: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The tables of one unit: a row per token, per candidate, and per restart."""
     before, after = nearest(restarts.initial), nearest(restarts.final, top_k=top_k)
@@ -362,7 +365,7 @@ def unit_tables(
     return frame(tokens, positions), frame(candidates, positions * top_k), frame(per_restart, 1)
 
 
-def unit_row(unit: Unit, measures: Measures, decision: Decision, one: Gap) -> dict[str, Any]:
+def unit_row(unit: Target, measures: Measures, decision: Decision, one: Gap) -> dict[str, Any]:
     """A unit's row of `units.parquet`: its address, every headline number with its null, its verdict."""
     numbers = measures.flat()
     numbers["tokens_repeated"] = json.dumps(numbers["tokens_repeated"], ensure_ascii=False)
@@ -376,9 +379,10 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> Summary:
         rows: rows of `units.parquet`, without control units.
     """
     if len(rows) == 1:
-        numbers = {name: value for name, value in rows[0].items() if name not in UNIT}
+        numbers = {name: value for name, value in rows[0].items() if name not in (*UNIT, TARGET)}
         return {"units": 1, **numbers, "tokens_repeated": json.loads(numbers["tokens_repeated"])}
-    table = pd.DataFrame(rows).drop(columns=list(UNIT))
+    table = pd.DataFrame(rows)
+    table = table.drop(columns=names_in(table))
     columns = table.select_dtypes("number").astype(float).items()
     spread: dict[str, Any] = {str(name): {"mean": c.mean(), "min": c.min(), "max": c.max()} for name, c in columns}
     counted = Counter(table["gap"])

@@ -11,7 +11,7 @@ import pandas as pd
 
 from actmax.evidence.findings import is_missing
 from actmax.evidence.readings import Verdict
-from actmax.model.target import UNIT, Unit, address, place_name, rows_of
+from actmax.model.target import names_in, rows_of, target_of_row
 from actmax.report.blocks import (
     MANY,
     Block,
@@ -39,6 +39,7 @@ from actmax.report.words import (
     transfer_statement,
     units_answer,
 )
+from actmax.tasks.settings import asked_address
 from actmax.tasks.units.card import card, instead
 
 UNITS_SHOWN = 8
@@ -147,17 +148,8 @@ def _controls(source: Source) -> Block | None:
 
 
 def _question(source: Source, how: str) -> str:
-    unit, name = unit_of(source.part("unit")), source.part("subject").get("name", "the subject")
+    unit, name = asked_address(source.part("unit")), source.part("subject").get("name", "the subject")
     return f"What does {unit} of {name} respond to{how}, and would you get the same answer again?"
-
-
-def unit_of(unit: Mapping[str, Any]) -> str:
-    """The address of the unit or units that a config asks for."""
-    site, layer = unit.get("site", "the unit"), unit.get("layer")
-    if "index" not in unit:
-        return place_name(site, layer)
-    index = unit["index"]
-    return address(site, layer, ", ".join(map(str, index)) if isinstance(index, list) else index)
 
 
 def _readable_units(source: Source) -> pd.DataFrame | None:
@@ -273,7 +265,7 @@ def unit_table(units: pd.DataFrame, file: str) -> Table:
         file: name of the file that holds all rows.
     """
     named = units.assign(
-        unit=[str(Unit.of_row(row)) for row in units.to_dict("records")],
+        unit=[str(target_of_row(row)) for row in units.to_dict("records")],
         verdict=[label(Verdict(verdict)) for verdict in units["verdict"]],
     )
     several_contexts = "context" in units and len(set(units["context"])) > 1
@@ -288,7 +280,7 @@ def _token_tables(source: Source) -> list[Block]:
     tokens = own_rows(source, "tokens")
     if not len(tokens):
         return [Missing("Decoded tokens", "tokens.parquet is damaged: it has no rows.")]
-    units = [pd.DataFrame(rows) for _, rows in tokens.groupby(UNIT, sort=False, dropna=False)]
+    units = [pd.DataFrame(rows) for _, rows in tokens.groupby(names_in(tokens), sort=False, dropna=False)]
     blocks: list[Block] = [_token_table(rows) for rows in units[:UNITS_SHOWN]]
     if len(units) > UNITS_SHOWN:
         blocks.append(Prose(f"The first {UNITS_SHOWN} of {len(units)} units; tokens.parquet has them all."))
@@ -313,7 +305,7 @@ def _token_table(tokens: pd.DataFrame) -> Table:
         "The token nearest to each optimum, with its cosine; a page shades by the cosine, and adds the token of the "
         "initial noise. = is still the token of its initial noise; * occurs more than once. Spaces are shown as dots."
     )
-    title = f"Decoded tokens of {Unit.of_row(tokens.iloc[0])}, by seed and position"
+    title = f"Decoded tokens of {target_of_row(tokens.iloc[0])}, by seed and position"
     return Table(title, tuple(heads), tuple(rows), caption, len(seeds), "tokens.parquet", brief=MANY)
 
 
@@ -358,7 +350,7 @@ def _trajectories(source: Source) -> Block:
     rows = own_rows(source, "trajectory")
     alt = "Line chart: the activation of every restart by step."
     caption = "Activation of every restart by step, and their mean. Step 0 is the start."
-    if len(rows.drop_duplicates([*UNIT, "seed"])) > figures.CURVES:
+    if len(rows.drop_duplicates([*names_in(rows), "seed"])) > figures.CURVES:
         caption += f" Not more than {figures.CURVES} restarts are drawn."
     return source.figure("trajectory", lambda: figures.trajectories(rows), alt=alt, caption=caption)
 
@@ -380,8 +372,8 @@ def _gap(source: Source) -> Block:
 
 def _gap_table(source: Source) -> Block:
     gaps = own_rows(source, "gaps")
-    several = len(gaps.drop_duplicates(UNIT)) > 1
-    gaps = gaps.assign(unit=[str(Unit.of_row(row)) for row in gaps.to_dict("records")])
+    several = len(gaps.drop_duplicates(names_in(gaps))) > 1
+    gaps = gaps.assign(unit=[str(target_of_row(row)) for row in gaps.to_dict("records")])
     stages = {"initial": "start", "final": "optimum", "snapped": "snapped", "retokenised": "tokenised again"}
     shown = [
         *([Shown("unit", form="s")] if several else []),
@@ -410,7 +402,7 @@ def _transfer(source: Source) -> Block | None:
         Shown("p", form=".2g"),
     ]
     named = rows.assign(
-        unit=[str(Unit.of_row(row)) for row in rows.to_dict("records")],
+        unit=[str(target_of_row(row)) for row in rows.to_dict("records")],
         where=[f"{WHERE[row['context']]}{' (its own)' if row['own'] else ''}" for row in rows.to_dict("records")],
     )
     caption = "z and p (one-sided): each restart beside single random sequences in the same context."
@@ -431,9 +423,9 @@ def _meaning_map(source: Source) -> Block | None:
     if not source.has("meaning"):
         return None
     rows = source.table("meaning")
-    first = rows_of(rows, Unit.of_row(rows.iloc[0]))
+    first = rows_of(rows, target_of_row(rows.iloc[0]))
     caption = (
-        f"Texts in a space of meaning, for {Unit.of_row(first.iloc[0])}: to the right what is near to its restarts "
+        f"Texts in a space of meaning, for {target_of_row(first.iloc[0])}: to the right what is near to its restarts "
         "(each held against the others), upwards where texts by chance differ most."
     )
     alt = "Scatter plot: a unit's restarts in two dimensions, beside other units' restarts and texts by chance."
@@ -446,9 +438,9 @@ def themes(source: Source) -> Block | None:
         return None
     rows = source.table("theme")
     words = pd.DataFrame(rows[rows["kind"] == "word"])
-    named = words.assign(unit=[str(Unit.of_row(row)) for row in words.to_dict("records")])
+    named = words.assign(unit=[str(target_of_row(row)) for row in words.to_dict("records")])
     shown = [
-        *([Shown("unit", form="s")] if len(words.drop_duplicates(UNIT)) > 1 else []),
+        *([Shown("unit", form="s")] if len(words.drop_duplicates(names_in(words))) > 1 else []),
         Shown("text", "word", form="s"),
         Shown("similarity", "cosine", ".3f", beside="chance", shade=True),
         Shown("z", form=".2f"),
@@ -537,7 +529,7 @@ def _rarefaction(source: Source) -> Block:
 
     rows = own_rows(source, "rarefaction")
     caption = "How many different tokens so many restarts give on average, found and under the null"
-    caption += "." if len(rows.drop_duplicates(UNIT)) == 1 else "; means over units."
+    caption += "." if len(rows.drop_duplicates(names_in(rows))) == 1 else "; means over units."
     alt = "Line chart: different tokens against the number of restarts, beside the same under the null."
     return source.figure("rarefaction", lambda: figures.rarefaction(rows), alt=alt, caption=caption)
 
@@ -549,14 +541,14 @@ def _neighbours(source: Source) -> Sequence[Block] | None:
     if not source.has("comparison"):
         return None
     rows = source.table("comparison")
-    first = rows_of(rows, Unit.of_row(rows.iloc[0]))
+    first = rows_of(rows, target_of_row(rows.iloc[0]))
     return [_neighbour_figure(source, first), _neighbour_table(first)]
 
 
 def _neighbour_figure(source: Source, rows: pd.DataFrame) -> Block:
     from actmax.report import figures
 
-    target = str(Unit.of_row(rows.iloc[0]))
+    target = str(target_of_row(rows.iloc[0]))
     caption = f"How far each coordinate of the site moved from the start to the optimum; the target is {target}."
     alt = "Scatter plot: change of activation of every coordinate of the site."
     return source.figure("neighbours", lambda: figures.neighbours(rows), alt=alt, caption=caption)

@@ -14,8 +14,17 @@ from actmax.model.settings import ContextSettings, GapSettings, TransferSettings
 from actmax.records.store import job_hash
 from actmax.tasks.contexts import check_context, check_text, context_digest, context_identity
 from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
-from actmax.tasks.settings import control_count, integers, units, units_label
-from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of, keys_of
+from actmax.tasks.settings import (
+    control_count,
+    files_of,
+    integers,
+    kind_of,
+    objective_settings,
+    unit_keys,
+    units,
+    units_label,
+)
+from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of
 from actmax.text.settings import MeaningSettings
 
 if TYPE_CHECKING:
@@ -68,7 +77,7 @@ class UnitsTask(Task):
     def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
         """Refuses units and lengths that the subject lacks."""
         for unit in units(cfg):
-            with keys_of(cfg, "unit"):
+            with unit_keys(cfg):
                 sizes.check(unit)
         if cfg.tokens > sizes.context:
             allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
@@ -85,18 +94,22 @@ class UnitsTask(Task):
         found = [list(unit.columns().values()) for unit in units(cfg)]
         counts = {"seeds": integers(cfg.seeds, "seeds"), "controls": control_count(cfg)}
         content = super().identity(cfg) | counts | {"unit": found, "context": context_identity(cfg, self)}
+        content["objective"] = objective_settings(cfg)
+        if kind_of(cfg.unit) != "coordinate":
+            content["against"] = cfg.unit.against
         content.pop("meaning")
         return content | meaning_identity(cfg)
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
-        """What a user brings: the text whose windows are a context, an embedder's folder."""
-        return super().read(cfg) | context_digest(cfg) | meaning_digest(cfg)
+        """What a user brings: the text whose windows are a context, an embedder's folder, directions."""
+        return super().read(cfg) | context_digest(cfg) | meaning_digest(cfg) | target_digest(cfg)
 
     def condition(self, cfg: DictConfig) -> str:
         """Names everything but units, controls and seeds: jobs of one condition may be put together."""
         content = self.identity(cfg)
         for key in ("unit", "seeds", "controls"):
             content.pop(key)
+        content.pop("against", None)
         return job_hash({"config": content, **self.read(cfg)})[:12]
 
     @abstractmethod
@@ -139,6 +152,12 @@ class UnitsTask(Task):
         from actmax.tasks.units.gather import gather
 
         return gather(jobs)
+
+
+def target_digest(cfg: DictConfig) -> dict[str, str | None]:
+    """sha256 of the files that directions come from, where there are any."""
+    files = files_of(cfg.unit)
+    return {"targets": digest_of(files)} if files else {}
 
 
 def init_digest(cfg: DictConfig) -> str | None:

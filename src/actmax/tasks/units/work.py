@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 from actmax.model.objective import Row
 from actmax.model.settings import TransferSettings
 from actmax.model.subject import Subject
-from actmax.model.target import address
 from actmax.records.store import Summary
 from actmax.tasks.contexts import context_label
-from actmax.tasks.settings import control_units, seeds, units
+from actmax.tasks.settings import asked_address, seeds
 from actmax.tasks.subjects import SubjectWork, objective_of, transfer_contexts
+from actmax.tasks.targets import control_targets, own_targets
 from actmax.tasks.task import Task, plain
 from actmax.tasks.units.task import UnitsTask
 from actmax.text.settings import MeaningSettings
@@ -24,8 +24,9 @@ class UnitsWork(SubjectWork):
 
     def __init__(self, task: Task, cfg: DictConfig, subject: Subject) -> None:
         super().__init__(task, cfg, subject)
-        self.controls = control_units(cfg, subject.geometry)
-        self.units = [*units(cfg), *self.controls]
+        own = own_targets(cfg, subject)
+        self.controls = control_targets(cfg, subject, own)
+        self.units = [*own, *self.controls]
         self.rows = [Row(unit, seed) for unit in self.units for seed in seeds(cfg)]
         self.objective = objective_of(cfg, task, subject)
         tried = TransferSettings(**plain(cfg.transfer))  # a rank's config has no types
@@ -41,8 +42,8 @@ class UnitsWork(SubjectWork):
     def title(self) -> tuple[str, list[str]]:
         """Subject, units and seeds; tagged by subject and site."""
         cfg = self.cfg
-        name = f"{cfg.subject.name} {address(cfg.unit.site, cfg.unit.layer, cfg.unit.index)} seeds {cfg.seeds}"
-        return name, [cfg.subject.name, cfg.unit.site]
+        name = f"{cfg.subject.name} {asked_address(cfg.unit)} seeds {cfg.seeds}"
+        return name, [cfg.subject.name, self.units[0].site]
 
     def provenance(self, seconds: dict[str, float]) -> Summary:
         """Adds the condition to the entries: the hash of everything but unit and seed, by which records are pooled."""
