@@ -451,7 +451,8 @@ def _asked_targets(target: Targets) -> dict[str, Any]:
     given = [target] if isinstance(target, (str, Target)) else list(target)
     if not given:
         raise InputError("target", given, "must name at least one target")
-    targets = [one if isinstance(one, Target) else parse_target(one) for one in given]
+    with renamed(dict.fromkeys(("direction", "index", "name", "sae"), "target")):
+        targets = [one if isinstance(one, Target) else parse_target(one) for one in given]
     sites, layers, indices = (list(dict.fromkeys(_part(targets, name))) for name in ("site", "layer", "index"))
     layer, index = (one[0] if len(one) == 1 else one for one in (layers, indices))
     place = {"site": sites[0], "layer": layer, "index": index}

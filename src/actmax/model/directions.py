@@ -37,9 +37,10 @@ SHOWN = 12
 class DirectionFile:
     """The directions of a safetensors file, as far as they are read at one site and layer.
 
-    The file holds `weight` (n × width) and, if it likes, `bias` (n); its metadata may have `names`, a JSON list of n
-    strings. Directions of several places stand in one file under `PLACE/weight`, `PLACE/bias` and `PLACE/names`, as in
-    `resid_post.12/weight`. `title` in the metadata takes the place of the file's name in addresses.
+    The file holds either `weight` (n × width), `bias` (n) if it likes, and in its metadata `names`, a JSON list of n
+    strings; or a vector (width) for each direction under its name, and `NAME.bias` beside it if it likes. Directions of
+    several places stand in one file behind their place, as in `resid_post.12/weight` or `resid_post.12/verb`. `title`
+    in the metadata takes the place of the file's name in addresses.
     """
 
     path: Path
@@ -102,20 +103,37 @@ def _read(file: Path, place: Place, size: int, changed: int) -> DirectionFile:  
 
     tensors, metadata = _tensors(file)
     group = place_name(*place) + "/"
-    prefix = group if f"{group}weight" in tensors else ""
-    weight = tensors.get(f"{prefix}weight")
-    if weight is None:
-        there = sorted({name.rpartition("/")[0] for name in tensors if name.endswith("/weight")})
-        held = f"directions of {_listed(there)}" if there else f"{_listed(sorted(tensors))}"
-        allowed = f"must hold `weight` (directions × width) or `{group}weight`; it holds {held or 'nothing'}"
-        raise InputError("direction", file, allowed, f"unit.site and unit.layer say which; now {place_name(*place)}.")
-    weight = np.atleast_2d(weight).astype(np.float64)
-    bias = np.asarray(tensors.get(f"{prefix}bias", np.zeros(len(weight))), dtype=np.float64).reshape(-1)
+    places = sorted({name.rpartition("/")[0] for name in tensors if "/" in name})
+    prefix = group if places else ""
+    own = {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
+    if not own:
+        allowed = f"must hold directions of {place_name(*place)}; it holds {_listed(places) or 'nothing'}"
+        raise InputError("direction", file, allowed, "unit.site and unit.layer say where they are read.")
+    if "weight" not in own:
+        own, names = _stacked(file, own)
+    else:
+        names = None
+    weight = np.atleast_2d(own["weight"]).astype(np.float64)
+    bias = np.asarray(own.get("bias", np.zeros(len(weight))), dtype=np.float64).reshape(-1)
     if weight.ndim != 2 or not weight.size or bias.shape != weight.shape[:1]:
         allowed = f"must hold weight (n × width) and bias (n); they are {weight.shape} and {bias.shape}"
         raise InputError("direction", file, allowed)
-    names = _names(file, metadata.get(f"{prefix}names"), len(weight))
+    names = names or _names(file, metadata.get(f"{prefix}names"), len(weight))
     return DirectionFile(file, metadata.get("title", file.name), place, weight, bias, names)
+
+
+def _stacked(file: Path, own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Vectors by name as one matrix, and their names; a bias is a number beside its vector."""
+    import numpy as np
+
+    vectors = {name: values for name, values in own.items() if not name.endswith(".bias")}
+    shapes = {values.shape for values in vectors.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        held = ", ".join(f"{name} {list(values.shape)}" for name, values in list(own.items())[:SHOWN])
+        allowed = f"must hold `weight` (directions × width), or vectors of one width by their names; it holds {held}"
+        raise InputError("direction", file, allowed)
+    bias = [float(np.sum(own.get(f"{name}.bias", 0.0))) for name in vectors]
+    return {"weight": np.stack(list(vectors.values())), "bias": np.array(bias)}, tuple(vectors)
 
 
 def _tensors(file: Path) -> tuple[dict[str, Any], Mapping[str, str]]:

@@ -177,6 +177,38 @@ def decode_products(found: Products, folds: Folds, *, C: float | int = 1.0) -> D
     return Decoding(probabilities[:, 0], folds.held_out, _against((accuracy, auc, loss), null), null, found.units)
 
 
+def ridge_logistic(
+    x: Float[ndarray, "samples units"], labels: Bool[ndarray, "samples draws"], *, C: float | int = 1.0
+) -> list[tuple[Float[ndarray, " units"], float]]:
+    """The weights of the decoder of `decode_products` fitted to all samples, over raw activations.
+
+    Formula: as there, minimize |v|²/2 + C Σ log(1 + exp(-m_i)), m_i = ±(v · z_i + a), z the standardised units divided
+    by the root of their number n. Then v · z + a = w · x + b with w = v / (√n s) and b = a - w · m, m and s the units'
+    means and standard deviations.
+
+    Args:
+        x: activations.
+        labels: the group of each sample, a column for each fit.
+        C: inverse strength of the regularisation.
+
+    Returns:
+        w and b of each fit: the log odds of group 1 are w · x + b.
+    """
+    mean, spread, units = x.mean(0), x.std(0), x.shape[1]
+    known = spread > 1e-12 * np.abs(x - mean).max(0, initial=0.0)
+    per_unit = np.divide(1.0, spread, out=np.zeros(units), where=known & (spread > 0))
+    scaled = (x - mean) * per_unit
+    with threadpool_limits(1):
+        z, into = _coordinates(scaled @ scaled.T / units)
+        weights, intercept = _fit(z, labels, float(C))
+    found = []
+    # v = Z' a / √n for the samples' coefficients a (the representer theorem), so that w = X' a / (n s)
+    for column, a in zip((into @ weights).T, intercept.tolist(), strict=True):
+        w = scaled.T @ column / units * per_unit
+        found.append((w, a - float(w @ mean)))
+    return found
+
+
 def _measures(
     y: Bool[ndarray, "samples draws"], p: Float[ndarray, "samples draws"]
 ) -> Float[ndarray, "draws measures"]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
+from torch import Tensor
 
 from actmax.evidence.nulls import against
 from actmax.evidence.settings import ALPHA
@@ -21,6 +22,7 @@ from actmax.stats.groups import Comparison, compare
 from actmax.stats.layers import Products, decode_products, products
 from actmax.stats.regrouped import Regrouped, regrouped_welch
 from actmax.stats.t_and_logit import Concordance, concordance
+from actmax.tasks.tuning.directions import place_directions
 from actmax.tasks.tuning.plan import Plan, Words, make_plan
 from actmax.tasks.tuning.replication import replication
 from actmax.tasks.tuning.settings import TuningSettings
@@ -58,6 +60,8 @@ class Tuning:
     """Rows of `units`, the most strongly tuned first."""
     best_layer: Mapping[str, float]
     """The best layer's accuracy, and the mean and p of the best layer's under the same shuffles."""
+    directions: Mapping[str, Tensor]
+    """Directions of every site and layer that tell the groups apart, by their names in `directions.safetensors`."""
     test: str
     """Name of the p that decides: `welch_p` or `paired_p`."""
     alpha: float
@@ -94,6 +98,8 @@ class _Gathered:
     """Rows of the table of decoders, of layers and of heads."""
     nulls: list[ndarray] = field(default_factory=list)
     """The accuracy of the layer's decoder under each shuffle."""
+    directions: dict[str, Tensor] = field(default_factory=dict)
+    """Directions that tell the groups apart, by their names in the file."""
     whole: dict[str, Products] = field(default_factory=dict)
     """Inner products over all layers, by site."""
 
@@ -123,6 +129,7 @@ def analyse(store: Store, words: Words, geometry: Geometry, settings: TuningSett
         agreement=agreement,
         strata=pd.concat(found.strata, ignore_index=True) if found.strata else pd.DataFrame(),
         top=tuple(order.tolist()),
+        directions=found.directions,
         test=words.test,
         alpha=settings.alpha,
         permutations=settings.permutations,
@@ -144,6 +151,7 @@ def _visit(found: _Gathered, place: Place, x: Float[ndarray, "samples width"], g
     found.null_tuned.append((correct(null, "bh", axis=0) <= alpha).sum(axis=0))
     found.lengths.append(np.sqrt((x.astype(np.float64) ** 2).sum(1)))
     found.strata += _strata(x, place, words)
+    found.directions |= place_directions(x, place, plan)
     _decode(found, place, x, geometry, plan)
 
 

@@ -25,7 +25,8 @@ def write_tuning(contents: Contents, found: Tuning, encoding: Encoding, store: S
 
     `tuning.parquet` has a row per unit, `shares` one per site and layer, `replication` one per halving of the words,
     `decoders` one per decoder, `correlations` and `agreement` set the t-test beside logistic regression, `strata` has
-    the units by number of sub-tokens; `words`, `balance` and `skipped` say what was read, `examples` holds the most
+    the units by number of sub-tokens, `directions.safetensors` what tells the groups apart at each place; `words`,
+    `balance` and `skipped` say what was read, `examples` holds the most
     strongly tuned units at every word.
     """
     data = encoding.data
@@ -37,6 +38,7 @@ def write_tuning(contents: Contents, found: Tuning, encoding: Encoding, store: S
     for name, table in tables.items():
         if len(table.columns):
             contents.write_table(name, table)
+    contents.write_tensors("directions", found.directions)
     headline = headlines.summarize(found)
     words = {name: data.labels.count(label) for label, name in enumerate(data.categories)}
     return {
