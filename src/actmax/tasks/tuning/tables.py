@@ -26,8 +26,7 @@ def write_tuning(contents: Contents, found: Tuning, encoding: Encoding, store: S
     `tuning.parquet` has a row per unit, `shares` one per site and layer, `replication` one per halving of the words,
     `decoders` one per decoder, `correlations` and `agreement` set the t-test beside logistic regression, `strata` has
     the units by number of sub-tokens, `directions.safetensors` what tells the groups apart at each place; `words`,
-    `balance` and `skipped` say what was read, `examples` holds the most
-    strongly tuned units at every word.
+    `balance` and `skipped` say what was read, `examples` holds the most strongly tuned units at every word.
     """
     data = encoding.data
     tables = {"tuning": found.units, "shares": found.shares, "replication": found.replication}
