@@ -5,8 +5,10 @@ tests/reference/sae/make_sae.py wrote the folders with these packages' own code,
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +31,7 @@ ROOT = Path(__file__).parent / "reference" / "sae"
 FOLDERS = {str(file.parent.relative_to(ROOT)): file.parent for file in sorted(ROOT.rglob("cfg.json"))}
 X = load_file(ROOT / "inputs.safetensors")["x"]
 GPT2 = Geometry("gpt2", 6, 8, 32, 2, 2, 4, 64, parallel=False)
-CLOSE = 1e-6
+CLOSE = 1e-10
 FAR = 0.02
 """What a wrong rule is off by at least; activations are of the order of 1."""
 
@@ -181,6 +183,35 @@ def test_a_centred_sae_reads_activations_without_their_mean(tmp_path: Path) -> N
         sae.check_model(replace(GPT2, model_type="llama"))
 
 
+def test_an_identity_encoder_gives_the_coordinates_themselves(tmp_path: Path) -> None:
+    def plant(numbers: dict[str, Any]) -> None:
+        numbers["W_enc"] = np.eye(8, 24, dtype=np.float32)
+        numbers["b_enc"][:], numbers["b_dec"][:] = 0, 0
+
+    sae = Autoencoder.load(copied("saelens/standard", tmp_path, tensors=plant))
+    for index in range(8):
+        w, b = sae.weight(index)
+        assert (w.tolist(), b) == ([float(one == index) for one in range(8)], 0)
+    assert np.array_equal(sae.pre(X)[:, :8], X)
+    assert np.array_equal(sae.post(X)[:, :8], np.maximum(X, 0))
+
+
+def test_what_the_page_shows_is_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/targets.md has its values in a comment."""
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(root)
+    page = (root / "docs" / "targets.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(from actmax.model import Autoencoder.*?)```", page, re.DOTALL)
+    assert block is not None
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+    shown = re.search(r"sae.place, .*?# (.*)", block[1])
+    assert shown is not None
+    sae = names["sae"]
+    assert (sae.place, sae.width, sae.latents, sae.model) == ast.literal_eval(shown[1])
+    assert off(X @ names["w"] + names["b"], expected("saelens/jumprelu")["pre"][:, 3]) < CLOSE
+
+
 # where it reads
 
 
@@ -321,6 +352,8 @@ class TestTheModel:
         ("saelens/standard", "architecture", 3, ("architecture: 3", "must be text")),
         ("saelens/standard", "d_out", 8, ("d_out: 8", "transcoder")),
         ("saelens/standard", "activation_fn", "tanh-relu", ("tanh-relu",)),
+        ("saelens/gated", "activation_fn", "topk", ("activation_fn: topk",)),
+        ("saelens/standard", "normalize_activations", ["none"], ("normalize_activations", "text")),
         ("saelens/standard", "normalize_activations", "layer_norm", ("layer_norm", "affine", "standard deviation")),
         ("saelens/standard", "normalize_activations", "constant_norm_rescale", ("affine", "own length")),
         ("saelens/standard", "normalize_activations", "covariance_whitening", ("covariance_whitening", "fold")),
@@ -328,6 +361,7 @@ class TestTheModel:
         ("saelens/before_6_topk", "normalize_activations", True, ("activation_scaler.json",)),
         ("saelens/before_6_topk", "hook_head_index", 2, ("hook_head_index: 2", "single head")),
         ("saelens/before_6_topk", "hook_name", "blocks.5.attn.hook_pattern", ("hook_pattern", "by hand")),
+        ("saelens/before_6_topk", "hook_name", "ln_final.hook_normalized", ("before the final norm's weight",)),
         ("saelens/before_6_topk", "hook_name", None, ("hook: none", "by hand")),
         ("saelens/before_6_topk", "hook_name", 5, ("hook_name: 5", "text")),
         ("saelens/before_6_topk", "activation_fn_kwargs", {}, ("k: null", "whole number")),
@@ -339,6 +373,9 @@ class TestTheModel:
         ("saelens/standard", "apply_b_dec_to_input", "yes", ("apply_b_dec_to_input", "true or false")),
         ("saelens/standard", "metadata", [], ("metadata", "JSON object")),
         ("saelens/topk", "k", 25, ("k: 25", "1 to 24")),
+        ("saelens/batchtopk_checkpoint", "rescale_acts_by_decoder_norm", None, ("rescale_acts", "true or false")),
+        ("saelens/standard", "whitens", True, ("whitens: true", "not understood")),
+        ("sparsify/layers.3", "gram_lookup", True, ("gram_lookup: true", "not understood")),
         ("sparsify/layers.3", "transcode", True, ("transcode: true", "transcoder")),
         ("sparsify/layers.3", "skip_connection", True, ("skip_connection: true",)),
         ("sparsify/layers.3", "activation", "groupmax", ("groupmax",)),
@@ -373,6 +410,17 @@ def test_weights_that_disagree_with_the_config_are_refused(
 ) -> None:
     folder = copied(name, tmp_path, lambda said: said.update(changes))
     refused(".safetensors", "as its config says", *words, call=lambda: Autoencoder.load(folder))
+
+
+@pytest.mark.parametrize("name", ["saelens/standard", "sparsify/layers.3"])
+def test_a_key_that_is_not_known_and_not_set_is_let_be(name: str, tmp_path: Path) -> None:
+    folder = copied(name, tmp_path, lambda said: said.update({"gram_lookup": False, "table": None}))
+    assert off(Autoencoder.load(folder).pre(X), expected(name)["pre"]) < CLOSE
+
+
+def test_a_config_of_before_6_holds_the_settings_of_its_training(tmp_path: Path) -> None:
+    folder = copied("saelens/before_6_topk", tmp_path, lambda said: said.update({"lr": 3e-4, "use_ghost_grads": True}))
+    assert off(Autoencoder.load(folder).pre(X), expected("saelens/before_6_topk")["pre"]) < CLOSE
 
 
 def test_a_head_whose_biases_were_folded_is_refused_and_a_residual_stream_is_not(tmp_path: Path) -> None:

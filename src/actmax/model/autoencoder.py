@@ -42,6 +42,22 @@ WRITTEN = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """Sites whose mean TransformerLens takes away with `center_writing_weights`."""
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Types of numbers that are read, in the words of safetensors, with numpy's type for their bytes."""
+OF_SAELENS = (
+    *("architecture", "d_in", "d_sae", "dtype", "device", "metadata", "k"),
+    *("apply_b_dec_to_input", "normalize_activations", "reshape_activations", "rescale_acts_by_decoder_norm"),
+    # of checkpoints: what steers training
+    *("decoder_init_norm", "l1_coefficient", "l1_warm_up_steps", "lp_norm", "l0_coefficient", "l0_warm_up_steps"),
+    *("jumprelu_init_threshold", "jumprelu_bandwidth", "jumprelu_sparsity_loss_mode", "jumprelu_tanh_scale"),
+    *("jumprelu_ste_to_input", "pre_act_loss_coefficient", "target_l0", "topk_threshold_lr", "aux_loss_coefficient"),
+    "use_sparse_activations",
+)
+"""Keys of a config of SAELens from 6.0 on that are understood, or that change no encoder. Configs from before 6.0 hold
+all settings of a training run, so that a key which is not known says nothing there."""
+OF_SPARSIFY = (
+    *("d_in", "num_latents", "expansion_factor", "k", "activation", "signed", "transcode", "skip_connection"),
+    *("normalize_decoder", "multi_topk", "d_sae", "naive_decoder"),  # of the decoder, or of training
+)
+"""The same of sparsify, which was called sae before."""
 BLOCK = 4096
 """Latents whose weights are held in float64 at once."""
 BY_HAND = "Give the site and the layer by hand (site and layer), if you know what it was trained on."
@@ -156,8 +172,8 @@ class Autoencoder:
         config = _Config.read(folder)
         parts = of_format(config)
         parts["site"], parts["layer"] = _place(config, parts.pop("hook"), site, layer)
-        stated = parts["centred"] if centred is None else centred
-        sae = cls(folder=folder, **parts | {"centred": stated and parts["site"] in WRITTEN})
+        parts["centred"] = (parts["centred"] if centred is None else centred) and parts["site"] in WRITTEN
+        sae = cls(folder=folder, **parts)
         if sae.k is not None and not 1 <= sae.k <= sae.latents:
             raise config.wrong("k", sae.k, f"must be a number from 1 to {sae.latents}, its latents")
         return sae
@@ -345,7 +361,8 @@ class _Config:
         value = self.content.get(key)
         if value is None and default is not None:
             return default
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):  # True is an int to Python
             raise self.wrong(key, json.dumps(value), f"must be {meaning}")
         return value
 
@@ -355,13 +372,24 @@ class _Config:
             raise self.wrong(key, value, "must be a whole number from 1")
         return value
 
-    def flag(self, key: str, default: bool) -> bool:
+    def flag(self, key: str, default: bool | None) -> bool:
         return self.get(key, bool, "true or false", default)
 
     def text(self, *keys: str) -> str:
         """The text under the first key that is there; empty where none is."""
         key = next((key for key in keys if self.content.get(key) is not None), keys[0])
         return self.get(key, str, "text", "")
+
+    def check_keys(self, known: Sequence[str]) -> None:
+        """Refuses a key that is not known, since it may change what the encoder does; not where it is null, 0 or false.
+
+        Raises:
+            InputError: names the first such key.
+        """
+        for key, value in self.content.items():
+            if key not in known and value:
+                way_out = f"If it does not change what latents make of an input, take it out of {CONFIG}."
+                raise self.wrong(key, json.dumps(value), "is a key that is not understood", way_out)
 
     def section(self, key: str) -> _Config:
         return _Config(self.file, self.get(key, dict, "a JSON object", {}))
@@ -410,18 +438,20 @@ def _of_saelens(config: _Config) -> dict[str, Any]:
 
     The defaults of keys that are missing are SAELens's own (`handle_pre_6_0_config`, `SAEConfig`).
     """
-    said = _Config(config.file, config.content | config.section("metadata").content)
+    said = _Config(config.file, {**config.content, **config.section("metadata").content})
     architecture = config.get("architecture", str, "text", None if "metadata" in config.content else "standard")
     activation = said.text("activation_fn", "activation_fn_str") or "relu"
     if activation == "topk" and architecture == "standard":
         architecture = "topk"
     if architecture not in ARCHITECTURES:
         raise config.wrong("architecture", architecture, f"must be one of {', '.join(ARCHITECTURES)}", _ONLY_ENCODERS)
-    if activation not in ("relu", "topk"):
-        raise config.wrong("activation_fn", activation, "must be relu or topk")
+    if activation not in ("relu", "topk" if architecture == "topk" else "relu"):
+        raise config.wrong("activation_fn", activation, "must be relu, or topk where the architecture is topk")
     for key in ("hook_name_out", "d_out"):
         if said.content.get(key) is not None:
-            raise config.wrong(key, said.content[key], "is of a transcoder, which reads and writes at two places", "")
+            raise config.wrong(key, said.content[key], "is of a transcoder, which reads and writes at two places")
+    if "metadata" in config.content:
+        config.check_keys(OF_SAELENS)
     if said.content.get("hook_head_index") is not None:
         allowed = "is of an SAE of a single head, and an SAE must read all coordinates of a site"
         raise config.wrong("hook_head_index", said.content["hook_head_index"], allowed)
@@ -447,7 +477,8 @@ def _of_saelens(config: _Config) -> dict[str, Any]:
         "scale": _input_scale(config),
         "tensors": tensors,
         "subtracts": config.flag("apply_b_dec_to_input", default=True),
-        "rescales": config.flag("rescale_acts_by_decoder_norm", default=architecture == "batchtopk"),
+        # batchtopk's default is another than topk's, so a checkpoint of it must say it
+        "rescales": config.flag("rescale_acts_by_decoder_norm", default=None if architecture == "batchtopk" else False),
     }
 
 
@@ -459,8 +490,8 @@ _ONLY_ENCODERS = (
 
 def _input_scale(config: _Config) -> float:
     """What inputs are multiplied by: 1, or the factor beside a checkpoint (`expected_average_only_in`)."""
-    kind = config.content.get("normalize_activations") or "none"
-    kind = "expected_average_only_in" if kind is True else kind  # SAELens before 3
+    kind = config.get("normalize_activations", (str, bool), "text", "none")
+    kind = {True: "expected_average_only_in", False: "none"}.get(kind, kind)  # older configs: whether there is such one
     if kind == "none":
         return 1.0
     if kind in NOT_AFFINE:
@@ -488,6 +519,7 @@ def _of_sparsify(config: _Config) -> dict[str, Any]:
         raise config.wrong("signed", "true", "keeps the largest latents of either sign, which is not read")
     if (activation := config.text("activation") or "topk") != "topk":
         raise config.wrong("activation", activation, "must be topk")
+    config.check_keys(OF_SPARSIFY)
     width = config.size("d_in")
     latents = config.content.get("num_latents") or width * config.size("expansion_factor")
     latents = _Config(config.file, {"num_latents": latents}).size("num_latents")
@@ -516,6 +548,10 @@ def _of_sparsify(config: _Config) -> dict[str, Any]:
 def _place(config: _Config, hook: str, site: str | None, layer: int | None) -> Place:
     """Where it reads: what its hook says, or what was given by hand, which must not contradict that."""
     found = place_of(hook)
+    if hook == "ln_final.hook_normalized":
+        raise config.wrong(
+            "hook", hook, "lies before the final norm's weight, where we have no site: final_norm is after"
+        )
     if site is None:
         if layer is not None:
             raise InputError("layer", layer, "takes a site with it where the place is given by hand")
