@@ -160,8 +160,8 @@ class Autoencoder:
             site: the site that it reads, where its config has a hook that is not known; with a `layer`.
             layer: that site's layer; None at `final_norm`.
             centred: whether it was trained on activations less their mean over coordinates, as TransformerLens's
-                `center_writing_weights` makes them; None takes what the config says. Of some, SAELens's list of
-                releases says so and not their own config: gpt2-small-res-jb, gpt2-small-mlp-tm.
+                `center_writing_weights` makes them; None takes what the config says. For some, SAELens's list of
+                releases sets it over their config (`config_overrides`): gpt2-small-res-jb, gpt2-small-mlp-tm.
 
         Raises:
             InputError: the folder is not whole, is no such folder, or is one that is not understood; or site and layer
@@ -439,14 +439,7 @@ def _of_saelens(config: _Config) -> dict[str, Any]:
     The defaults of keys that are missing are SAELens's own (`handle_pre_6_0_config`, `SAEConfig`).
     """
     said = _Config(config.file, {**config.content, **config.section("metadata").content})
-    architecture = config.get("architecture", str, "text", None if "metadata" in config.content else "standard")
-    activation = said.text("activation_fn", "activation_fn_str") or "relu"
-    if activation == "topk" and architecture == "standard":
-        architecture = "topk"
-    if architecture not in ARCHITECTURES:
-        raise config.wrong("architecture", architecture, f"must be one of {', '.join(ARCHITECTURES)}", _ONLY_ENCODERS)
-    if activation not in ("relu", "topk" if architecture == "topk" else "relu"):
-        raise config.wrong("activation_fn", activation, "must be relu, or topk where the architecture is topk")
+    architecture = _architecture(config)
     for key in ("hook_name_out", "d_out"):
         if said.content.get(key) is not None:
             raise config.wrong(key, said.content[key], "is of a transcoder, which reads and writes at two places")
@@ -486,6 +479,19 @@ _ONLY_ENCODERS = (
     "Transcoders, cross-coders and matryoshka checkpoints are not read; SAELens saves a matryoshka SAE that is done as "
     "jumprelu."
 )
+
+
+def _architecture(config: _Config) -> str:
+    """The architecture in a config of SAELens; before 6.0, TopK was `standard` with another activation function."""
+    architecture = config.get("architecture", str, "text", None if "metadata" in config.content else "standard")
+    activation = config.text("activation_fn", "activation_fn_str") or "relu"
+    if activation == "topk" and architecture == "standard":
+        architecture = "topk"
+    if architecture not in ARCHITECTURES:
+        raise config.wrong("architecture", architecture, f"must be one of {', '.join(ARCHITECTURES)}", _ONLY_ENCODERS)
+    if activation not in ("relu", "topk" if architecture == "topk" else "relu"):
+        raise config.wrong("activation_fn", activation, "must be relu, or topk where the architecture is topk")
+    return architecture
 
 
 def _input_scale(config: _Config) -> float:
