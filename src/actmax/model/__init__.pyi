@@ -1,5 +1,6 @@
 from .architecture import SITES as SITES
 from .architecture import Geometry as Geometry
+from .autoencoder import Autoencoder as Autoencoder
 from .nearest import Nearest as Nearest
 from .nearest import NearestTokens as NearestTokens
 from .nearest import Vocabulary as Vocabulary

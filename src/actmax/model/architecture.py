@@ -21,6 +21,8 @@ SITES = (*RESIDUAL, *MLP, *HEADS)
 """All sites, grouped by their width: the residual stream's, the MLP's, that of all heads together."""
 GATED = ("llama",)
 """Families whose MLP multiplies two branches: the gate (`mlp_pre`) and the linear one (`mlp_pre_linear`)."""
+RMS_NORM = ("llama",)
+"""Families whose norms keep the mean of the residual stream; the others take it away."""
 MODEL_TYPES = ("gpt2", "gpt_neo", "gpt_neox", "llama")
 """Hugging Face's names of the known families."""
 
