@@ -79,8 +79,7 @@ class Geometry:
         Raises:
             InputError: names `site`, `layer`, `index` or `direction`, and what is allowed.
         """
-        self.check_place(unit.site, unit.layer)
-        unit.check_width(self.width(unit.site))
+        unit.check_subject(self)
 
     def check_place(self, site: str, layer: int | None) -> None:
         """Refuses a site, or a layer of it, that this subject does not have."""

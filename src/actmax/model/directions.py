@@ -6,6 +6,7 @@ Nothing heavy is imported at the top, so that an address that is wrong is refuse
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from numpy import ndarray
 
+    from actmax.model.architecture import Geometry
+    from actmax.model.autoencoder import Autoencoder
     from actmax.model.subject import Subject
+
+log = logging.getLogger(__name__)
 
 FORMS = (
     "resid_pre.8[91] (a coordinate), resid_post.12:FILE.safetensors#NAME (a direction), sae:FOLDER[1234] (a latent) or "
@@ -242,7 +247,7 @@ class Logit(Direction):
             probes = probes.to(subject.device, subject.dtype).requires_grad_()
             values = logit(probes)
             (slopes,) = torch.autograd.grad(values.sum(), probes)
-        w, b = slopes[0].double(), float(values[0])
+        w, b = slopes[0].double(), float(values[0].detach())
         slack = (slopes.double() - w).norm(dim=1) / w.norm()
         if not bool((slack < AFFINE).all()):
             allowed = f"cannot be maximized: its logits are no affine function of what the head of {subject.name} reads"
@@ -276,17 +281,121 @@ def parse_logit(text: str, argument: str) -> Logit:
     return Logit(parts[0], minus=parts[1] if len(parts) > 1 else None)
 
 
-AUTOENCODER = ("cfg.json", "*.safetensors")
+BLOCK = 256
+"""Positions whose latents are computed together."""
+AUTOENCODER = ("cfg.json", "*.safetensors", "*scaler.json")
 """The files of a sparse autoencoder's folder."""
 
 
-def latent(folder: Path | str, index: int, place: Place | None = None) -> Direction:  # noqa: ARG001
-    """A latent of the sparse autoencoder in a folder, before its activation function.
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """The latents of a sparse autoencoder, as directions."""
+
+    autoencoder: Autoencoder
+    """The autoencoder."""
+
+    @property
+    def path(self) -> Path:
+        """The folder that it lies in."""
+        return self.autoencoder.folder
+
+    def pick(self, which: int) -> Latent:
+        """One latent, by its number."""
+        return Latent(self, which)
+
+    def address(self, one: Direction) -> str:
+        """How one of its latents is found again, wherever the reader stands."""
+        return f"sae:{self.path.resolve()}[{one.index}]"
+
+    def __len__(self) -> int:
+        return self.autoencoder.latents
+
+
+class Latent(Direction):
+    """A latent of a sparse autoencoder: its pre-activation, which is affine in the activations of its site.
+
+    Args:
+        origin: the latents of the autoencoder.
+        index: which latent, from 0.
 
     Raises:
-        InputError: always, as yet.
+        InputError: names `index`; there is no such latent, or its encoder is zero or not finite.
     """
-    raise InputError("sae", folder, "latents of sparse autoencoders cannot be read yet")
+
+    key: ClassVar[str] = "sae"
+
+    def __init__(self, origin: Latents, index: int) -> None:
+        name = f"sae:{origin.path.name}[{index}]"
+        super().__init__(*origin.autoencoder.place, *origin.autoencoder.weight(index), name, index, origin)
+
+    @classmethod
+    def load(cls, folder: Path | str, index: int, *, site: str | None = None, layer: int | None = None) -> Latent:
+        """A latent of the autoencoder in a folder that SAELens or sparsify wrote (docs/targets.md).
+
+        Args:
+            folder: the folder; or OWNER/NAME/FOLDER in the hub's cache.
+            index: which latent, from 0.
+            site: where it reads, if its config has a hook that is not known.
+            layer: the layer of that site.
+
+        Raises:
+            InputError: names `folder` or `index`.
+        """
+        from actmax.model.autoencoder import Autoencoder
+
+        return cls(Latents(Autoencoder.load(folder, site=site, layer=layer)), index)
+
+    def activations(
+        self, x: Float[ndarray, "positions width"]
+    ) -> tuple[Float[ndarray, " positions"], Float[ndarray, " positions"]]:
+        """The latent before and behind its activation function, which may depend on all latents (TopK).
+
+        Args:
+            x: activations of its site.
+        """
+        import numpy as np
+
+        blocks = [x[start : start + BLOCK] for start in range(0, len(x), BLOCK)]
+        post = [self.origin.autoencoder.post(block)[:, self.index] for block in blocks]
+        return x @ self.w + self.b, np.concatenate(post)
+
+    def check_subject(self, geometry: Geometry, name: str | None = None) -> None:
+        """Refuses a subject that lacks its site, or has another width there; says it where names of models differ."""
+        with renamed({"folder": "sae"}):
+            other = self.origin.autoencoder.check_model(geometry, name)
+        if other is not None:
+            log.warning(
+                "The autoencoder in %s says that it is of %s, and the subject is %s.", self.origin.path, other, name
+            )
+
+
+def latent(folder: Path | str, index: int, place: Place | None = None) -> Latent:
+    """A latent by the folder of its autoencoder, which is read once.
+
+    Args:
+        folder: the folder.
+        index: which latent.
+        place: where it reads, if its config does not say it.
+
+    Raises:
+        InputError: names `sae` or `index`.
+    """
+    with renamed({"folder": "sae"}):
+        files = [file for pattern in AUTOENCODER for file in sorted(Path(folder).glob(pattern))]
+        stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        return _latents(str(folder), place, stamps).pick(index)
+
+
+@lru_cache(maxsize=8)
+def _latents(folder: str, place: Place | None, stamps: tuple[tuple[str, int, int], ...]) -> Latents:  # noqa: ARG001
+    from actmax.model.autoencoder import Autoencoder
+
+    try:
+        return Latents(Autoencoder.load(folder))
+    except InputError as error:
+        if "no place that is known" not in error.allowed or place is None:
+            raise
+    return Latents(Autoencoder.load(folder, site=place[0], layer=place[1]))
 
 
 def parse_target(text: str, argument: str = "target") -> Target:

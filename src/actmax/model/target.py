@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from torch import Tensor
 
+    from actmax.model.architecture import Geometry
+
     Values_co = TypeVar("Values_co", Tensor, ndarray, covariant=True)
 
     class Captured(Protocol[Values_co]):
@@ -71,13 +73,22 @@ class Target(ABC):
     def weights(self, width: int) -> Float[ndarray, " width"]:
         """The vector w of its read-out w · x + b at a site of some width."""
 
-    @abstractmethod
-    def check_width(self, width: int) -> None:
-        """Refuses a site of another width than it is read from.
+    def check_subject(self, geometry: Geometry, name: str | None = None) -> None:  # noqa: ARG002 others say it
+        """Refuses a subject that lacks its site and layer, or has another width there.
+
+        Args:
+            geometry: the subject's sizes.
+            name: what the subject goes by.
 
         Raises:
-            InputError: names `index` or `direction`.
+            InputError: names `site`, `layer`, `index`, `direction` or `sae`.
         """
+        geometry.check_place(self.site, self.layer)
+        self.check_width(geometry.width(self.site))
+
+    @abstractmethod
+    def check_width(self, width: int) -> None:
+        """Refuses a site of another width than it is read from."""
 
     @property
     def coordinate(self) -> int | None:

@@ -40,7 +40,7 @@ def own_targets(cfg: Any, subject: Subject) -> list[Target]:
     with unit_keys(cfg):
         own = resolved(units(cfg), subject)
         for one in own:
-            subject.geometry.check(one)
+            one.check_subject(subject.geometry, subject.id)
     _say_norms(own)
     return own
 

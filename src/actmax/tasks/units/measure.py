@@ -26,6 +26,7 @@ from actmax.evidence.settings import NullSettings
 from actmax.evidence.transfer import Carriage, Carried, carry, first_position
 from actmax.evidence.verdicts import Decision, shares
 from actmax.model.context import Context
+from actmax.model.directions import Latent
 from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings, TransferSettings
@@ -127,9 +128,35 @@ def measure_units(
     on_context = partial(context_columns, subject, objective)
     rows = [row | on_context(unit, carried.get(unit)) | on_meaning[unit] for unit, row in numbers]
     tables = {"units": [with_layers(pd.DataFrame(rows))], **themes, **_tables(found, measured, gaps, carried)}
+    tables |= {"latents": latents} if (latents := latent_tables(subject, objective, found)) else {}
     _write_marked(contents, tables, controls)
     listed = write_findings(contents, [one for number in asked for one in unit_findings(rows[number])])
     return {**summarize([rows[number] for number in asked]), **listed, "controls": [str(unit) for unit in controls]}
+
+
+def latent_tables(
+    subject: Subject, objective: Objective, found: Mapping[Target, tuple[list[int], Restarts]]
+) -> list[pd.DataFrame]:
+    """What latents of autoencoders give behind their activation function, beside the pre-activation that is optimized.
+
+    A row per restart and stage (`initial`, `optimum`, and `snapped` to its tokens): `pre` and `post`, reduced over
+    positions as the objective is, and `firing`, the share of positions at which the latent is not 0.
+    """
+    parts = []
+    for unit, (seeds, restarts) in found.items():
+        if not isinstance(unit, Latent):
+            continue
+        tokens = subject.embed(subject.nearest(restarts.final).best)
+        for stage, embeddings in (("initial", restarts.initial), ("optimum", restarts.final), ("snapped", tokens)):
+            with torch.no_grad():
+                seen = subject.run(embeddings.to(subject.device), [unit.place], context=objective.seen)[unit.place]
+            flat = seen.flatten(0, 1).double().cpu().numpy()
+            pre, post = (torch.from_numpy(one).unflatten(0, seen.shape[:2]) for one in unit.activations(flat))
+            columns = {"pre": pre, "post": post, "firing": (post != 0).double()}
+            averaged = {name: objective.activation(values).tolist() for name, values in columns.items()}
+            averaged["firing"] = objective.averaged(columns["firing"].mean(1)).tolist()
+            parts.append(addressed(pd.DataFrame({"seed": seeds, "stage": stage, **averaged}), [unit]))
+    return parts
 
 
 def _tables(

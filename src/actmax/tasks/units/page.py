@@ -101,6 +101,7 @@ def _page(source: Source, how: str) -> Page:
     nulls = source.figures("Measures beside their nulls", lambda: _nulls(source))
     sections = [
         source.section("Activation", lambda: curves, lambda: beside, lambda: _gap(source), lambda: _gap_table(source)),
+        source.section("Targets", lambda: _targets(source), lambda: _latents(source)),
         source.section("In other contexts", lambda: _transfer(source)),
         source.section("Meaning", lambda: _meaning_map(source), lambda: themes(source)),
         source.section("Activation against fluency", lambda: _front(source)),
@@ -451,6 +452,42 @@ def themes(source: Source) -> Block | None:
         "deviations of texts by chance, and p corrected for looking at the whole vocabulary."
     )
     return table(named, shown, title="Theme", source="theme.parquet", caption=caption)
+
+
+def _targets(source: Source) -> Block | None:
+    """What directions are: their length, what is added, and the file that they come from."""
+    if not source.has("targets"):
+        return None
+    rows = source.table("targets")
+    named = rows.assign(unit=[str(target_of_row(row)) for row in rows.to_dict("records")])
+    named["is"] = ["control" if control else "own" for control in rows["control"]]
+    shown = [
+        Shown("unit", "target", form="s"),
+        Shown("is", "", form="s"),
+        Shown("norm", "length of w", ".4g"),
+        Shown("bias", "b", ".4g"),
+    ]
+    caption = "What is read is w · x + b; lengths are as they are given."
+    return table(named, shown, title="Targets", source="targets.parquet", caption=caption)
+
+
+def _latents(source: Source) -> Block | None:
+    """What latents of autoencoders give behind their activation function, means over restarts."""
+    if not source.has("latents"):
+        return None
+    rows = own_rows(source, "latents")
+    numbers = ["pre", "post", "firing"]
+    means = rows.groupby([*names_in(rows), "stage"], sort=False, dropna=False)[numbers].mean().reset_index()
+    named = means.assign(unit=[str(target_of_row(row)) for row in means.to_dict("records")])
+    shown = [
+        Shown("unit", "latent", form="s"),
+        Shown("stage", form="s"),
+        Shown("pre", "before its activation function", ".4g"),
+        Shown("post", "behind it", ".4g"),
+        Shown("firing", "positions at which it fires", ".0%"),
+    ]
+    caption = "What is optimized is what enters the latent's activation function. Means over restarts."
+    return table(named, shown, title="Latents", source="latents.parquet", caption=caption)
 
 
 def _front(source: Source) -> Block | None:
