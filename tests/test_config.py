@@ -136,7 +136,8 @@ def test_report_a_is_what_the_experiment_says() -> None:
     assert settings.seeds(cfg) == list(range(10))
     assert [(unit.site, unit.layer, unit.index) for unit in settings.units(cfg)] == [("resid_pre", 8, 91)]
     assert (cfg.tokens, cfg.steps, cfg.optimizer.name, cfg.optimizer.lr) == (5, 500, "adam", 0.001)
-    assert (cfg.init.name, cfg.subject.name, cfg.objective.reduction) == ("scaled", "gpt2", "mean")
+    reduction = settings.objective_settings(cfg)["reduction"]
+    assert (cfg.init.name, cfg.subject.name, reduction) == ("scaled", "gpt2", "mean")
     assert (maximization.prior_terms(cfg), maximization.parameterizations(cfg)) == ({}, [])
     assert cfg.sweep == "reproducibility"
     assert composed().sweep == "maximization"

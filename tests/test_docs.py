@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -19,6 +20,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from safetensors.numpy import save_file
 
 from actmax.api import load
 from actmax.api import open as load_record
@@ -75,6 +77,18 @@ def test_there_are_commands() -> None:
     assert {len(SHOWN[name]) > 5 for name in ("README.md", "tutorial.md", "howto.md", "tuning.md")} == {True}
 
 
+@pytest.fixture
+def directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of directions that commands name, which are read wherever a command is checked."""
+    monkeypatch.chdir(tmp_path)
+    save_file({"verb": np.ones(576), "noun": -np.ones(576)}, "probe.safetensors")
+    (tmp_path / "nouns").mkdir()
+    names = ("decoder", *(f"decoder_shuffled_{number}" for number in (1, 2, 3)))
+    save_file({f"resid_post.12/{name}": np.ones(576) for name in names}, "nouns/directions.safetensors")
+    shutil.copytree(ROOT / "tests" / "reference" / "sae" / "sparsify" / "layers.3", tmp_path / "saes" / "layers.12")
+
+
+@pytest.mark.usefixtures("directions")
 @pytest.mark.parametrize("page", [name for name, found in SHOWN.items() if found])
 def test_every_command_is_one_that_the_app_takes(page: str) -> None:
     wrong = []
@@ -107,6 +121,7 @@ def test_a_command_that_it_does_not_take_is_noticed(line: str, error: type[Excep
 
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SMALLER = {'"smollm2"': '"tiny"', "steps=100": "steps=5", "passes=400": "passes=60", "seeds=10": "seeds=3, steps=5"}
+SMALLER |= {'" Paris"': '"P"', '" London"': '"L"'}  # tokens are single bytes there
 """What a block says on the page, and what is run in its place."""
 
 
@@ -139,6 +154,14 @@ def test_every_python_block_runs(page: str, workplace: Path, capsys: pytest.Capt
     found = ran((ROOT / page).read_text(encoding="utf-8"))["found"]
     assert "would another start give the same answer?" in capsys.readouterr().out
     assert load_record("outputs/mine").verdict == found.verdict
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_blocks_on_directions_run() -> None:
+    text, _, _ = (DOCS / "targets.md").read_text(encoding="utf-8").partition("## Latents of sparse autoencoders")
+    names = ran(text)
+    assert str(names["probe"]) == "resid_post.8:probe"
+    assert Path("probe.safetensors").is_file()
 
 
 def test_a_python_block_that_does_not_run_is_noticed() -> None:

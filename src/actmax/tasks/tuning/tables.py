@@ -114,8 +114,8 @@ def scale_of(found: Tuning, unit: Target | None, data: Data, store: Store) -> tu
 
 def _groups(found: Tuning, unit: Target, data: Data, store: Store) -> dict[str, Any]:
     """Sizes, means and standard deviations of the two groups of words."""
-    if isinstance(unit, Unit):
-        inside = rows_of(found.units, unit)
+    if unit.coordinate is not None:
+        inside = rows_of(found.units, Unit(*unit.place, unit.coordinate))
         if not len(inside):
             raise KeyError(str(unit))
         return inside.iloc[0].to_dict()
