@@ -17,7 +17,7 @@ from actmax import choices
 from actmax.errors import InputError, renamed
 from actmax.model.architecture import geometry
 from actmax.model.settings import SubjectSettings
-from actmax.model.subject import DTYPES, Subject, fuse_gelu, shared
+from actmax.model.subject import DTYPES, Subject, settle, shared
 from actmax.model.target import Unit
 from actmax.progress import shown
 from actmax.records.contents import Contents
@@ -364,7 +364,7 @@ def _wrapped(model: PreTrainedModel, tokenizer: Any, name: str) -> Subject:
         sizes = geometry(model.config.to_dict())
     own = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
     view = copy.deepcopy(model, own).eval()
-    fuse_gelu(view)
+    settle(view)
     dtype = next(view.get_input_embeddings().parameters()).dtype
     if dtype not in DTYPES.values():
         raise InputError("model", str(dtype), f"its weights must be of {', '.join(DTYPES)}")
