@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,9 +17,8 @@ from yaml import YAMLError
 
 from actmax import choices
 from actmax.errors import InputError, renamed
-from actmax.model.architecture import geometry
 from actmax.model.settings import SubjectSettings
-from actmax.model.subject import DTYPES, Subject, settle, shared
+from actmax.model.subject import DTYPES, Subject, proven, settle, shared
 from actmax.model.target import Unit
 from actmax.progress import shown
 from actmax.records.contents import Contents
@@ -360,16 +361,17 @@ def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Langua
 
 def _wrapped(model: PreTrainedModel, tokenizer: Any, name: str) -> Subject:
     """A frozen view of a model: modules of its own, weights in common."""
-    with renamed({"config": "model"}):
-        sizes = geometry(model.config.to_dict())
     own = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
     view = copy.deepcopy(model, own).eval()
     settle(view)
     dtype = next(view.get_input_embeddings().parameters()).dtype
     if dtype not in DTYPES.values():
         raise InputError("model", str(dtype), f"its weights must be of {', '.join(DTYPES)}")
-    found = Subject(name, "in memory", None, view, tokenizer, sizes)
-    return Subject(name, f"in memory, weights {found.weights_hash[:16]}", None, view, tokenizer, sizes)
+    with renamed({"config": "model"}):
+        found = proven(partial(Subject, name, "in memory", None, view, tokenizer), view)
+    named = replace(found, id=f"in memory, weights {found.weights_hash[:16]}")
+    named._hashes.update(found._hashes)
+    return named
 
 
 def _versions(source: tuple[PreTrainedModel, Any] | None) -> tuple[int, ...]:

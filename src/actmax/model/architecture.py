@@ -212,7 +212,7 @@ class Geometry:
             way_out = f"It has {', '.join(self.sites)}." if self.sites else "No site of it is proved."
             raise InputError("site", site, f"is not what its name says in this {self.model_type}: {reason}", way_out)
         if site in MLP and self.family in SIZES and SIZES[self.family].experts:
-            reason = "the MLP of this model is a mixture of experts, which is read as a whole (mlp_out)"
+            reason = "the MLP of this model is read as a whole (mlp_out): a mixture of experts, or of no known kind"
             raise InputError("site", site, reason, f"It has {', '.join(self.sites)}.")
         if site not in self.sites:
             raise InputError("site", site, f"must be one of {', '.join(self.sites)}")

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from actmax.model.architecture import Geometry
 
@@ -43,6 +43,27 @@ class Family:
     """Path from the base model to the norm behind the last block."""
     taps: Mapping[str, Tap]
     """Where each site of a block is read, by the site's name."""
+
+
+def watch(module: nn.Module, side: str, take: Callable[[Any], None]) -> Callable[[], None]:
+    """Hands what enters or leaves a module to `take` in every pass, until what it returns is called.
+
+    Args:
+        module: any module of a block.
+        side: `input` or `output`.
+        take: called with the first input, or with the whole output, which may be a tuple.
+    """
+    if side == "input":
+        return module.register_forward_pre_hook(partial(_on_input, take), with_kwargs=True).remove
+    return module.register_forward_hook(partial(_on_output, take)).remove
+
+
+def _on_input(take: Callable[[Any], None], module: nn.Module, inputs: tuple[Any, ...], named: Any) -> None:  # noqa: ARG001
+    take(inputs[0] if inputs else named["hidden_states"])
+
+
+def _on_output(take: Callable[[Any], None], module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+    take(output)
 
 
 def _joined(part: int, geometry: Geometry) -> Tensor:

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from actmax.errors import InputError
 from actmax.model.architecture import SIZES, Geometry, geometry, read_geometry
 from actmax.model.context import NONE, Context
-from actmax.model.families import FAMILIES, Family, Tap
+from actmax.model.families import FAMILIES, Family, Tap, watch
+from actmax.model.identities import proved, recognised
 from actmax.model.nearest import NearestTokens
 from actmax.model.target import Place
 from actmax.weights import Weights, check_files, fingerprint, locate
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONTEXTS = 8
 """Number of contexts whose keys and values are kept."""
 UNDECODABLE = "\ufffd"
@@ -57,7 +58,9 @@ class Subject:
     tokenizer: Any = field(repr=False)
     """The Hugging Face tokenizer of the model."""
     geometry: Geometry
-    """Its sizes, from its config."""
+    """Its sizes, from its config, and which sites it has."""
+    whole: bool = False
+    """Whether every pass is of whole sequences: where a pass behind kept keys and values would not be the same."""
 
     @property
     def base(self) -> nn.Module:
@@ -70,7 +73,7 @@ class Subject:
 
         That is the module's weight but where the module does more than look it up: Gemma's multiplies it.
         """
-        weight, module = self._embedding.weight, self._embedding
+        weight, module = self.embedding_weight, self._embedding
         if type(module) is nn.Embedding and not module._forward_hooks:
             return weight
         named = weight.device, weight._version
@@ -79,6 +82,11 @@ class Subject:
             with torch.no_grad():
                 self._matrix[named] = module(torch.arange(len(weight), device=weight.device))
         return self._matrix[named]
+
+    @property
+    def embedding_weight(self) -> Float[Tensor, "vocabulary d_model"]:
+        """The weight of its embedding module."""
+        return self._embedding.weight
 
     @cached_property
     def _matrix(self) -> dict[tuple[torch.device, int], Tensor]:
@@ -91,12 +99,12 @@ class Subject:
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the weights."""
-        return self._embedding.weight.dtype
+        return self.embedding_weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self._embedding.weight.device
+        return self.embedding_weight.device
 
     @property
     def attention(self) -> str:
@@ -104,9 +112,16 @@ class Subject:
         config: Any = self.model.config
         return str(config._attn_implementation)
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
         """sha256 over the names and bytes of all weights as used (after any change of dtype); tied ones count once."""
+        stamp = tuple((id(one), one._version, one.device) for one in self.model.parameters())
+        if stamp not in self._hashes:
+            self._hashes.clear()
+            self._hashes[stamp] = self._weights_hash()
+        return self._hashes[stamp]
+
+    def _weights_hash(self) -> str:
         named = sorted(self.model.named_parameters())
         with ThreadPoolExecutor() as pool:  # hashlib lets go of the GIL
             digests = list(pool.map(lambda item: _digest(item[1]), named))
@@ -114,6 +129,10 @@ class Subject:
         for (name, _), digest in zip(named, digests, strict=True):
             whole.update(f"{name}:{digest}\n".encode())
         return whole.hexdigest()
+
+    @cached_property
+    def _hashes(self) -> dict[tuple[Any, ...], str]:
+        return {}
 
     def to(self, device: torch.device | str) -> Subject:
         """Moves the weights to a device, in place."""
@@ -315,6 +334,8 @@ class Subject:
     @cached_property
     def keeps_keys(self) -> bool:
         """Whether keys and values of a shorter pass are those of a longer one: not where rotary positions stretch."""
+        if self.whole:
+            return False
         config: Any = self.model.config
         asked = [getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)]
         parts = [part for one in asked if isinstance(one, dict) for part in (one, *one.values())]
@@ -470,17 +491,7 @@ def listen(
             tensor = tensor * geometry.residual_multiplier
         take(tensor)
 
-    if tap.side == "input":
-        return module.register_forward_pre_hook(partial(_on_input, read), with_kwargs=True).remove
-    return module.register_forward_hook(partial(_on_output, read)).remove
-
-
-def _on_input(take: Callable[[Any], None], module: nn.Module, inputs: tuple[Any, ...], named: Any) -> None:  # noqa: ARG001
-    take(inputs[0] if inputs else named["hidden_states"])
-
-
-def _on_output(take: Callable[[Any], None], module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
-    take(output)
+    return watch(module, tap.side, read)
 
 
 def _digest(weight: Tensor) -> str:
@@ -534,8 +545,24 @@ def load(
     model.requires_grad_(False)
     model.eval()  # `from_config` leaves dropout on
     settle(model)
-    sizes = geometry(model.config.to_dict())
-    return Subject(name, found_id, found_revision, model, tokenizer, sizes)
+    return proven(partial(Subject, name, found_id, found_revision, model, tokenizer), model)
+
+
+def proven(make: Callable[[Geometry], Subject], model: nn.Module) -> Subject:
+    """A subject with the sites whose identities hold in it (`model.identities`).
+
+    Args:
+        make: gives it with sizes.
+        model: its model.
+
+    Raises:
+        InputError: its family is not known, and its blocks are like those of none that is.
+    """
+    config: Any = model.config
+    written = config.to_dict()
+    if written.get("model_type") in SIZES:
+        return proved(make(geometry(written)))
+    return recognised(make, written)
 
 
 def _check_finite(model: nn.Module, weights: Weights) -> None:
@@ -561,11 +588,15 @@ def _check_vocabulary(tokenizer: Any, weights: Weights) -> None:
 
 
 def settle(model: nn.Module) -> None:
-    """Sets a model's kernels: GELU in one, and experts one by one in float64, which their grouped product lacks."""
+    """Sets a model's kernels: GELU in one, and experts one by one where PyTorch's grouped product cannot take them.
+
+    It knows no float64, and wants each expert's rows to begin at multiples of 16 bytes.
+    """
     fuse_gelu(model)
+    experts = [one for one in model.parameters() if one.dim() == 3]
+    unfit = any(one.dtype == torch.float64 or one.shape[-1] * one.element_size() % 16 for one in experts)
     hub: Any = model
-    experts = getattr(hub.config, "_experts_implementation", None) is not None
-    if experts and hub.get_input_embeddings().weight.dtype == torch.float64:
+    if unfit and getattr(hub.config, "_experts_implementation", None) is not None:
         hub.set_experts_implementation("eager")
 
 
