@@ -133,22 +133,31 @@ def outcomes(model_types: list[str]) -> Iterator[Outcome]:
 
 
 def main(asked: list[str]) -> None:
-    """Prints the table and the totals."""
+    """Prints the totals, what passes, and why what fails does."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     known = asked or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     found = list(outcomes(known))
-    print("| model type | by the table | alone |\n|---|---|---|")
-    for one in found:
-        print(f"| {one.model_type} | {one.table} | {one.alone} |")
-    table = sum(one.table.startswith("all") for one in found)
+    table = [one.model_type for one in found if one.table.startswith("all")]
     alone = sum({*RESIDUAL, *ATTENTION} - {"resid_mid"} <= set(one.sites) for one in found)
     print(
-        f"\n{len(known)} model types, {len(found)} built from a small config: {table} pass by the table with all "
-        f"sites, {alone} alone with the sites of the residual stream and the attention."
+        f"Of {len(known)} model types {len(found)} can be built from a small config. By the table {len(table)} pass "
+        f"with all their sites; without their entries {alone} pass with the sites of the residual stream and of the "
+        f"attention.\n\n| read as | sites | model types |\n|---|---|---|"
     )
+    read = sorted({(one.alone, len(one.sites)) for one in found if one.sites}, key=lambda kind: -kind[1])
+    for kind, sites in read:
+        names = ", ".join(one.model_type for one in found if one.alone == kind)
+        print(f"| {kind.split()[1].strip(',')} | {sites} | {names} |")
+    print("\n| passes as none | why |\n|---|---|")
+    failed = [one for one in found if not one.sites]
+    for why in dict.fromkeys(one.alone for one in failed):
+        print(f"| {', '.join(one.model_type for one in failed if one.alone == why)} | {why.removeprefix('fails: ')} |")
+    for one in found:
+        if one.table.startswith("fails"):
+            print(f"\n{one.model_type}, by its own entry, {one.table}")
 
 
 if __name__ == "__main__":

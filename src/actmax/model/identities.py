@@ -183,12 +183,12 @@ def measure(subject: Subject) -> list[Identity]:
     with torch.no_grad():
         try:
             seen = _Seen(plain, sites)
+            found = [*seen.stream(), *seen.products(), *_turned(plain, seen), *seen.passes()]
+        except torch.OutOfMemoryError:  # which says nothing of the model
+            raise
         except ERRORS as error:
-            reason = (
-                f"{RUNS} ({type(error).__name__}: {str(error).strip().splitlines()[0][:120] if str(error) else ''})"
-            )
-            return [*missing, Identity(reason, everything, inf, 0.0)]
-        found = [*seen.stream(), *seen.products(), *_turned(plain, seen), *seen.passes()]
+            said = (str(error).strip().splitlines() or [""])[0][:120]
+            return [*missing, Identity(f"{RUNS} ({type(error).__name__}: {said})", everything, inf, 0.0)]
     return [*missing, *(one for one in found if set(one.sites) <= set(everything))]
 
 
