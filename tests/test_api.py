@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM
 
 import actmax
 from actmax.api import LanguageModel
-from actmax.model.subject import byte_tokenizer
+from actmax.model.subject import byte_tokenizer, load
 from actmax.records.store import VERSION
 from cli import QUICK
 from cli import Actmax as Command
+from tiny_families import CASES
 
 SMALL = {
     "nulls": {"draws": 299, "displacements": 20},
@@ -284,12 +285,74 @@ class TestWrapped:
         same = folder.maximize("resid_pre.3[7]", seeds=3, steps=5, **SMALL)
         pd.testing.assert_frame_equal(same.tokens, after.tokens, check_exact=True)
 
-    def test_a_family_that_is_not_known(self) -> None:
-        from transformers import OPTConfig
+    @pytest.mark.parametrize("name", ["llama", "gemma2", "granite", "bloom", "qwen2_moe"])
+    @pytest.mark.parametrize("change", ["in place", "low rank", "untied"])
+    def test_changed_models_give_the_numbers_of_their_folder(self, tmp_path: Path, name: str, change: str) -> None:
+        made = load(name=name, source="random", architecture=CASES[name] | {"tie_word_embeddings": change != "untied"})
+        model = AutoModelForCausalLM.from_config(made.model.config, dtype=torch.float32)
+        generator = torch.Generator().manual_seed(2)
+        before = actmax.wrap(model, made.tokenizer).subject.weights_hash
+        with torch.no_grad():
+            for key, weight in model.named_parameters():
+                if change == "low rank" and weight.dim() == 2 and "embed" not in key:  # what merging LoRA leaves
+                    up, down = (torch.randn(size, 2, generator=generator) for size in weight.shape)
+                    weight += 0.1 * up @ down.T
+                elif change != "low rank":
+                    weight += 0.1 * torch.randn(weight.shape, generator=generator)
+        own = actmax.wrap(model, made.tokenizer).subject
+        model.save_pretrained(tmp_path)
+        made.tokenizer.save_pretrained(tmp_path)
+        folder = actmax.load(tmp_path).subject
+        assert folder.weights_hash == own.weights_hash != before
+        tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        assert tied is (change != "untied")
+        ids, places = torch.tensor([[5, 9, 77, 3]]), [(site, 1) for site in own.geometry.sites if site != "final_norm"]
+        found = [one.run(one.embed(ids), [*places, ("final_norm", None)]) for one in (own, folder)]
+        assert all(torch.equal(found[0][place], found[1][place]) for place in found[0])
+        scores = [one.logits(two["final_norm", None]) for one, two in zip((own, folder), found, strict=True)]
+        assert torch.equal(scores[0], scores[1])
+        assert torch.allclose(scores[0], model.eval()(ids).logits, atol=1e-4)
 
-        sizes = {"hidden_size": 8, "word_embed_proj_dim": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
-        model = AutoModelForCausalLM.from_config(OPTConfig(vocab_size=257, ffn_dim=8, **sizes))
-        with pytest.raises(actmax.InputError, match="opt"):
+    def test_an_adapter_that_was_not_merged_is_refused(self, lm: LanguageModel) -> None:
+        model: Any = model_of(lm)
+        model.merge_and_unload = lambda: model  # as peft's models have it
+        with pytest.raises(actmax.InputError, match=r"adapter.*merge_and_unload"):
+            actmax.wrap(model, lm.subject.tokenizer)
+
+    def test_weights_of_whole_numbers_need_gradients(self, lm: LanguageModel) -> None:
+        class Quantized(torch.nn.Module):
+            """A product with weights of 8 bits; `through` says whether gradients pass."""
+
+            def __init__(self, linear: Any, *, through: bool) -> None:
+                super().__init__()
+                self.scale = float(linear.weight.detach().abs().max()) / 127
+                whole = (linear.weight.detach() / self.scale).round().to(torch.int8)
+                self.weight = torch.nn.Parameter(whole, requires_grad=False)
+                self.through = through
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                found = x @ (self.weight.to(x.dtype) * self.scale)
+                return found if self.through else found.detach()
+
+        for through in (True, False):
+            model: Any = model_of(lm)
+            for block in model.transformer.h:
+                for part in (block.attn, block.mlp):
+                    part.c_proj = Quantized(part.c_proj, through=through)
+                if not through:
+                    block.register_forward_hook(lambda _, __, out: out.detach())
+            if through:
+                assert actmax.wrap(model, lm.subject.tokenizer).subject.geometry.sites
+                continue
+            with pytest.raises(actmax.InputError, match="gradients must pass"):
+                actmax.wrap(model, lm.subject.tokenizer)
+
+    def test_a_family_that_is_not_known(self) -> None:
+        from transformers import XGLMConfig
+
+        sizes = {"d_model": 8, "attention_heads": 2, "num_layers": 1, "ffn_dim": 8}
+        model = AutoModelForCausalLM.from_config(XGLMConfig(vocab_size=257, pad_token_id=1, **sizes))
+        with pytest.raises(actmax.InputError, match=r"^model=xglm: .*llama.*FAMILIES"):
             actmax.wrap(model, byte_tokenizer())
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from actmax.errors import InputError
-from actmax.model.architecture import Geometry, geometry, read_geometry
+from actmax.model.architecture import MODEL_TYPES, Geometry, geometry, read_geometry
 from actmax.model.target import Unit
+from tiny_families import CASES, TINY
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"model_type": "gpt2", "n_layer": 3, "n_embd": 24, "n_head": 3, "n_positions": 32},
@@ -190,7 +191,56 @@ def test_an_unknown_family_is_refused_with_how_to_add_it(model_type: str | None)
         geometry({**CONFIGS["gpt2"], "model_type": model_type})
     message = str(caught.value)
     assert message.startswith(f"config={model_type}: ")
-    assert all(word in message for word in ("gpt2, gpt_neo, gpt_neox, llama", "FAMILIES", "subject.py", "families.md"))
+    assert all(word in message for word in ("gpt2, gpt_neo, gpt_neox, llama", "FAMILIES", "families.py", "families.md"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_config_that_transformers_makes_has_the_sizes_of_the_written_one(name: str) -> None:
+    from transformers import AutoConfig
+
+    settings = {key: value for key, value in CASES[name].items() if key != "model_type"}
+    made = AutoConfig.for_model(CASES[name]["model_type"], **settings).to_dict()
+    assert geometry({"head_dim": 10, **made} if CASES[name].get("head_dim") else made) == geometry(CASES[name])
+
+
+@pytest.mark.parametrize("family", MODEL_TYPES)
+def test_a_size_left_to_hugging_face_is_theirs_or_asked_for(family: str) -> None:
+    """Each key of sizes in turn is left out of the config: what it stands for is then the class's own number."""
+    from transformers import AutoConfig
+
+    tried = 0
+    for key in (*TINY[family], "num_key_value_heads", "head_dim"):
+        written = {name: value for name, value in TINY[family].items() if name != key}
+        if "hidden_size" not in written and "n_embd" not in written:
+            continue
+        try:
+            made = AutoConfig.for_model(family, **written).to_dict()
+        except Exception:  # it is refused there, each class in its own way
+            continue
+        if "head_dim" in written:
+            made.setdefault("head_dim", written["head_dim"])
+        try:
+            found = geometry({"model_type": family, **written})
+        except InputError:
+            continue
+        tried += 1
+        assert found == geometry(made), key
+    assert tried > 1
+
+
+def test_a_config_of_blocks_of_another_kind_is_refused() -> None:
+    for family, key, value in (
+        ("opt", "do_layer_norm_before", False),
+        ("bloom", "apply_residual_connection_post_layernorm", True),
+    ):
+        geometry({**CASES[family], key: not value})
+        with pytest.raises(InputError, match=f"{key}: {value}"):
+            geometry({**CASES[family], key: value})
+
+
+def test_a_family_without_a_context_takes_the_length_it_was_trained_on() -> None:
+    assert geometry(CASES["bloom"]).context == 2048
+    assert geometry({**CASES["bloom"], "seq_length": 1024}).context == 1024
 
 
 DAMAGED = {

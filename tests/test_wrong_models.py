@@ -65,6 +65,22 @@ def adapter_alone(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
 
 
+EVIL = "raise SystemExit('this code was run')"
+
+
+def remote_code(folder: Path) -> None:
+    (folder / "evil.py").write_text(EVIL)
+    config(folder, model_type="evil", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
+
+
+def remote_tokenizer(folder: Path) -> None:
+    (folder / "evil.py").write_text(EVIL)
+    file = folder / "tokenizer_config.json"
+    content = json.loads(file.read_text())
+    content |= {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}, "tokenizer_class": "Tokenizer"}
+    file.write_text(json.dumps(content))
+
+
 WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "adapter beside the model": (adapter, ["adapter", "merge_and_unload"]),
     "adapter alone": (adapter_alone, ["adapter", "merge_and_unload"]),
@@ -78,7 +94,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "config missing": (lambda folder: (folder / "config.json").unlink(), ["lacks config.json"]),
     "pickled weights": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        ["pickled weights only"],
+        ["pickled weights only", "python -c", "save_pretrained('NEW_FOLDER')", "subject.path=NEW_FOLDER"],
     ),
     "config of another width": (
         lambda folder: config(folder, n_embd=24),
@@ -87,6 +103,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "config of more tokens": (lambda folder: config(folder, vocab_size=300), ["wte.weight", "(257, 12)", "(300, 12)"]),
     "config of more layers": (lambda folder: config(folder, n_layer=3), ["missing: transformer.h.2.", "Copy it again"]),
     "heads that do not fit": (lambda folder: config(folder, n_head=5), ["num_heads", "Put back the config.json"]),
+    "code of its own": (remote_code, ["brings code of its own", "evil.Model", "never run"]),
     "a weight missing": (
         lambda folder: edited(folder, lambda state: state.pop("transformer.ln_f.bias")),
         ["missing: transformer.ln_f.bias", "Copy it again"],
@@ -104,10 +121,51 @@ def test_a_folder_that_is_not_whole_is_explained(actmax: Actmax, folder: Path, c
     assert "Traceback" not in ran.err
     for word in words:
         assert word in ran.err
-    assert "Delete the folder" not in ran.err  # it is the user's
+    assert "elete" not in ran.err  # it is the user's
     assert not ran.jobs
 
 
 def test_a_whole_folder_runs(actmax: Actmax, folder: Path) -> None:
     ran = actmax(*JOB)
     assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize("add", [lambda folder: config(folder, auto_map={"AutoModel": "evil.Model"}), remote_tokenizer])
+def test_code_beside_a_known_family_is_not_run(actmax: Actmax, folder: Path, add: Callable[[Path], object]) -> None:
+    (folder / "evil.py").write_text(EVIL)
+    add(folder)
+    ran = actmax(*JOB)
+    assert ran.code == 0, ran.err
+    assert "this code was run" not in ran.err + ran.out
+
+
+def test_a_folder_given_as_an_id_is_named(actmax: Actmax, folder: Path) -> None:
+    ran = actmax(*(one for one in JOB if "path" not in one), "subject=hub", f"subject.id={folder}")
+    assert ran.code == 2
+    assert f"subject.id={folder}: is a folder on this machine" in ran.err
+    assert f"Say subject.path={folder}" in ran.err
+
+
+def test_weights_that_float16_cannot_hold(actmax: Actmax, folder: Path) -> None:
+    edited(folder, lambda state: state["transformer.h.0.ln_1.weight"].fill_(1e6))
+    ran = actmax(*JOB, "subject.dtype=float16")
+    assert ran.code == 2
+    assert "subject.dtype=float16: must hold all weights, and transformer.h.0.ln_1.weight" in ran.err
+    assert actmax(*JOB, "subject.dtype=bfloat16").code == 0
+
+
+def test_auto_takes_the_dtype_of_the_checkpoint(folder: Path) -> None:
+    whole: Any = load(name="m", path=str(folder), dtype="bfloat16")
+    assert load(name="m", path=str(folder), dtype="auto").dtype is torch.float32
+    whole.model.save_pretrained(folder)
+    assert load(name="m", path=str(folder), dtype="auto").dtype is torch.bfloat16
+    assert load(name="m", path=str(folder)).dtype is torch.float32
+    assert load(name="t", source="random", architecture=TINY, dtype="auto").dtype is torch.float32
+
+
+def test_shards_are_one_model(folder: Path) -> None:
+    before: Any = load(name="m", path=str(folder))
+    (folder / "model.safetensors").unlink()
+    before.model.save_pretrained(folder, max_shard_size="4KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert load(name="m", path=str(folder)).weights_hash == before.weights_hash

@@ -6,10 +6,13 @@ import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -17,10 +20,9 @@ from yaml import YAMLError
 
 from actmax import choices
 from actmax.errors import InputError, renamed
-from actmax.model.architecture import geometry
 from actmax.model.directions import Logit, parse_target, write_directions
 from actmax.model.settings import SubjectSettings
-from actmax.model.subject import DTYPES, Subject, fuse_gelu, shared
+from actmax.model.subject import DTYPES, Subject, proven, settle, shared
 from actmax.model.target import Direction, Target, Unit, place_name
 from actmax.progress import shown
 from actmax.records.contents import Contents
@@ -367,16 +369,40 @@ def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Langua
 
 def _wrapped(model: PreTrainedModel, tokenizer: Any, name: str) -> Subject:
     """A frozen view of a model: modules of its own, weights in common."""
-    with renamed({"config": "model"}):
-        sizes = geometry(model.config.to_dict())
+    if hasattr(model, "merge_and_unload"):
+        allowed = "holds an adapter beside its weights, which are not what it computes with"
+        raise InputError("model", type(model).__name__, allowed, "wrap(model.merge_and_unload(), tokenizer)")
     own = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
     view = copy.deepcopy(model, own).eval()
-    fuse_gelu(view)
+    settle(view)
     dtype = next(view.get_input_embeddings().parameters()).dtype
     if dtype not in DTYPES.values():
         raise InputError("model", str(dtype), f"its weights must be of {', '.join(DTYPES)}")
-    found = Subject(name, "in memory", None, view, tokenizer, sizes)
-    return Subject(name, f"in memory, weights {found.weights_hash[:16]}", None, view, tokenizer, sizes)
+    with renamed({"config": "model"}):
+        found = proven(partial(Subject, name, "in memory", None, view, tokenizer), view)
+    if not all(one.is_floating_point() for one in view.parameters()):
+        _require_gradients(found)
+    named = replace(found, id=f"in memory, weights {found.weights_hash[:16]}")
+    named._hashes.update(found._hashes)
+    return named
+
+
+def _require_gradients(subject: Subject) -> None:
+    """Refuses a model whose kernels give no gradient for their inputs, as some of quantized weights do.
+
+    Raises:
+        InputError: nothing can be maximized in it.
+    """
+    embedded = subject.embed(torch.arange(2)[None]).detach().requires_grad_()
+    place, reason = ("resid_post", 0), "it has none"
+    try:
+        (slope,) = torch.autograd.grad(subject.run(embedded, [place])[place].float().square().sum(), embedded)
+        if bool(torch.isfinite(slope).all()) and bool(slope.any()):
+            return
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:120]
+    allowed = f"gradients must pass through its first block to the embeddings ({reason})"
+    raise InputError("model", type(subject.model).__name__, allowed, "Load it in bfloat16 or float32.")
 
 
 def _versions(source: tuple[PreTrainedModel, Any] | None) -> tuple[int, ...]:

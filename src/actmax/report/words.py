@@ -487,6 +487,24 @@ def rounding_statement(data: Row) -> str:
     )
 
 
+# a model's identities
+
+
+def check_statement(summary: Row) -> str:
+    """Whether a model's sites are what their names say.
+
+    Args:
+        summary: summary of a check.
+    """
+    name, refused = summary["subject"]["name"], summary["refused"]
+    known = summary["read_as"] == summary["model_type"]
+    how = "" if known else f" Its family, {summary['model_type']}, is not known; it is read as {summary['read_as']}."
+    if not summary["failed"]:
+        return f"All {len(summary['sites'])} sites of {name} are what their names say.{how}"
+    lost = f"Refused: {', '.join(refused)}." if refused else "No site is refused; every pass is of whole sequences."
+    return f"{len(summary['failed'])} of {summary['identities']} identities do not hold in {name}. {lost}{how}"
+
+
 # examples in real text
 
 

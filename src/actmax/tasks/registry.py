@@ -15,6 +15,7 @@ BUILT_IN = {
     "simulation": "actmax.tasks.simulation.task:SimulationTask",
     "tuning": "actmax.tasks.tuning.task:TuningTask",
     "examples": "actmax.tasks.examples.task:ExamplesTask",
+    "check": "actmax.tasks.check.task:CheckTask",
 }
 """Where the classes of actmax's own tasks are; they are imported when they are asked for."""
 _ADDED: dict[str, Task] = {}

@@ -101,11 +101,13 @@ class SubjectWork(Work):
         subject: the language model.
 
     Raises:
-        InputError: there is no such accelerator, or too few.
+        InputError: there is no such accelerator, or too few; or the subject lacks a site that is asked for.
     """
 
     def __init__(self, task: Task, cfg: DictConfig, subject: Subject) -> None:
         refuse_missing_accelerator(cfg.trainer.accelerator, cfg.trainer.devices)
+        if subject.geometry.refused or subject.geometry.like:  # its config alone did not say which sites it has
+            task.check_subject(cfg, subject.geometry)
         self.task, self.cfg, self.subject = task, cfg, subject
         self.identity = {
             "job_hash": hashed(task.identity(cfg), subject.weights_hash, task.read(cfg)),

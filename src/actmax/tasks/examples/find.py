@@ -131,7 +131,7 @@ def find_examples(
     for batch in _batches(text, rows):
         ids = torch.tensor([window.ids for window in batch], device=subject.device)
         with torch.inference_mode():
-            captured = subject.run(subject.embedding_matrix[ids], [unit.place for unit in units])
+            captured = subject.run(subject.embed(ids), [unit.place for unit in units])
             read = [unit.read(captured)[:, before:] for unit in units]
         kept.add(number, batch, torch.stack(read, dim=2).double().cpu().numpy())
         number += len(batch)

@@ -58,7 +58,7 @@ class Reader(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
         """One forward pass, no deeper than the deepest site; returns the number of texts."""
-        captured = self.subject.run(self.subject.embedding_matrix[batch.ids], self.store.places)
+        captured = self.subject.run(self.subject.embed(batch.ids), self.store.places)
         shares = np.array(batch.shares)[:, None]
         for place, values in captured.items():
             vectors = word_vectors(values, batch, self.vector)

@@ -95,7 +95,7 @@ def heat_map(subject: Subject, unit: Target, ids: list[int], scale: Scale, *, be
     """
     own = len(before)
     with torch.inference_mode():
-        embeddings = subject.embedding_matrix[torch.tensor([ids], device=subject.device)]
+        embeddings = subject.embed(torch.tensor([ids]))
         values = unit.read(subject.run(embeddings, [unit.place]))[0, own:].double().tolist()
     rows = {
         "position": range(own, len(ids)),

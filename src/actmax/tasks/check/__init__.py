@@ -1,0 +1,1 @@
+"""Whether the sites of a model are what their names say."""
