@@ -85,9 +85,8 @@ class Lost(Callback):
 
     def on_train_batch_end(self, trainer: object, pl_module: Any, *args: object) -> None:
         for number, row in enumerate(pl_module.rows):
-            if self.seeds in (None, []) or row.seed in self.seeds:
-                if self.index is None or row.unit.index == self.index:
-                    pl_module.parameter.data[number] = torch.nan
+            if (self.seeds is None or row.seed in self.seeds) and self.index in (None, row.unit.index):
+                pl_module.parameter.data[number] = torch.nan
 
 
 class Averaging(Callback):

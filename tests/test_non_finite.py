@@ -17,7 +17,8 @@ from actmax.evidence.gap import Gap, RandomText
 from actmax.evidence.nulls import against
 from actmax.evidence.readings import DecisionStatus, GapEnd, Transfer, Verdict
 from actmax.evidence.transfer import Carriage, Carried
-from actmax.evidence.verdicts import Agreed, bh_level, decide, judge_shared
+from actmax.evidence.verdicts import bh_level, judge_shared
+from actmax.model.subject import load
 from cli import QUICK, Actmax
 
 JOB = ("subject=tiny", "steps=6", "seeds=0:5", *QUICK, "controls=2", "callbacks.comparison=null", "page=true")
@@ -63,11 +64,11 @@ class TestRestarts:
     def test_single_ones_are_missing_as_if_they_had_not_run(self, actmax: Actmax) -> None:
         lost = actmax(*JOB, f"{LOST}", "+callbacks.lost.seeds=[1,4]", "hydra.run.dir=lost")
         assert lost.code == 0, lost.err
-        fewer = actmax(*JOB, "seeds=[0,2,3]", "hydra.run.dir=fewer")
+        actmax(*JOB, "seeds=[0,2,3]", "hydra.run.dir=fewer")
         one, other = (summary(lost.folder / name) for name in ("lost", "fewer"))
         assert one["restarts_frozen"] == 2
         assert "2 more went non-finite" in said(lost.out)
-        same = set(one) - {"restarts_frozen", "seconds", "findings", "provenance", "job_hash"}
+        same = set(one) - {"restarts_frozen", "seconds", "findings", "provenance", "job_hash", "condition"}
         assert "null_own_tokens_p" in same
         numbers = {name: one[name] for name in same if isinstance(one[name], (int, float, str, type(None)))}
         for name, value in numbers.items():
@@ -83,7 +84,9 @@ class TestRestarts:
         units = pd.read_parquet(ran.folder / "lost" / "units.parquet").set_index("index")
         assert units["verdict"].to_dict()[3] == "not_judged"
         assert np.isnan(units.loc[3, "null_snapped_p"])
-        whole = pd.read_parquet(actmax(*two, "hydra.run.dir=whole").folder / "whole" / "units.parquet").set_index("index")
+        whole = pd.read_parquet(actmax(*two, "hydra.run.dir=whole").folder / "whole" / "units.parquet").set_index(
+            "index"
+        )
         for name in ("null_shared_tokens_p", "null_snapped_p", "activation_final_mean", "transfer_bos_mean"):
             assert units.loc[5, name] == pytest.approx(whole.loc[5, name], rel=1e-6)
 
@@ -147,3 +150,40 @@ class TestNulls:
         wrong = np.where(np.arange(50) == 3, NAN, drawn)
         assert Carriage(one.found, {"bos": Carried(there.activation, wrong)}, 0.05).reading == Transfer.NOT_TESTED
         assert Carriage(Carried(there.activation, wrong, own=True), {"bos": there}, 0.05).reading == Transfer.NOT_TESTED
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that are finite, and activations that overflow at one token."""
+    folder = tmp_path_factory.mktemp("overflows")
+    sizes = {"n_layer": 2, "n_embd": 12, "n_head": 2, "n_positions": 32}
+    subject: Any = load(name="tiny", source="random", architecture={"model_type": "gpt2", **sizes})
+    with torch.no_grad():
+        subject.model.transformer.wte.weight[subject.tokens("Z")[0]] = 3e38  # the positions' embedding is added to it
+        subject.model.transformer.wpe.weight[:] = 1e38
+    subject.model.save_pretrained(folder)
+    subject.tokenizer.save_pretrained(folder)
+    return folder
+
+
+class TestTexts:
+    def job(self, actmax: Actmax, model: Path, letter: str, *task: str) -> Any:
+        (model.parent / f"{letter}.txt").write_text(f"some words and {letter}ebras are here. " * 9)
+        rows = [f"{word},noun\n" for word in ("dog", "cat", f"{letter}ebra", "cow", "owl", "elk")]
+        rows += [f"{word},verb\n" for word in ("run", "eat", "sit", "mix", "sew", "hop")]
+        (model.parent / f"{letter}.csv").write_text("word,category\n" + "".join(rows))
+        return actmax("subject=tiny", f"subject.path={model}", "unit.layer=1", "logger=none", "page=false", *task)
+
+    def test_are_refused_by_name_among_examples(self, actmax: Actmax, model: Path) -> None:
+        task = ("task=examples", "unit.index=3", "examples.window=16")
+        assert self.job(actmax, model, "z", *task, f"examples.text={model.parent / 'z.txt'}").code == 0
+        ran = self.job(actmax, model, "Z", *task, f"examples.text={model.parent / 'Z.txt'}")
+        assert ran.code == 2
+        assert "examples.text=" in ran.err
+        assert "the activation at token 15 of the text is no finite number" in ran.err
+
+    def test_are_refused_by_name_among_words(self, actmax: Actmax, model: Path) -> None:
+        assert self.job(actmax, model, "z", "task=tuning", f"tuning.data={model.parent / 'z.csv'}").code == 0
+        ran = self.job(actmax, model, "Z", "task=tuning", f"tuning.data={model.parent / 'Z.csv'}")
+        assert ran.code == 2
+        assert "tuning.data=zebra: an activation of 1 words at " in ran.err

@@ -117,8 +117,7 @@ class Gap:
         return next(lost, GapEnd.SURVIVES)
 
     def untested(self) -> Gap:
-        """The same without a value of any restart, as of a unit whose restarts all went non-finite: nothing is judged.
-        """
+        """The same without a value of any restart, as where all went non-finite: nothing is judged."""
         names = (*STAGES, "start_tokens", "cross_entropy", "cross_entropy_initial")
         return replace(self, **{name: np.full_like(getattr(self, name), nan) for name in names})
 

@@ -41,7 +41,7 @@ class Measures:
     restarts: int
     """Number of restarts of the unit that are measured."""
     restarts_frozen: int
-    """Number of restarts that went non-finite: they count as missing; where all did, all are measured and not judged."""
+    """Number of restarts that went non-finite: they are not measured, unless all did, and nothing is judged."""
     tokens_total: int
     """Number of decoded tokens, restarts x positions."""
     tokens_unique: int
@@ -90,7 +90,9 @@ class Measures:
         if not self.restarts_frozen:
             return beside
         agreement = self.agreement
-        nulls = {name: against(null.observed, [], alternative=null.alternative) for name, null in agreement.nulls.items()}
+        nulls = {
+            name: against(null.observed, [], alternative=null.alternative) for name, null in agreement.nulls.items()
+        }
         kappa = {space: not_estimable(nan, "all restarts went non-finite") for space in agreement.kappa}
         own = {name: against(getattr(self, name).observed, []) for name in ("unique", "cosine", "retention")}
         return replace(beside, **own, agreement=replace(agreement, nulls=nulls, kappa=kappa))

@@ -81,9 +81,7 @@ class Own:
         if all(whole) or self.tokens is None or self.embeddings is None:
             return self
         there = np.array(whole)
-        return replace(
-            self, tokens=_with_missing(self.tokens, there), embeddings=_with_missing(self.embeddings, there)
-        )
+        return replace(self, tokens=_with_missing(self.tokens, there), embeddings=_with_missing(self.embeddings, there))
 
     @property
     def smallest_p(self) -> float:

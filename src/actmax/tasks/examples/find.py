@@ -125,6 +125,9 @@ def find_examples(
         context: tokens shown on either side.
         before: tokens of a window that stand before it, such as begin-of-text.
         progress: called with the number of tokens of each batch.
+
+    Raises:
+        InputError: an activation is no finite number, or there is no text.
     """
     kept = _Kept(top, sample, np.random.default_rng(seed), [[] for _ in units])
     number = 0
@@ -133,13 +136,24 @@ def find_examples(
         with torch.inference_mode():
             captured = subject.run(subject.embedding_matrix[ids], [unit.place for unit in units])
             read = [unit.read(captured)[:, before:] for unit in units]
-        kept.add(number, batch, torch.stack(read, dim=2).double().cpu().numpy())
+        values = torch.stack(read, dim=2).double().cpu().numpy()
+        _refuse_non_finite(batch, values)
+        kept.add(number, batch, values)
         number += len(batch)
         if progress is not None:
             progress(ids.numel())
     places = {unit: [(int(-one), place) for _, one, place in best] for unit, best in zip(units, kept.best, strict=True)}
     contexts = _contexts(subject, units, kept, context, before)
     return Examples(contexts, _quantiles(units, kept), kept.seen, places, number)
+
+
+def _refuse_non_finite(batch: Sequence[Window], values: Float[ndarray, "windows positions units"]) -> None:
+    """Refuses text at which an activation overflows: what is no number is neither high nor low."""
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row, place, _ = wrong[0]
+        allowed = f"the activation at token {batch[row].start + place} of the text is no finite number"
+        raise InputError("text", batch[row].source, allowed, "A wider number format helps: subject.dtype=float32.")
 
 
 def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:

@@ -17,7 +17,6 @@ from actmax.report.words import (
     floor_words,
     in_order,
     label,
-    join,
     lost,
     meaning_obstacle,
     p_words,

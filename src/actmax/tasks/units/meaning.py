@@ -162,7 +162,11 @@ def meaning_columns(
             tables["meaning"].append(_map(unit, vectors[unit], others, pool[:, 0]))
             read = ids[unit], vectors[unit], chance, others, some[:, 0]
             tables["theme"] += _about(columns[unit], asked, space, unit, *read)
-    apart = vectors if seeds is None else {unit: one[_shared(seeds, unit)] for unit, one in vectors.items() if unit in seeds}
+    apart = (
+        vectors
+        if seeds is None
+        else {unit: one[_shared(seeds, unit)] for unit, one in vectors.items() if unit in seeds}
+    )
     columns |= decided(columns, measured, apart, settings)
     columns = {unit: columns[unit] or {"meaning_status": MeaningStatus.ONE_RESTART.value} for unit in units}
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}

@@ -292,9 +292,7 @@ def counted(seeds: list[int], restarts: Restarts) -> tuple[list[int], Restarts]:
     return [seed for seed, one in zip(seeds, kept.tolist(), strict=True) if one], restarts[kept]
 
 
-def own_of(
-    found: Mapping[Unit, tuple[list[int], Restarts]], nearest: NearestTokens, settings: NullSettings
-) -> Own:
+def own_of(found: Mapping[Unit, tuple[list[int], Restarts]], nearest: NearestTokens, settings: NullSettings) -> Own:
     """Whether units agree more with themselves than with each other, over the seeds that all of them have.
 
     Units whose restarts all went non-finite are not tested, and the others as if these were not there.
