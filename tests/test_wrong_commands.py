@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from actmax.model.evaluation import random_activations
+from actmax.tasks import memory
 from cli import QUICK, Actmax, Ran
 
 TINY = ("subject=tiny", "steps=3", *QUICK, "nulls.draws=39", "report=false")
@@ -183,6 +184,69 @@ class TestWrongValues:
     def test_what_is_allowed_runs(self, actmax: Actmax, given: str) -> None:
         ran = actmax(*TINY, *given.split())
         assert ran.code == 0, ran.err
+
+
+MANY = [
+    "nulls.draws",
+    "nulls.displacements",
+    "gap.draws",
+    "transfer.draws",
+    "transfer.windows",
+    "decode.top_k",
+    "steps",
+    "meaning.embedder=subject meaning.layer=1 meaning.draws",
+    "meaning.embedder=subject meaning.layer=1 meaning.pool",
+    "task=search search.passes",
+    "task=search search.candidates",
+    "task=search search.top_k",
+    "task=search search=epo search.candidates",
+    "task=simulation simulation.repetitions",
+    "task=simulation simulation.n_0",
+    "task=simulation simulation.n_1",
+    "task=tuning tuning.permutations",
+    "task=tuning tuning.splits",
+    "task=tuning tuning.batch_tokens",
+    "task=examples examples.rows",
+]
+"""Keys that count what a job holds, behind the keys that make the job ask for them."""
+SIZES = ["n_layer", "n_embd", "n_positions", "n_inner"]
+
+
+class TestMuch:
+    """Numbers that no memory holds are refused at once, with the largest that would fit."""
+
+    @pytest.fixture(autouse=True)
+    def _machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine with 4 GB left."""
+        monkeypatch.setattr(memory, "free_bytes", lambda **_: 4 * 10**9)
+
+    @pytest.mark.parametrize("given", MANY)
+    def test_is_refused_with_what_would_fit(self, actmax: Actmax, tmp_path: Path, given: str) -> None:
+        (tmp_path / "text.txt").write_text("some text " * 40)
+        more = ("examples.text=text.txt", "examples.window=16") if "examples" in given else ()
+        begun = time.monotonic()
+        *others, key = given.split()
+        said = refused(actmax(*TINY, *more, *others, f"{key}={10**9}"), f"{key}={10**9}: takes", "4 GB are free")
+        assert time.monotonic() - begun < 3
+        most = int(said.split("At most ")[1].split(" would fit")[0])
+        assert 0 < most < 10**9
+
+    @pytest.mark.parametrize("key", SIZES)
+    def test_of_a_random_model_too(self, actmax: Actmax, key: str) -> None:
+        begun = time.monotonic()
+        said = refused(
+            actmax(*TINY, f"+subject.architecture.{key}=100000000".replace("+", "++")), "GB of memory are free"
+        )
+        assert said.startswith("actmax: subject.architecture=")
+        assert time.monotonic() - begun < 3
+
+    def test_what_fits_runs(self, actmax: Actmax) -> None:
+        assert actmax(*TINY, "gap.draws=5000", "transfer.draws=100", "decode.top_k=7").code == 0
+
+    def test_and_what_just_does_not_is_refused(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "free_bytes", lambda **_: 10**6)
+        # 8 bytes for each of 5 tokens, and for 2 numbers of one unit: 56; 10^6 / 56 = 17857.1
+        refused(actmax(*TINY, "gap.draws=17858"), "gap.draws=17858: takes", "At most 17857 would fit")
 
 
 class TestCache:
