@@ -64,7 +64,7 @@ def _shares(cfg: Any, sizes: Geometry | None) -> Iterator[Share]:
     if name == "simulation":
         counts = {key: cfg.simulation[key] for key in ("n_0", "n_1", "repetitions")}
         key = max(counts, key=lambda one: counts[one])
-        numbers = counts["repetitions"] * (counts["n_0"] + counts["n_1"])
+        numbers = len(cfg.simulation.effects) * counts["repetitions"] * (counts["n_0"] + counts["n_1"])
         yield Share(f"simulation.{key}", WORD * numbers / counts[key])
     if name == "tuning":
         yield Share("tuning.permutations", 8 * WORD)

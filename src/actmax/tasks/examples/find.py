@@ -12,8 +12,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from actmax.errors import InputError
+from actmax.memory import in_batches
 from actmax.model.subject import Subject
 from actmax.model.target import Unit, addressed, rows_of, with_layers
 from actmax.text.windows import Window
@@ -133,10 +135,14 @@ def find_examples(
     number = 0
     for batch in _batches(text, rows):
         ids = torch.tensor([window.ids for window in batch], device=subject.device)
-        with torch.inference_mode():
-            captured = subject.run(subject.embedding_matrix[ids], [unit.place for unit in units])
+
+        def act(start: int, stop: int, ids: Tensor = ids) -> ndarray:
+            captured = subject.run(subject.embedding_matrix[ids[start:stop]], [unit.place for unit in units])
             read = [unit.read(captured)[:, before:] for unit in units]
-        values = torch.stack(read, dim=2).double().cpu().numpy()
+            return torch.stack(read, dim=2).double().cpu().numpy()
+
+        with torch.inference_mode():
+            values = np.concatenate(list(in_batches(act, len(ids), len(ids))))
         _refuse_non_finite(batch, values)
         kept.add(number, batch, values)
         number += len(batch)
