@@ -326,3 +326,49 @@ class TestEscapeSequences:
         assert ran.code == 0, ran.err
         assert "\\x1b[31mred" in ran.out
         assert not {"\x1b", "\x07", "\u202e"} & set(ran.out)
+
+    def exits(self, ran: Ran) -> dict[str, str]:
+        """What a person may see of a command: the terminal, logs, pages, names."""
+        files = [file for file in ran.folder.rglob("*") if file.suffix in (".log", ".html", ".md", ".svg")]
+        seen = {str(file.relative_to(ran.folder)): file.read_text() for file in files}
+        names = [str(file.relative_to(ran.folder / "outputs")) for file in (ran.folder / "outputs").rglob("*")]
+        return seen | {"stdout": ran.out, "stderr": ran.err, "names": "".join(names)}
+
+    @pytest.mark.parametrize("task", ["tuning", "examples", "maximization", "sweep"])
+    def test_are_shown_as_escapes_at_every_exit(self, actmax: Actmax, tmp_path: Path, task: str) -> None:
+        words = [f"{word}{ODD},noun" for word in ("dog", "cat", "cow", "owl")]
+        words += [f"{word},verb" for word in ("run", "eat", "sit", "mix")]
+        (tmp_path / f"w{ODD}.csv").write_text("\n".join(["word,category", *words]))
+        (tmp_path / f"t{ODD}.txt").write_text(f"a {ODD} ran.")
+        text = f"'t{ODD}.txt'"
+        examples = ("task=examples", f"examples.text={text}", "examples.window=16")
+        tuning = ("task=tuning", f"tuning.data='w{ODD}.csv'", f"tuning.text={text}")
+        around = ("context=text", f"context.texts={text}", "context.windows=1", "transfer.windows=1")
+        more = {
+            "tuning": (*tuning, "tuning.unit='resid_post.0[3]'", "page=false"),
+            "examples": examples,
+            "maximization": (*TINY, "report=true", "page=true", "nulls.draws=299", *around),
+            "sweep": ("-m", *examples, "unit.index=3,4"),
+        }
+        ran = actmax(*more[task], "subject=tiny", "logger=none")
+        assert ran.code == 0, ran.err
+        exits = self.exits(ran)
+        assert len(exits) > 4
+        for name, shown in exits.items():
+            assert not {"\x1b", "\x07", "\u202e"} & set(shown), name
+        if task != "maximization":
+            assert "\\x1b" in "".join(exits.values())
+
+    @pytest.mark.parametrize("arguments", [("task=tuning", "-m", f"a={ODD}"), (f"--{ODD}",), ("--cfg", ODD)])
+    def test_are_shown_as_escapes_where_the_command_line_is_no_command(
+        self, actmax: Actmax, arguments: tuple[str, ...]
+    ) -> None:
+        said = refused(actmax(*arguments))
+        assert not {"\x1b", "\x07", "\u202e"} & set(said)
+        assert "usage:" not in said
+
+    def test_are_shown_as_escapes_in_log_lines(self, actmax: Actmax, tmp_path: Path) -> None:
+        ran = actmax(*TINY, "steps=9", "+callbacks.failing._target_=cli.Failing", f"hydra.run.dir='{ODD}'")
+        assert ran.code == 1
+        assert "ERROR" in ran.out
+        assert not {"\x1b", "\x07", "\u202e"} & set(ran.out + ran.err + (tmp_path / ODD / "actmax.log").read_text())

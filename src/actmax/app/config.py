@@ -107,7 +107,8 @@ def job_folder(cfg: DictConfig) -> str:
     task = task_in(cfg)
     path = cfg.subject.path
     place = {"path": path, "wheel": cfg.subject.wheel} | ({"model": settings_digest(path)} if path is not None else {})
-    return f"{task.label(cfg)}_{job_hash({'config': task.identity(cfg), **place})[:10]}"
+    label = "".join(one if one.isprintable() else "_" for one in task.label(cfg))
+    return f"{label}_{job_hash({'config': task.identity(cfg), **place})[:10]}"
 
 
 def _sizes(cfg: DictConfig) -> Geometry:
