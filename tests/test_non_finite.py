@@ -90,6 +90,7 @@ class TestRestarts:
         for name in ("null_shared_tokens_p", "null_snapped_p", "activation_final_mean", "transfer_bos_mean"):
             assert units.loc[5, name] == pytest.approx(whole.loc[5, name], rel=1e-6)
 
+    @pytest.mark.slow
     def test_their_meaning_is_missing_too(self, actmax: Actmax) -> None:
         ran = actmax(*JOB, "meaning.embedder=subject", "meaning.layer=1", LOST, "+callbacks.lost.seeds=[1]")
         assert ran.code == 0, ran.err
@@ -97,6 +98,7 @@ class TestRestarts:
         lost = pd.read_parquet(ran.job / "restarts.parquet")["frozen"].to_numpy()
         assert vectors.isnan().any(1).tolist() == lost.tolist()
 
+    @pytest.mark.slow
     def test_in_a_sweep_they_are_missing_too(self, actmax: Actmax) -> None:
         ran = actmax("-m", *JOB, "seeds=[0,1],[2,3]", LOST, "+callbacks.lost.seeds=[1]")
         assert ran.code == 0, ran.err

