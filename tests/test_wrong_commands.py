@@ -27,21 +27,25 @@ def refused(ran: Ran, *words: str) -> str:
     return ran.err
 
 
+UNKNOWN = [
+    ("step", "steps"),
+    ("unit.indx", "unit.index"),
+    ("nulls.draw", "nulls.draws"),
+    ("prior.l2.wieght", "prior.l2.weight"),
+    ("trainer.precison", ""),
+    ("subjct", "subject"),
+    ("a.b", ""),
+]
+"""Keys that there are not, with the one that was meant."""
+
+
 class TestUnknownKeys:
     """Hydra's own message suggests `+KEY=VALUE`, which then changed nothing, silently."""
 
     @pytest.mark.parametrize("plus", ["", "+", "++"])
     @pytest.mark.parametrize(
         ("key", "meant"),
-        [
-            ("step", "steps"),
-            ("unit.indx", "unit.index"),
-            ("nulls.draw", "nulls.draws"),
-            ("prior.l2.wieght", "prior.l2.weight"),
-            ("trainer.precison", ""),
-            ("subjct", "subject"),
-            ("a.b", ""),
-        ],
+        UNKNOWN,
     )
     def test_are_refused_with_the_one_that_was_meant(self, actmax: Actmax, plus: str, key: str, meant: str) -> None:
         if "." in key and not plus and key.startswith("a."):
