@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import io
 import os
 import sys
 import tempfile
@@ -41,7 +40,7 @@ message that you met is found by its key.
 """
 FREE = 4 * 10**9
 """Bytes of memory that are free where the page is made."""
-PLAIN = "Give a value that the message allows."
+PLAIN = "Give what the message allows; the [reference](reference.md) has every key."
 """The way out where the message says all there is."""
 
 
@@ -64,7 +63,7 @@ def provoked(*overrides: str) -> tuple[InputError, str]:
         RuntimeError: the command was taken.
     """
     seen: list[BaseException] = []
-    explain, out = command.explain, io.StringIO()
+    explain, out = command.explain, tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
 
     def noted(error: BaseException) -> tuple[int, str]:
         unknown = command._unknown(str(error))
@@ -74,10 +73,12 @@ def provoked(*overrides: str) -> tuple[InputError, str]:
     replaced = mock.patch.object(command, "explain", noted), mock.patch.object(sys, "argv", ["actmax", *overrides])
     with replaced[0], replaced[1], contextlib.redirect_stderr(out), contextlib.suppress(SystemExit):
         command.main()
-    chosen = command._null_group
     if not seen:
-        raise RuntimeError(f"{overrides} was taken, or {chosen.__name__} spoke: {out.getvalue()}")
-    return seen[0], out.getvalue().strip()
+        out.close()
+        raise RuntimeError(f"{overrides} was taken, or no InputError was raised")
+    with out:
+        out.seek(0)
+        return seen[0], out.read().strip()
 
 
 def cases() -> Iterator[tuple[str, list[Sequence[str]]]]:
@@ -86,13 +87,11 @@ def cases() -> Iterator[tuple[str, list[Sequence[str]]]]:
     groups = ("subject=null", "prior=null", "callbacks=null")
     yield "Values that are not allowed", [(*TINY, *given.split()) for given, _ in WRONG_VALUES if given not in groups]
     yield "More than memory holds", [(*TINY, *f"{given}={10**9}".split()) for given in MANY if "examples" not in given]
-    files = [(case, key, write) for case, (key, write, _) in BAD.items()]
-    for number, (_, key, write) in enumerate(files):
+    files = []
+    for number, (key, write, _) in enumerate(BAD.values()):
         write(Path(f"given{number}.csv"))
-    yield (
-        "Files that cannot be read",
-        [(*TINY, *WHERE[key], f"{key}=given{n}.csv") for n, (_, key, _) in enumerate(files)],
-    )
+        files.append((*TINY, *WHERE[key], f"{key}=given{number}.csv"))
+    yield "Files that cannot be read", files
 
 
 def page() -> str:
@@ -101,7 +100,7 @@ def page() -> str:
     known = meanings(config.schema())
     parts = [HEAD]
     before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(memory, "free_bytes", lambda **_: FREE):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(memory, "free_bytes", return_value=FREE):
         os.chdir(folder)
         try:
             for title, commands in cases():
@@ -109,12 +108,8 @@ def page() -> str:
                 for overrides in commands:
                     error, said = provoked(*overrides)
                     rows[_row(error, said.splitlines()[-1].replace(folder, "FOLDER"), known)] = ""
-                parts += [
-                    f"\n## {title}\n",
-                    "| message | what the key means | what to do |",
-                    "|---|---|---|",
-                    *sorted(rows),
-                ]
+                head = f"\n## {title}\n", "| message | what the key means | what to do |", "|---|---|---|"
+                parts += [*head, *sorted(rows)]
         finally:
             os.chdir(before)
     return "\n".join(parts) + "\n"
@@ -126,8 +121,10 @@ def _row(error: InputError, said: str, known: dict[str, Any]) -> str:
     message = message if len(message) < 300 else f"{message[:300]}…"
     group = error.key.partition(".")[0]
     meaning = known.get(error.key) or known.get(group)
-    if meaning is None:
-        meaning = "A line of a file." if ":" in error.key else "There is no such key."
+    if ":" in error.key:
+        meaning = "A line of a file."
+    if meaning is None or "no such key" in error.allowed:
+        meaning = "A callback of the fit." if group == "callbacks" else "Nothing: there is no such key."
     code = printable(message).replace("|", "¦").replace("`", "'")
     return f"| `{code}` | {_escaped(meaning)} | {_escaped(error.way_out or PLAIN).replace('|', '&#124;')} |"
 

@@ -16,7 +16,7 @@ def test_a_provoked_error_is_a_row_with_its_meaning_and_its_way_out() -> None:
     row = errors._row(error, said, {"search.passes": "Forward passes."})
     assert row == f"| `search.passes=1: must be at least 2.` | Forward passes. | {errors.PLAIN} |"
     with pytest.raises(RuntimeError, match="was taken"):
-        errors.provoked("subject=tiny", "--cfg", "job")
+        errors.provoked("--cfg", "job", "subject=tiny")
 
 
 def test_the_page_has_every_table_of_the_tests() -> None:
@@ -38,7 +38,7 @@ def test_the_check_notices(change: bool, tmp_path: Path, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(sys, "argv", ["errors.py", "--check", "--file", str(file)])
     if change:
-        with pytest.raises(SystemExit, match="run python scripts/errors.py"):
+        with pytest.raises(SystemExit, match="run python scripts/errors"):
             errors.main()
     else:
         errors.main()
