@@ -72,6 +72,23 @@ class Failing(Callback):
             raise RuntimeError("planted")
 
 
+class Lost(Callback):
+    """Makes restarts of some units go non-finite behind the first step.
+
+    Args:
+        seeds: the seeds of these restarts; None for all.
+        index: the coordinate of their unit; None for all units, control units too.
+    """
+
+    def __init__(self, seeds: list[int] | None = None, index: int | None = None) -> None:
+        self.seeds, self.index = seeds, index
+
+    def on_train_batch_end(self, trainer: object, pl_module: Any, *args: object) -> None:
+        for number, row in enumerate(pl_module.rows):
+            if (self.seeds is None or row.seed in self.seeds) and self.index in (None, row.unit.index):
+                pl_module.parameter.data[number] = torch.nan
+
+
 class Averaging(Callback):
     """What DDP does to gradients, and nobody should: every rank steps along the mean of all."""
 

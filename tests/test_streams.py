@@ -31,24 +31,30 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_complete_job_is_0_whatever_becomes_of_its_output(ran: Ran, command: str) -> None:
-    line = COMMANDS[command]
-    for closed in (
-        "| head -1; exit ${PIPESTATUS[0]}",
-        "| true; exit ${PIPESTATUS[0]}",
-        ">&-",
-        ">&- 2>&-",
-        "> /dev/full",
-    ):
-        done = shell(f"{line} {closed}", ran.folder)
-        assert done.returncode == 0, (closed, done.stderr)
-        assert "Traceback" not in done.stderr
-        assert "Exception" not in done.stderr
-        assert ("nothing more can be written" in done.stderr) == ("/dev/full" in closed)
-    done = shell(f"PYTHONIOENCODING=ascii {line}", ran.folder)
+CLOSED = ("| head -1; exit ${PIPESTATUS[0]}", "| true; exit ${PIPESTATUS[0]}", ">&-", ">&- 2>&-", "> /dev/full")
+QUICKLY = {("actmax", CLOSED[0]), ("actmax", CLOSED[4]), ("actmax-report", CLOSED[3])}
+"""What is tried in every run of the tests; the rest, a process of its own each, in the slow ones."""
+WAYS = [
+    pytest.param(command, closed, marks=() if (command, closed) in QUICKLY else pytest.mark.slow)
+    for command in COMMANDS
+    for closed in CLOSED
+]
+
+
+@pytest.mark.parametrize(("command", "closed"), WAYS)
+def test_a_complete_job_is_0_whatever_becomes_of_its_output(ran: Ran, command: str, closed: str) -> None:
+    done = shell(f"{COMMANDS[command]} {closed}", ran.folder)
     assert done.returncode == 0, done.stderr
-    assert "\\xb7" in done.stdout or "\\u" in done.stdout  # a letter that ASCII lacks, as an escape
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert ("nothing more can be written" in done.stderr) == ("/dev/full" in closed)
+
+
+@pytest.mark.parametrize("command", ["actmax", pytest.param("actmax-report", marks=pytest.mark.slow)])
+def test_a_letter_that_the_terminal_lacks_is_an_escape(ran: Ran, command: str) -> None:
+    done = shell(f"PYTHONIOENCODING=ascii {COMMANDS[command]}", ran.folder)
+    assert done.returncode == 0, done.stderr
+    assert "\\xb7" in done.stdout or "\\u" in done.stdout
     assert "would another start give the same answer?" in done.stdout
 
 

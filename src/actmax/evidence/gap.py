@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import nan, sqrt
 from pathlib import Path
@@ -110,9 +110,16 @@ class Gap:
 
     def end(self, alpha: float) -> GapEnd:
         """How far the gain is carried: the last stage that is still beyond random tokens, at a level."""
+        if not self.null("final").exists:
+            return GapEnd.NOT_TESTED
         stages = {"final": GapEnd.NO_GAIN, "snapped": GapEnd.SNAP, "retokenised": GapEnd.RETOKENISE}
         lost = (end for stage, end in stages.items() if not self._beyond(stage, alpha))
         return next(lost, GapEnd.SURVIVES)
+
+    def untested(self) -> Gap:
+        """The same without a value of any restart, as where all went non-finite: nothing is judged."""
+        names = (*STAGES, "start_tokens", "cross_entropy", "cross_entropy_initial")
+        return replace(self, **{name: np.full_like(getattr(self, name), nan) for name in names})
 
     def _beyond(self, stage: str, alpha: float) -> bool:
         return self.null(stage).p <= alpha
@@ -126,7 +133,7 @@ class Gap:
         """
         count, ordered = len(self.final), np.sort(self.random.activation)
         ordered = ordered if self.sign == "maximize" else ordered[::-1]
-        if not 0 < self.passes <= len(ordered):
+        if not 0 < self.passes <= len(ordered) or not np.isfinite(ordered).all():
             return against(nan, [])
         generator = np.random.default_rng([len(ordered), self.passes, *b"best"])
         highest = generator.random((BEST_DRAWS, count)) ** (1 / self.passes)  # the largest of N uniform numbers

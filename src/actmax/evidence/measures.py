@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from math import nan
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from actmax.evidence.agreement import Agreement, agree
+from actmax.evidence.estimates import not_estimable
 from actmax.evidence.nulls import (
     Displaced,
     Null,
@@ -37,9 +39,9 @@ class Measures:
     """
 
     restarts: int
-    """Number of restarts of the unit."""
+    """Number of restarts of the unit that are measured."""
     restarts_frozen: int
-    """Number of restarts that went non-finite and were held at their best finite embedding."""
+    """Number of restarts that went non-finite: they are not measured, unless all did, and nothing is judged."""
     tokens_total: int
     """Number of decoded tokens, restarts x positions."""
     tokens_unique: int
@@ -77,6 +79,23 @@ class Measures:
     """Agreement of pairs of restarts in tokens, embeddings and activation, each beside its null."""
     null_of_ends: str
     """Where restarts would end by chance: `random moves`, or `random tokens` or `random text` for a search."""
+
+    def without(self, frozen: int) -> Measures:
+        """The same beside restarts that went non-finite; where no other is there, every null is without draws.
+
+        Args:
+            frozen: number of these restarts.
+        """
+        beside = replace(self, restarts_frozen=frozen)
+        if not self.restarts_frozen:
+            return beside
+        agreement = self.agreement
+        nulls = {
+            name: against(null.observed, [], alternative=null.alternative) for name, null in agreement.nulls.items()
+        }
+        kappa = {space: not_estimable(nan, "all restarts went non-finite") for space in agreement.kappa}
+        own = {name: against(getattr(self, name).observed, []) for name in ("unique", "cosine", "retention")}
+        return replace(beside, **own, agreement=replace(agreement, nulls=nulls, kappa=kappa))
 
     def flat(self) -> dict[str, float | int | str | list[tuple[str, int]]]:
         """The numbers by column name.
@@ -123,7 +142,7 @@ def measure(
     length = (restarts.final - restarts.initial).double().norm(dim=-1) / restarts.initial.double().norm(dim=-1)
     return Measures(
         restarts=len(restarts.final),
-        restarts_frozen=int(restarts.frozen.sum()),
+        restarts_frozen=int(restarts.missing.sum()),
         tokens_total=total,
         tokens_unique=unique,
         tokens_repeated=repeated(ids.tolist(), name),

@@ -8,7 +8,7 @@ both sides mean something; one-sided it is k of the side that was asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import nan
 
 import numpy as np
@@ -146,6 +146,19 @@ class Restarts:
     """Activation of each restart after the last step."""
     frozen: Bool[Tensor, " restarts"]
     """Whether each restart went non-finite on the way."""
+
+    @property
+    def missing(self) -> Bool[Tensor, " restarts"]:
+        """Which restarts count as missing: went non-finite on the way, or ended at an activation that is no number."""
+        return self.frozen | ~self.activation_final.isfinite() | ~self.final.isfinite().flatten(1).all(1)
+
+    @property
+    def counted(self) -> Bool[Tensor, " restarts"]:
+        """Which restarts are measured: those that are not missing; where all are, all, and nothing is judged."""
+        return ~self.missing if not self.missing.all() else torch.ones_like(self.frozen)
+
+    def __getitem__(self, rows: Bool[Tensor, " restarts"]) -> Restarts:
+        return Restarts(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import nan
@@ -70,6 +71,17 @@ class Own:
             for test in (self.tokens, self.embeddings)
         )
         return replace(self, **dict(zip(("tokens", "embeddings"), parts, strict=True)))
+
+    def spread(self, whole: Sequence[bool]) -> Own:
+        """The same test with units put between that were not tested, which have NaN.
+
+        Args:
+            whole: whether each unit was tested.
+        """
+        if all(whole) or self.tokens is None or self.embeddings is None:
+            return self
+        there = np.array(whole)
+        return replace(self, tokens=_with_missing(self.tokens, there), embeddings=_with_missing(self.embeddings, there))
 
     @property
     def smallest_p(self) -> float:

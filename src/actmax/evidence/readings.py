@@ -70,6 +70,8 @@ class DecisionStatus(StrEnum):
 
     OK = "ok"
     ONE_RESTART = "one_restart"
+    NON_FINITE = "non_finite"
+    """All restarts went non-finite."""
     TOO_FEW_DRAWS = "too_few_draws"
     """The null has too few draws for any p to reach the level."""
     OTHER_UNITS_NOT_TESTED = "other_units_not_tested"
@@ -93,6 +95,8 @@ class OwnStatus(StrEnum):
 class GapEnd(StrEnum):
     """How far an optimum's gain over random tokens is carried on its way to text."""
 
+    NOT_TESTED = "not_tested"
+    """The optimum, or what random tokens do, is no number."""
     NO_GAIN = "no_gain"
     """The optimum itself is not beyond random tokens."""
     SNAP = "at_the_snap"

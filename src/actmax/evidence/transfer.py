@@ -195,6 +195,7 @@ def carry(
         start = 0
         for number, (unit, (ids, _)) in enumerate(found.items()):
             start, some = start + len(ids), slice(start, start + len(ids))
+            values[some][np.isnan(found[unit][1].activation)] = nan  # what has no number where it was found has none
             carried[unit][context.name] = Carried(values[some], drawn[:, number], sign=objective.sign)
     return {unit: Carriage(own, carried[unit], alpha) for unit, (_, own) in found.items()}
 

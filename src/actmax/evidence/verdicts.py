@@ -174,8 +174,9 @@ def _decision(
 
 
 def bh_level(p: Sequence[float], alpha: float) -> float:
-    """The level at which BH rejects: α k/m for the k of m that it rejects, α/m where it rejects none."""
-    ordered, count = sorted(p), len(p)
+    """The level at which BH rejects: α k/m for the k of m that it rejects, α/m where it rejects none; without NaN."""
+    ordered = sorted(one for one in p if np.isfinite(one))
+    count = len(ordered)
     rejected = [rank for rank, one in enumerate(ordered, start=1) if one <= alpha * rank / count]
     return alpha * max(rejected, default=1) / max(count, 1)
 
@@ -187,19 +188,19 @@ def judge_shared(
 
     Args:
         p: p beside chance; NaN where it was not tested.
-        smallest_p: the smallest p that the draws can give.
+        smallest_p: the smallest p that the draws can give; 1 where there are none, for all restarts went non-finite.
         level: level of that claim.
         own: what was found beside other units; None where that was not tested.
         own_level: level of that claim.
         kappa_low: lower limit of κ.
     """
     if not np.isfinite(p):
-        return Verdict.NOT_JUDGED, DecisionStatus.ONE_RESTART
+        return Verdict.NOT_JUDGED, DecisionStatus.NON_FINITE if smallest_p >= 1 else DecisionStatus.ONE_RESTART
     if smallest_p > level:
         return Verdict.NOT_JUDGED, DecisionStatus.TOO_FEW_DRAWS
     if p > level:
         return Verdict.CHANCE, DecisionStatus.OK
-    if own is None:
+    if own is None or not own.exists:
         return Verdict.NOT_JUDGED, DecisionStatus.OTHER_UNITS_NOT_TESTED
     return _how_same(kappa_low) if own.p <= own_level else Verdict.SHARED, DecisionStatus.OK
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,11 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-LIMITS = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-"""Files of a control group, version 2 and version 1: its limit, its usage, and the cache within the usage."""
+from actmax.memory import free_bytes
 
 
 def give_back() -> None:
@@ -32,9 +27,7 @@ def give_back() -> None:
 def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
     """Bytes that this process could still take; None where that is not known (Apple's GPUs, macOS).
 
-    On a CUDA device: what the driver has left and what PyTorch keeps unused. On a CPU under Linux: `MemAvailable`, or
-    what is left in a control group of this process if that is less, since Slurm and containers set such limits, and end
-    processes that exceed them.
+    On a CUDA device: what the driver has left and what PyTorch keeps unused; on a CPU `actmax.memory.free_bytes`.
 
     Args:
         device: the device whose memory is meant.
@@ -43,38 +36,7 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    if device.type != "cpu":
-        return None
-    available = re.search(r"^MemAvailable: *(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
-    machine = [1024 * int(available[1])] if available else []
-    return min([*machine, *_left_in_groups(root)], default=None)
-
-
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """Bytes left in each control group of this process, and in each of its parents, that has a limit."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        top = root / "sys/fs/cgroup" / controllers  # version 2 has one tree, and no controllers here
-        if controllers not in ("", "memory"):
-            continue
-        group = top / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if top not in (folder, *folder.parents):
-                break
-            for limit, usage, cache in LIMITS:
-                allowed, used = _text(folder / limit).strip(), _text(folder / usage).strip()
-                if allowed.isdigit() and used.isdigit():
-                    # The kernel drops cached files before it ends a process.
-                    cached = re.search(rf"^{cache} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
-                    yield max(0, int(allowed) - int(used) + (int(cached[1]) if cached else 0))
-
-
-def _text(file: Path) -> str:
-    """The content of a file; nothing where it cannot be read."""
-    try:
-        return file.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
+    return free_bytes(root) if device.type == "cpu" else None
 
 
 def kept_for_backward(forward: Callable[[], Tensor]) -> int:

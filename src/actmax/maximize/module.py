@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from actmax.maximize import memory
 from actmax.maximize.optimizee import Direct, Parameterization
 from actmax.maximize.priors import Prior, Seen, coefficients
+from actmax.memory import fewer, release
 from actmax.model.nearest import Vocabulary
 from actmax.model.objective import LAST, Objective, Row, by_unit, own_activations
 from actmax.model.subject import Subject
@@ -237,20 +238,15 @@ class Maximization(LightningModule):
         """Computes something in chunks; where memory runs out, again in chunks of half as many rows, from then on.
 
         Raises:
-            torch.OutOfMemoryError: one row is too many.
+            Exception: what was raised, where it is no lack of memory, or one row is too many.
         """
         while True:
             try:
                 return act()
-            except torch.OutOfMemoryError:
-                if self.max_rows == 1:
-                    raise
+            except (MemoryError, RuntimeError) as error:
+                self.max_rows = fewer(self.max_rows, error)
             # Outside of the handler the error is gone, and with it the tensors that it held.
-            self.max_rows = -(-self.max_rows // 2)
-            log.warning(
-                "Out of GPU memory: going on with max_rows=%d, to the same result beyond rounding", self.max_rows
-            )
-            torch.cuda.empty_cache()
+            release()
 
     def _embed(self, parameter: Tensor, chunk: slice) -> Tensor:
         """The embeddings of a chunk; a frozen restart's is its best, wherever momentum still moves its parameter."""

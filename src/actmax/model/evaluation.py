@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from actmax.memory import in_batches
 from actmax.model.context import NONE, Context
 from actmax.model.nearest import BLOCK
 from actmax.model.objective import LAST, Objective, own_activations
@@ -62,11 +63,14 @@ def activations(
     room = subject.geometry.context - objective.seen.length - len(objective.seen.after)
     for length in sorted({len(one) for one in sequences if 0 < len(one) <= room}):
         rows = [number for number, one in enumerate(sequences) if len(one) == length]
-        for some in _split(rows, rows_in(objective.context)):
-            own = [units[row] for row in some]
-            ids = torch.tensor([list(sequences[row]) for row in some])
+
+        def act(start: int, stop: int, rows: list[int] = rows) -> ndarray:
+            own = [units[row] for row in rows[start:stop]]
+            ids = torch.tensor([list(sequences[row]) for row in rows[start:stop]])
             captured = subject.run(subject.embed(ids), [unit.place for unit in own], context=objective.seen)
-            found[some] = _numbers(own_activations(captured, own, objective))
+            return _numbers(own_activations(captured, own, objective))
+
+        found[rows] = np.concatenate(list(in_batches(act, len(rows), rows_in(objective.context))))
     return found
 
 
@@ -89,9 +93,10 @@ def by_unit_activations(
     """
 
     def act(some: Tensor) -> ndarray:
-        progress(len(some))
         captured = subject.run(subject.embed(some), [unit.place for unit in units], context=objective.seen)
-        return np.stack([_numbers(objective.activation(unit.read(captured))) for unit in units], axis=1)
+        found = np.stack([_numbers(objective.activation(unit.read(captured))) for unit in units], axis=1)
+        progress(len(some))
+        return found
 
     return _in_blocks(act, ids, rows_in(objective.context))
 
@@ -149,11 +154,7 @@ def whole_rows(subject: Subject, tokens: int, context: Context = NONE) -> int:
 
 
 def _in_blocks(act: Callable[[Tensor], ndarray], ids: Tensor, rows: int) -> ndarray:
-    return np.concatenate([act(some) for some in ids.split(rows)])
-
-
-def _split(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return np.concatenate(list(in_batches(lambda start, stop: act(ids[start:stop]), len(ids), rows)))
 
 
 def _numbers(values: Tensor) -> ndarray:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,6 +71,8 @@ Table = Literal[
 ]
 FILES = ("status.json", "config.yaml", "summary.json", "report.html", "heatmap.html")
 """Files of a record beside its tables, tensors and logs."""
+SCRATCH = re.compile(r"\.([\w-]+\.(?:parquet|safetensors|ckpt|json|yaml|html))\.[a-z0-9_]{8}")
+"""Names of files that are being written (`Record.write`): the file's own, and what `mkstemp` adds."""
 FOLDERS = ("checkpoints", "logs", "figures", "activations", "wandb")
 """Folders in a record's."""
 EARLY = (".hydra", ".lock", "previous")
@@ -268,11 +271,12 @@ class Record:
         return self.write(f"{name}.parquet", lambda path: parquet.write_table(table, path))
 
     def write_tensors(self, name: str, tensors: Mapping[str, Any]) -> Path:
-        """Writes tensors by name as a safetensors file."""
+        """Writes tensors by name as a safetensors file, which carries a digest of them."""
         from safetensors.torch import save_file
 
         whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        return self.write(f"{name}.safetensors", lambda path: save_file(whole, path))
+        digest = {"sha256": _digest(whole)}
+        return self.write(f"{name}.safetensors", lambda path: save_file(whole, path, digest))
 
     def table(self, name: str) -> pd.DataFrame:
         """Reads the table of that name."""
@@ -334,10 +338,13 @@ class Record:
             ".json": lambda file: dict(json.loads(file.read_text(encoding="utf-8"))),
             ".yaml": lambda file: dict(from_yaml(file.read_text(encoding="utf-8"))),
             ".parquet": lambda file: pq.ParquetFile(file).read(use_threads=False),
+            ".safetensors": _check_tensors,
         }
         for name in self.files:
             try:
                 readers.get(Path(name).suffix, lambda file: file.stat())(self.path(name))
+            except ChangedError:
+                return {name: "holds other numbers than were written"}
             except Exception as error:  # a damaged file can raise anything
                 return {name: f"cannot be read ({type(error).__name__})"}
         return {}
@@ -360,7 +367,14 @@ class Record:
 
     def _scratch(self, item: Path) -> bool:
         """Whether a file was being written when its process was killed (`write`)."""
-        return item.name.startswith(tuple(f".{name}." for name in FILES))
+        return SCRATCH.fullmatch(item.name) is not None
+
+    def clean(self) -> None:
+        """Deletes what a killed process was writing; whoever calls it holds the folder's lock."""
+        for folder in (self.folder, self.checkpoint.parent):
+            for item in folder.glob(".*") if folder.is_dir() else ():
+                if self._scratch(item) and item.is_file() and not item.is_symlink():
+                    item.unlink()
 
     @property
     def known(self) -> bool:
@@ -428,6 +442,37 @@ def _status(content: Any) -> Status:
             if time is not None:
                 datetime.fromisoformat(time)
     return Status(**content)
+
+
+class ChangedError(ValueError):
+    """A file's content is not what was written."""
+
+
+def _digest(tensors: Mapping[str, Any]) -> str:
+    """sha256 over names, kinds, shapes and bytes of tensors."""
+    import torch
+
+    whole = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+def _check_tensors(file: Path) -> None:
+    """Reads a file of tensors.
+
+    Raises:
+        ChangedError: they are not those that were written; files from before digests were kept are taken as they are.
+        Exception: it is no such file.
+    """
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as stream:
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 no mapping
+        kept = (stream.metadata() or {}).get("sha256")
+    if kept is not None and kept != _digest(tensors):
+        raise ChangedError(file)
 
 
 def _says(file: Path, line: str) -> bool:

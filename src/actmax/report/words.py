@@ -72,6 +72,7 @@ OF_MEANING = {
 }
 """What the verdict on what a unit's restarts are about says."""
 ENDINGS = {
+    GapEnd.NOT_TESTED: "",
     GapEnd.NO_GAIN: "The optimum itself is not beyond random tokens.",
     GapEnd.SNAP: "As text the optimum is not beyond random tokens.",
     GapEnd.RETOKENISE: "As tokens the optimum is beyond random tokens, as text that is tokenised again it is not.",
@@ -146,16 +147,24 @@ def answer_word(row: Row) -> str:
 def rise(row: Row) -> str:
     """How far the activation rose, and how many restarts went non-finite."""
     change = f"from {row['activation_initial_mean']:.4g} to {row['activation_final_mean']:.4g}"
-    restarts, frozen = row["restarts"], row["restarts_frozen"]
-    sentence = f"The mean activation over {restarts} restart{'s'[: restarts > 1]} went {change}."
-    return sentence + f" {frozen} went non-finite and stand at their best finite embedding." * bool(frozen)
+    restarts = row["restarts"]
+    return join([f"The mean activation over {restarts} restart{'s'[: restarts > 1]} went {change}.", lost(row)])
+
+
+def lost(row: Row) -> str:
+    """How many restarts of a unit are missing, for they went non-finite; nothing where none did."""
+    count = int(row["restarts_frozen"])
+    if DecisionStatus(row["verdict_status"]) == DecisionStatus.NON_FINITE:
+        return f"All {count} restarts went non-finite, and stand at their best finite embedding: nothing is judged."
+    return f"{count} more went non-finite and count{'s'[: count == 1]} as missing." if count else ""
 
 
 def unit_answer(row: Row) -> str:
     """The answer on one unit in plain words: whether other starts end alike, and what is left as text."""
     row = known(row)
     tokens, moves = Verdict(row["verdict_tokens"]), Verdict(row["verdict_embeddings"])
-    untested = DecisionStatus(row["verdict_status"]) in (DecisionStatus.ONE_RESTART, DecisionStatus.TOO_FEW_DRAWS)
+    nothing = DecisionStatus.ONE_RESTART, DecisionStatus.NON_FINITE, DecisionStatus.TOO_FEW_DRAWS
+    untested = DecisionStatus(row["verdict_status"]) in nothing
     of_tokens = OF_TOKENS.get(tokens, "") or f"{_obstacle(row)}."
     of_moves = OF_MOVES[moves] + (f": {_own_obstacle(row)}." if moves == Verdict.NOT_JUDGED else "")
     parts = [of_tokens, "" if untested else of_moves, meaning_statement(row), ENDINGS[GapEnd(row["gap"])]]
@@ -210,10 +219,11 @@ def units_answer(units: pd.DataFrame) -> str:
         return unit_answer(units.iloc[0].to_dict())
     counts, ends = Counter(units["verdict"]), Counter(units["gap"])
     parts = [f"{counts[verdict]} {label(verdict)}" for verdict in (*VERDICTS, Verdict.NOT_JUDGED) if counts[verdict]]
+    gone = int(units["restarts_frozen"].sum())
     return (
         f"Of {len(units)} units: {'; '.join(parts)}. As text {ends[GapEnd.SURVIVES]} of them are still beyond random "
         "tokens."
-    )
+    ) + f" {gone} restarts went non-finite and count as missing." * bool(gone)
 
 
 def _obstacle(row: Row) -> str:
@@ -221,6 +231,7 @@ def _obstacle(row: Row) -> str:
     alpha = row["null_shared_tokens_alpha"]
     return {
         DecisionStatus.ONE_RESTART: "One restart has no pairs",
+        DecisionStatus.NON_FINITE: "There is no restart whose numbers are finite",
         DecisionStatus.TOO_FEW_DRAWS: f"{row['null_shared_tokens_draws']:.0f} draws cannot give a p of {alpha:.2g} or "
         "less (nulls.draws)",
         DecisionStatus.OTHER_UNITS_NOT_TESTED: "Other starts share more tokens than chance; whether those of other "
@@ -382,6 +393,7 @@ def gap_shares(units: pd.DataFrame) -> str:
     """How far the gain of several units is carried on its way to text; columns as in `units.parquet`."""
     counts = Counter(units["gap"])
     endings = {
+        GapEnd.NOT_TESTED: "not tested",
         GapEnd.NO_GAIN: "not even as optimum",
         GapEnd.SNAP: "as optimum only",
         GapEnd.RETOKENISE: "as tokens, not as text that is tokenised again",

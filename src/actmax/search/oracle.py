@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from actmax.memory import in_batches
 from actmax.model import evaluation
 from actmax.model.objective import LAST, Objective, own_activations
 from actmax.model.subject import Subject
@@ -169,11 +171,19 @@ class Oracle:
             rows = self.rows
             if whole:
                 rows = min(rows, max(1, evaluation.whole_rows(self.subject, length, seen) // share))
-            for start in range(0, len(numbers), rows):
-                some = numbers[start : start + rows]
+
+            def answers(start: int, stop: int, numbers: list[int] = numbers) -> Sequence[Answer]:
+                some = numbers[start:stop]
                 ids = torch.tensor([sequences[number] for number in some])
-                found |= dict(zip(some, act(ids, [others[number] for number in some]), strict=True))
+                return act(ids, [others[number] for number in some])
+
+            given = chain.from_iterable(in_batches(answers, len(numbers), rows, self._lower))
+            found |= dict(zip(numbers, given, strict=True))
         return [found[number] for number in range(len(sequences))]
+
+    def _lower(self, rows: int) -> None:
+        """Takes fewer rows from now on: memory ran out."""
+        self.rows = rows
 
     @torch.no_grad()
     def _activations(self, ids: Tensor, units: Sequence[Target]) -> list[float]:

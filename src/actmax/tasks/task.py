@@ -23,6 +23,7 @@ from actmax.progress import Stop
 from actmax.records.contents import Contents
 from actmax.records.store import Summary, job_hash
 from actmax.tasks.settings import PRECISIONS
+from actmax.text.files import files_in
 from actmax.weights import settings_digest
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def digest_of(places: Iterable[tuple[Path, str]]) -> str | None:
     """
     whole, named = hashlib.sha256(), list(places)
     for place, pattern in named:
-        for file in sorted(place.rglob(pattern)) if place.is_dir() else [place]:
+        for file in files_in(place, pattern) if place.is_dir() else [place]:
             if file.is_file():
                 with file.open("rb") as stream:
                     whole.update(hashlib.file_digest(stream, "sha256").digest())

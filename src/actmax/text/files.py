@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from actmax.errors import InputError
@@ -43,12 +44,17 @@ def text_files(place: Path) -> list[Path]:
     """
     if not place.exists():
         raise InputError("place", place, "must be a text file or a folder of .txt files")
-    files = sorted(place.rglob("*.txt")) if place.is_dir() else [place]
+    files = files_in(place, "*.txt") if place.is_dir() else [place]
     if not any(require_regular(file).stat().st_size for file in files):
         raise InputError("place", place, "must hold text: a file, or a folder with .txt files")
     for file in files:
         check_utf8(file)
     return files
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """What lies in a folder, or in folders in it, under a name of a pattern, `.TXT` as `.txt`; in order."""
+    return sorted(one for one in folder.rglob("*") if fnmatchcase(one.name.lower(), pattern))
 
 
 def utf8_lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actmax.errors import InputError
-from actmax.text.files import utf8_lines
+from actmax.text.files import files_in, utf8_lines
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 """Names of the ten columns of a row."""
@@ -61,7 +61,7 @@ def files_of(place: Path) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    files = sorted(place.rglob("*.conllu")) if place.is_dir() else [place]
+    files = files_in(place, "*.conllu") if place.is_dir() else [place]
     if not files:
         raise InputError("place", place, "must be a folder with .conllu files")
     return files

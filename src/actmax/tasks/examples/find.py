@@ -12,8 +12,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from actmax.errors import InputError
+from actmax.memory import in_batches
 from actmax.model.subject import Subject
 from actmax.model.target import Target, addressed, rows_of, target_of_row, with_layers
 from actmax.text.windows import Window
@@ -125,21 +127,39 @@ def find_examples(
         context: tokens shown on either side.
         before: tokens of a window that stand before it, such as begin-of-text.
         progress: called with the number of tokens of each batch.
+
+    Raises:
+        InputError: an activation is no finite number, or there is no text.
     """
     kept = _Kept(top, sample, np.random.default_rng(seed), [[] for _ in units])
     number = 0
     for batch in _batches(text, rows):
         ids = torch.tensor([window.ids for window in batch], device=subject.device)
-        with torch.inference_mode():
-            captured = subject.run(subject.embed(ids), [unit.place for unit in units])
+
+        def act(start: int, stop: int, ids: Tensor = ids) -> ndarray:
+            captured = subject.run(subject.embed(ids[start:stop]), [unit.place for unit in units])
             read = [unit.read(captured)[:, before:] for unit in units]
-        kept.add(number, batch, torch.stack(read, dim=2).double().cpu().numpy())
+            return torch.stack(read, dim=2).double().cpu().numpy()
+
+        with torch.inference_mode():
+            values = np.concatenate(list(in_batches(act, len(ids), len(ids))))
+        _refuse_non_finite(batch, values)
+        kept.add(number, batch, values)
         number += len(batch)
         if progress is not None:
             progress(ids.numel())
     places = {unit: [(int(-one), place) for _, one, place in best] for unit, best in zip(units, kept.best, strict=True)}
     contexts = _contexts(subject, units, kept, context, before)
     return Examples(contexts, _quantiles(units, kept), kept.seen, places, number)
+
+
+def _refuse_non_finite(batch: Sequence[Window], values: Float[ndarray, "windows positions units"]) -> None:
+    """Refuses text at which an activation overflows: what is no number is neither high nor low."""
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row, place, _ = wrong[0]
+        allowed = f"the activation at token {batch[row].start + place} of the text is no finite number"
+        raise InputError("text", batch[row].source, allowed, "A wider number format helps: subject.dtype=float32.")
 
 
 def _batches(text: Iterable[Window], rows: int) -> Iterator[list[Window]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -222,6 +223,7 @@ class MaximizationWork(UnitsWork):
                 finished = self._optimize(trainer, self.module, run)
             else:
                 log.info("Splitting %d restarts over %d devices.", len(self.rows), devices)
+                warn_of_cores(self.cfg.trainer.accelerator, devices)
                 settings = plain(self.cfg)
                 with ranks.started(devices, _serve, settings, bool(run.loggers), run.checkpoint) as rank:
                     finished = self._fit_share(rank, run)
@@ -295,6 +297,14 @@ def _serve(rank: Rank, settings: dict[str, Any], logs: bool, checkpoint: Path | 
     cfg = OmegaConf.create(settings)
     with quieted(), matmul_precision(cfg.trainer.matmul_precision):
         MaximizationWork(MaximizationTask(), cfg, subject_of(cfg)).serve(rank, logs=logs, checkpoint=checkpoint)
+
+
+def warn_of_cores(accelerator: str, devices: int) -> None:
+    """Warns where more ranks share the processor than it has cores for this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if devices > cores and not on_cuda(accelerator):
+        message = "trainer.devices=%d, and there are %d cores: ranks wait for each other (trainer.devices=%d)"
+        log.warning(message, devices, cores, cores)
 
 
 def _require_compiler(device: str) -> None:

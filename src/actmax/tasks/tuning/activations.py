@@ -13,7 +13,9 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from actmax.errors import InputError
 from actmax.model.subject import Subject
+from actmax.model.target import Place, place_name
 from actmax.progress import Bar
 from actmax.tasks.tuning.store import Store
 from actmax.words.encoding import Batch, Batches, Encoded
@@ -42,12 +44,13 @@ class Reader(LightningModule):
         subject: the language model.
         store: names the sites and layers, and takes the vectors.
         vector: a word's vector: that of its `last` sub-token, or the `mean` over all.
+        words: the word of each sample, for messages.
     """
 
-    def __init__(self, subject: Subject, store: Store, *, vector: str = "last") -> None:
+    def __init__(self, subject: Subject, store: Store, *, vector: str = "last", words: Sequence[str] = ()) -> None:
         super().__init__()
         self.__dict__["subject"] = subject  # past nn.Module's registration
-        self.store, self.vector = store, vector
+        self.store, self.vector, self.words = store, vector, words
 
     subject: Subject
     """The language model, hidden from Lightning."""
@@ -57,14 +60,28 @@ class Reader(LightningModule):
         self.subject.to(self.device)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
-        """One forward pass, no deeper than the deepest site; returns the number of texts."""
+        """One forward pass, no deeper than the deepest site; returns the number of texts.
+
+        Raises:
+            InputError: an activation is no finite number: no test has a place for it.
+        """
         captured = self.subject.run(self.subject.embed(batch.ids), self.store.places)
         shares = np.array(batch.shares)[:, None]
         for place, values in captured.items():
             vectors = word_vectors(values, batch, self.vector)
             kept = vectors.to(torch.promote_types(torch.float32, vectors.dtype)).cpu().numpy()
+            self._refuse_non_finite(place, batch, kept)
             self.store.add(place, batch.samples.tolist(), (kept * shares).astype(kept.dtype))
         return len(batch.shares)
+
+    def _refuse_non_finite(self, place: Place, batch: Batch, vectors: Float[np.ndarray, "texts width"]) -> None:
+        wrong = batch.samples[~torch.from_numpy(np.isfinite(vectors).all(1))].tolist()
+        if wrong:
+            word = self.words[wrong[0]] if self.words else f"sample {wrong[0]}"
+            allowed = f"an activation of {len(set(wrong))} words at {place_name(*place)} is no finite number"
+            raise InputError(
+                "data", word, allowed, "A wider number format helps (subject.dtype=float32); or leave it out."
+            )
 
 
 class Progress(Callback):

@@ -71,10 +71,12 @@ class TuningWork(SubjectWork):
         with store:
             clock = time.perf_counter()
             texts = Texts(self.encoding.texts, tokens=cfg.batch_tokens, padding=cfg.padding)
-            reader = Reader(self.subject, store, vector=cfg.vector)
+            words = [sample.word for sample in self.encoding.data.samples]
+            reader = Reader(self.subject, store, vector=cfg.vector, words=words)
             accelerator = self.cfg.trainer.accelerator
             trainer = activations.trainer(accelerator=accelerator, folder=run.folder)
-            trainer.predict(reader, datamodule=texts, return_predictions=False)
+            with keys_of(self.cfg, "tuning"):
+                trainer.predict(reader, datamodule=texts, return_predictions=False)
             seconds = {"activations": time.perf_counter() - clock}
             clock = time.perf_counter()
             headline = self._analyse(run, store)

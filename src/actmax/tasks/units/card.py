@@ -17,6 +17,7 @@ from actmax.report.words import (
     floor_words,
     in_order,
     label,
+    lost,
     meaning_obstacle,
     p_words,
     sink_statement,
@@ -72,6 +73,7 @@ def card(row: Row) -> Table:
         "its 95 % interval: 0 is chance, 1 the same tokens; from 0.5 on (lower limit) the same answer, from 0.1 on "
         "partly. κ and spread describe, and are not tested."
     )
+    caption = join([lost(row), caption])
     if carried:
         caption += (
             " Works elsewhere: the tokens in other contexts; in brackets how much they keep of how far beyond random "

@@ -21,7 +21,7 @@ from actmax.evidence.findings import findings_table, unit_findings
 from actmax.evidence.measures import measure, moves
 from actmax.evidence.nulls import Restarts
 from actmax.evidence.own import MOST_UNITS, Own, Relabelled, own_agreement
-from actmax.evidence.readings import VERDICTS, OwnStatus
+from actmax.evidence.readings import VERDICTS, DecisionStatus, OwnStatus
 from actmax.evidence.settings import NullSettings
 from actmax.evidence.verdicts import Agreed, decide
 from actmax.model.nearest import NearestTokens
@@ -74,8 +74,6 @@ class Ended:
     """Activation of the restart after the last step."""
     meaning: Float[torch.Tensor, " dims"] | None
     """The vector of its text, centred; None where meaning was not measured."""
-    frozen: bool
-    """Whether the restart went non-finite on the way."""
 
 
 def gather(jobs: Sequence[Job]) -> Gathered:
@@ -181,7 +179,8 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
             read = names, _ended(together)
         unit = target_of_row(rows.iloc[0].to_dict())
         try:
-            parts.append(_pooled(str(rows.iloc[0]["condition"]), unit, together, read[1]))
+            pooled = _pooled(str(rows.iloc[0]["condition"]), unit, together, read[1])
+            parts.append(pooled.assign(restarts_frozen=int(rows["restarts_frozen"].sum())))
         except InputError as error:
             notes.append(f"{unit}: the restarts of {len(together)} jobs were not put together ({error})")
     if not parts:
@@ -198,6 +197,9 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     A unit that its jobs set beside others, control units or units of their own, keeps its verdict. The rest are set
     against each other and those, whichever job they were in.
     """
+    lost = units["verdict_status"] == DecisionStatus.NON_FINITE  # nothing is known of them, whatever they stand beside
+    if lost.any():
+        return pd.concat([units[lost], _judged(units[~lost], jobs)]).sort_index() if len(units[~lost]) else units
     rows = units.to_dict("records")
     alone = [number for number, row in enumerate(rows) if row["own"] != OwnStatus.OK]
     if len(units) < 2 or not alone:
@@ -286,12 +288,15 @@ def _pooled(
     """One unit whose restarts lie in several jobs, measured as if one job had run them; a seed counts once."""
     config = jobs[0].config
     subject = subject_of(config)
+    if unit not in ended:
+        raise InputError("unit", unit, "all its restarts went non-finite")
     restarts = _restarts(ended[unit])
     nearest, settings = subject.nearest, NullSettings(**config["nulls"])
     draw = _task(jobs[0]).ends(subject, settings, config)
     (ends,) = moves(nearest, [restarts], settings) if draw is None else draw([restarts])
     measured = measure(restarts, nearest, settings=settings, name=subject.token, ends=ends)
-    own = _own([ended[one] for one in (unit, *_controls(unit, jobs))], settings)
+    beside = [one for one in (unit, *_controls(unit, jobs)) if one in ended]
+    own = _own([ended[one] for one in beside], settings)
     (decision,) = decide([Agreed.of(measured.agreement)], own.only(0), kind=measured.null_of_ends)
     read = with_vector(unit, jobs[0].record)
     objective, gap_settings = objective_of(config, _task(jobs[0]), subject), GapSettings(**config["gap"])
@@ -304,7 +309,7 @@ def _pooled(
     numbers = measuring.unit_row(read, measured, decision, gaps[read])
     numbers |= measuring.context_columns(subject, objective, read, carried[read])
     asked = Asked(subject, objective, _meaning(config), gap_settings, measuring.text_of(transfer[1]))
-    some = {read: restarts} | {one: _restarts(ended[one]) for one in _controls(unit, jobs)}
+    some = {read: restarts} | {one: _restarts(ended[one]) for one in beside if one != unit}
     numbers |= _pooled_meaning(asked, read, some, gaps[read], ends.ids[: asked.settings.pool], nearest, passes)
     names = {"job": None, "condition": condition, **{name: jobs[0].summary[name] for name in NAMES}}
     row = {**names, **numbers, "control": False, "jobs": float(len(jobs))}
@@ -332,13 +337,15 @@ def _restarts(ended: Mapping[int, Ended]) -> Restarts:
     """A unit's restarts, ordered by seed."""
     rows = [ended[seed] for seed in sorted(ended)]
     before, after = (torch.tensor([getattr(row, name) for row in rows], dtype=torch.float64) for name in ENDS)
-    frozen = torch.tensor([row.frozen for row in rows])
     initial, final = torch.stack([row.initial for row in rows]), torch.stack([row.final for row in rows])
-    return Restarts(initial, final, before, after, frozen)
+    return Restarts(initial, final, before, after, torch.zeros(len(rows), dtype=torch.bool))
 
 
 def _ended(jobs: Sequence[Job]) -> dict[Target, dict[int, Ended]]:
-    """Each unit's restarts by seed, every record read once; a seed that several jobs ran counts once."""
+    """Each unit's restarts by seed, every record read once; a seed that several jobs ran counts once.
+
+    Restarts that went non-finite are left out, and so are units that have no others.
+    """
     by_unit: dict[Target, dict[int, Ended]] = {}
     for job in jobs:
         restarts = job.record.table("restarts")
@@ -347,9 +354,11 @@ def _ended(jobs: Sequence[Job]) -> dict[Target, dict[int, Ended]]:
         file = job.record.path("meaning.safetensors")
         vectors = load_file(file)["vectors"] if file.exists() else None
         for number, row in enumerate(restarts.to_dict("records")):
-            ends = float(row["activation_initial"]), float(row["activation_final"]), bool(row["frozen"])
+            if row["frozen"]:
+                continue
+            ends = float(row["activation_initial"]), float(row["activation_final"])
             meaning = None if vectors is None else vectors[number]
-            ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends[:2], meaning, ends[2])
+            ended = Ended(saved["initial"][number], saved["final"][number], ids[number], *ends, meaning)
             by_unit.setdefault(target_of_row(row), {}).setdefault(int(row["seed"]), ended)
     return by_unit
 

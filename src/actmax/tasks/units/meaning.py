@@ -119,6 +119,7 @@ def meaning_columns(
     *,
     own: Sequence[Target],
     passes: int,
+    seeds: Mapping[Target, Sequence[int]] | None = None,
 ) -> tuple[dict[Target, dict[str, Any]], dict[str, list[pd.DataFrame]], dict[str, torch.Tensor]]:
     """The columns of `units.parquet` on meaning, the parts of the tables on it, and the vectors of all restarts.
 
@@ -130,6 +131,8 @@ def meaning_columns(
         by_chance: tokens that the restarts of each unit could have ended at by chance.
         own: the units that are no control units.
         passes: forward passes that each restart took.
+        seeds: the seeds of each unit's restarts, where they differ: units are set apart over those that all have, and
+            one that is not named is not set apart.
 
     Raises:
         InputError: names the setting of `meaning` that the subject does not allow.
@@ -159,9 +162,21 @@ def meaning_columns(
             tables["meaning"].append(_map(unit, vectors[unit], others, pool[:, 0]))
             read = ids[unit], vectors[unit], chance, others, some[:, 0]
             tables["theme"] += _about(columns[unit], asked, space, unit, *read)
-    columns = decided(columns, measured, vectors, settings)
+    apart = (
+        vectors
+        if seeds is None
+        else {unit: one[_shared(seeds, unit)] for unit, one in vectors.items() if unit in seeds}
+    )
+    columns |= decided(columns, measured, apart, settings)
+    columns = {unit: columns[unit] or {"meaning_status": MeaningStatus.ONE_RESTART.value} for unit in units}
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
     return columns, {name: parts for name, parts in tables.items() if parts}, kept
+
+
+def _shared(seeds: Mapping[Target, Sequence[int]], unit: Target) -> list[bool]:
+    """Which restarts of a unit are from seeds that all units have."""
+    shared = set.intersection(*map(set, seeds.values()))
+    return [seed in shared for seed in seeds[unit]]
 
 
 def _apart(

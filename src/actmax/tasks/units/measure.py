@@ -113,17 +113,21 @@ def measure_units(
         controls: which are control units: set beside the others, left out of headline numbers, not tried elsewhere.
     """
     nearest = subject.nearest
+    lost = {unit: restarts.missing for unit, (_, restarts) in found.items()}
+    found = {unit: counted(*one) for unit, one in found.items()}
     ended = {unit: restarts for unit, (_, restarts) in found.items()}
     restarts = list(ended.values())
     measured, by_chance = _measured(restarts, ends, nearest, settings, name=subject.token, keep=meaning.pool)
+    measured = [one.without(int(missing.sum())) for one, missing in zip(measured, lost.values(), strict=True)]
     own = {unit: ended[unit] for unit in found if unit not in controls}
     asked = [number for number, unit in enumerate(found) if unit in own]
-    decided = judge(measured, own_of(restarts, nearest, settings), judged=asked)
+    decided = judge(measured, own_of(found, nearest, settings), judged=asked)
     gaps = gap.measure(subject, objective, ended, nearest, passes=passes, settings=gap_settings, cache=cache)
+    gaps = {unit: one.untested() if lost[unit].all() else one for unit, one in gaps.items()}
     contents.write_table("surroundings", surroundings(subject, objective, transfer[1]))
     carried = carry_units(subject, objective, own, gaps, nearest, transfer, alpha=decided[0].alpha, cache=cache)
     asked_of = Asked(subject, objective, meaning, gap_settings, text_of(transfer[1]))
-    on_meaning, themes = write_meaning(contents, asked_of, ended, gaps, by_chance, nearest, list(own), passes)
+    on_meaning, themes = write_meaning(contents, asked_of, found, gaps, by_chance, nearest, list(own), passes, lost)
     numbers = zip(found, map(unit_row, found, measured, decided, gaps.values()), strict=True)
     on_context = partial(context_columns, subject, objective)
     rows = [row | on_context(unit, carried.get(unit)) | on_meaning[unit] for unit, row in numbers]
@@ -286,34 +290,61 @@ def text_of(contexts: Sequence[Context]) -> Context | None:
 def write_meaning(
     contents: Contents,
     asked: Asked,
-    ended: Mapping[Target, Restarts],
+    found: Mapping[Target, tuple[list[int], Restarts]],
     gaps: Mapping[Target, Gap],
     by_chance: Sequence[Tensor],
     nearest: NearestTokens,
     own: Sequence[Target],
     passes: int,
+    lost: Mapping[Target, Tensor],
 ) -> tuple[dict[Target, dict[str, Any]], dict[str, list[pd.DataFrame]]]:
-    """What the decoded tokens of units are about (`meaning_columns`); writes the vectors of all restarts."""
-    texts = {unit: gaps[unit].texts for unit in ended}
-    ids = {unit: nearest(restarts.final).best for unit, restarts in ended.items()}
-    columns, tables, vectors = meaning_columns(asked, texts, ids, gaps, by_chance, own=own, passes=passes)
+    """What the decoded tokens of units are about (`meaning_columns`); writes the vectors of all restarts.
+
+    A restart that is missing has a vector of NaN; a unit without any other is not measured.
+    """
+    texts = {unit: gaps[unit].texts for unit in found}
+    ids = {unit: nearest(restarts.final).best for unit, (_, restarts) in found.items()}
+    seeds = {unit: some for unit, (some, _) in found.items() if not lost[unit].all()}
+    given: dict[str, Any] = {"own": [unit for unit in own if unit in seeds], "passes": passes, "seeds": seeds}
+    columns, tables, vectors = meaning_columns(asked, texts, ids, gaps, by_chance, **given)
     if vectors:
-        contents.write_tensors("meaning", vectors)
+        rows = torch.cat([~missing if unit in seeds else missing for unit, missing in lost.items()])
+        whole = torch.full((len(rows), vectors["vectors"].shape[1]), nan, dtype=vectors["vectors"].dtype)
+        whole[rows] = vectors["vectors"]
+        whole[torch.cat(list(lost.values()))] = nan
+        contents.write_tensors("meaning", {**vectors, "vectors": whole})
     return columns, tables
 
 
-def own_of(restarts: Sequence[Restarts], nearest: NearestTokens, settings: NullSettings) -> Own:
-    """Whether units that share their seeds agree more with themselves than with each other.
+def counted(seeds: list[int], restarts: Restarts) -> tuple[list[int], Restarts]:
+    """The restarts of a unit that are measured (`Restarts.counted`), with their seeds."""
+    kept = restarts.counted
+    return [seed for seed, one in zip(seeds, kept.tolist(), strict=True) if one], restarts[kept]
+
+
+def own_of(found: Mapping[Target, tuple[list[int], Restarts]], nearest: NearestTokens, settings: NullSettings) -> Own:
+    """Whether units agree more with themselves than with each other, over the seeds that all of them have.
+
+    Units whose restarts all went non-finite are not tested, and the others as if these were not there.
 
     Args:
-        restarts: restarts of each unit, from the same seeds in the same order.
+        found: the seeds and the restarts of each unit.
         nearest: the nearest tokens of the subject.
         settings: settings of the nulls.
     """
-    if len(restarts) > MOST_UNITS:
-        return Own(OwnStatus.TOO_MANY_UNITS, units=len(restarts))
-    ids = torch.stack([nearest(one.final).best for one in restarts])
-    return own_agreement(ids, torch.stack([one.final - one.initial for one in restarts]), seed=settings.seed)
+    if len(found) > MOST_UNITS:
+        return Own(OwnStatus.TOO_MANY_UNITS, units=len(found))
+    present = [one for one in found.values() if not one[1].missing.all()]
+    if not present:
+        return Own(OwnStatus.ONE_UNIT)
+    seeds = set.intersection(*(set(some) for some, _ in present))
+    if len(seeds) < 2 and any(set(some) != seeds for some, _ in present):
+        return Own(OwnStatus.NO_SHARED_SEEDS, units=len(present), seeds=len(seeds))
+    rows = [torch.tensor([seed in seeds for seed in some]) for some, _ in present]
+    shared = [restarts[kept] for (_, restarts), kept in zip(present, rows, strict=True)]
+    ids = torch.stack([nearest(one.final).best for one in shared])
+    own = own_agreement(ids, torch.stack([one.final - one.initial for one in shared]), seed=settings.seed)
+    return own.spread([not restarts.missing.all() for _, restarts in found.values()])
 
 
 def rarefaction_rows(unit: Target, measures: Measures) -> pd.DataFrame:
@@ -412,7 +443,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> Summary:
     table = table.drop(columns=names_in(table))
     columns = table.select_dtypes("number").astype(float).items()
     spread: dict[str, Any] = {str(name): {"mean": c.mean(), "min": c.min(), "max": c.max()} for name, c in columns}
-    counted = Counter(table["gap"])
-    ends = {end.value: counted[end.value] for end in GapEnd}
+    gaps = Counter(table["gap"])
+    ends = {end.value: gaps[end.value] for end in GapEnd if end != GapEnd.NOT_TESTED or gaps[end.value]}
     by_verdict = shares([Verdict(verdict) for verdict in table["verdict"]]).to_dict("records")
     return {"units": len(rows), **spread, "gap": ends, "verdicts": by_verdict}
