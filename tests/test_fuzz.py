@@ -38,10 +38,8 @@ TUNING = (
 )
 GROUPS = ("tuning.group_0='upos=NOUN'", "tuning.group_1='upos=VERB'")
 BANK = "".join(f"1\t{word}\t{word}\t{kind}\t_\t_\t0\troot\t_\t_\n\n" for kind in ("NOUN", "VERB") for word in "abcde")
-WORDS = "word,category\n" + "".join(
-    f"{word},{'ab'[n % 2]}\n"
-    for n, word in enumerate(["one", "two", "red", "sea", "sun", "day", "fox", "hen", "owl", "ant"])
-)
+NAMES = ("one", "two", "red", "sea", "sun", "day", "fox", "hen", "owl", "ant")
+WORDS = "word,category\n" + "".join(f"{word},{'ab'[n % 2]}\n" for n, word in enumerate(NAMES))
 EXPERIMENT = "# @package _global_\nsteps: 2\nunit:\n  layer: 1\n  index: [3, 4]\nprior:\n  l2:\n    weight: 0.1\n"
 INPUTS: dict[str, tuple[str, ...]] = {
     "words.csv": (*TUNING, "tuning.data=words.csv"),
