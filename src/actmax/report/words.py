@@ -219,7 +219,7 @@ def units_answer(units: pd.DataFrame) -> str:
         return unit_answer(units.iloc[0].to_dict())
     counts, ends = Counter(units["verdict"]), Counter(units["gap"])
     parts = [f"{counts[verdict]} {label(verdict)}" for verdict in (*VERDICTS, Verdict.NOT_JUDGED) if counts[verdict]]
-    gone = int(units["restarts_frozen"].sum())
+    gone = int(units["restarts_frozen"].to_numpy(int).sum())
     return (
         f"Of {len(units)} units: {'; '.join(parts)}. As text {ends[GapEnd.SURVIVES]} of them are still beyond random "
         "tokens."

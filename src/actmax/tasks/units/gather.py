@@ -180,7 +180,7 @@ def _units(jobs: Sequence[Job]) -> tuple[pd.DataFrame, list[str]]:
         unit = target_of_row(rows.iloc[0].to_dict())
         try:
             pooled = _pooled(str(rows.iloc[0]["condition"]), unit, together, read[1])
-            parts.append(pooled.assign(restarts_frozen=int(rows["restarts_frozen"].sum())))
+            parts.append(pooled.assign(restarts_frozen=int(rows["restarts_frozen"].to_numpy(int).sum())))
         except InputError as error:
             notes.append(f"{unit}: the restarts of {len(together)} jobs were not put together ({error})")
     if not parts:
@@ -198,8 +198,9 @@ def _judged(units: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     against each other and those, whichever job they were in.
     """
     lost = units["verdict_status"] == DecisionStatus.NON_FINITE  # nothing is known of them, whatever they stand beside
-    if lost.any():
-        return pd.concat([units[lost], _judged(units[~lost], jobs)]).sort_index() if len(units[~lost]) else units
+    if bool(lost.to_numpy(bool).any()):
+        rest = pd.DataFrame(units[~lost])
+        return pd.DataFrame(pd.concat([units[lost], _judged(rest, jobs)]).sort_index()) if len(rest) else units
     rows = units.to_dict("records")
     alone = [number for number, row in enumerate(rows) if row["own"] != OwnStatus.OK]
     if len(units) < 2 or not alone:

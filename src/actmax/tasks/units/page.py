@@ -477,7 +477,9 @@ def _latents(source: Source) -> Block | None:
         return None
     rows = own_rows(source, "latents")
     numbers = ["pre", "post", "firing"]
-    means = rows.groupby([*names_in(rows), "stage"], sort=False, dropna=False)[numbers].mean().reset_index()
+    means = pd.DataFrame(
+        rows.groupby([*names_in(rows), "stage"], sort=False, dropna=False)[numbers].mean()
+    ).reset_index()
     named = means.assign(unit=[str(target_of_row(row)) for row in means.to_dict("records")])
     shown = [
         Shown("unit", "latent", form="s"),
