@@ -177,12 +177,10 @@ def _llama(taps: Mapping[str, Tap]) -> Family:
 
 
 _AS_LLAMA = _llama(_LLAMA())
-_POST_NORMS: dict[str, Any] = {
-    "behind_attention": "post_attention_layernorm",
-    "behind_mlp": "post_feedforward_layernorm",
-}
-_SANDWICHED = _llama(_LLAMA(mid="pre_feedforward_layernorm", **_POST_NORMS))  # norms before and behind
-_NORMED_BEHIND = _llama(_LLAMA(mid="mlp", **_POST_NORMS))  # norms behind attention and MLP, none before
+_POST_NORMED = partial(_LLAMA, behind_attention="post_attention_layernorm", behind_mlp="post_feedforward_layernorm")
+"""Llama's taps with norms behind attention and MLP."""
+_SANDWICHED = _llama(_POST_NORMED(mid="pre_feedforward_layernorm"))  # norms before and behind
+_NORMED_BEHIND = _llama(_POST_NORMED(mid="mlp"))  # norms behind attention and MLP, none before
 _EXPERTS = _llama(_LLAMA(mlp_in=None, linear=None, mlp_out="mlp"))
 
 FAMILIES: dict[str, Family] = {
