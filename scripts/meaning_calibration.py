@@ -2,6 +2,7 @@
 
     python scripts/meaning_calibration.py level --repetitions 600
     python scripts/meaning_calibration.py power --repetitions 300
+    python scripts/meaning_calibration.py curves --tables LEVEL POWER --figure FILE   # draws what these two printed
 
 Texts are five tokens of SmolLM2, compared in the static table of the extra `meaning`. A job has three units from the
 same seeds; what is claimed of the first counts.
@@ -18,9 +19,11 @@ Power: in every restart of the first unit k of five tokens are words near one wo
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy import ndarray
 
 from actmax.evidence.meaning import Alike, beside_best, centred, combinations_of, decide_meaning, measure_meaning
@@ -28,6 +31,7 @@ from actmax.evidence.own import relabel
 from actmax.evidence.themes import held_out, theme
 from actmax.model.evaluation import random_tokens
 from actmax.model.subject import shared
+from actmax.report.figures import COLOURS, image
 from actmax.text.embedders import make_embedder
 from actmax.text.settings import MeaningSettings
 from actmax.text.vocabulary import whole_words
@@ -134,12 +138,43 @@ def row(bank: Bank, name: str, draw: Draw, restarts: int, repetitions: int) -> N
     print(f"| {name} | {restarts} | {cells} |", flush=True)
 
 
+def printed(file: Path) -> list[dict[str, str]]:
+    """The rows of a table in Markdown."""
+    lines = [line.strip("|\n ").split(" | ") for line in file.read_text().splitlines() if line.startswith("| ")]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def curves(tables: Sequence[Path]) -> Figure:
+    """How often a unit's restarts are called alike in meaning and its own, by the number of restarts."""
+    drawn = Figure(figsize=(4.6, 2.8), layout="constrained")
+    axes = drawn.add_subplot()
+    rows = [row for table in tables for row in printed(table)]
+    labels = {"random tokens": "nothing planted", "Zipf": "nothing, tokens by Zipf's law"}
+    names = [name for name in dict.fromkeys(row["texts"] for row in rows) if name != "dealt out"]
+    for number, name in enumerate(names):
+        some = [row for row in rows if row["texts"] == name]
+        rate, error = np.array(
+            [[float(part.strip(" %")) for part in row["alike and own"].split("±")] for row in some]
+        ).T
+        colour, at = COLOURS[number % len(COLOURS)], [int(row["restarts"]) for row in some]
+        axes.errorbar(at, rate, 2 * error, label=labels.get(name, name), color=colour, marker="o", ms=4)
+    axes.axhline(100 * ALPHA, color="0.6", lw=1, ls="--")
+    axes.set(xlabel="restarts", ylabel="called alike and its own, %", ylim=(-3, 103), xticks=(4, 6, 8, 12))
+    axes.legend(fontsize=7, loc="center right")
+    return drawn
+
+
 def main() -> None:
-    """Prints a table in Markdown."""
+    """Prints a table in Markdown, or draws those that were printed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("level", "power"))
+    parser.add_argument("what", choices=("level", "power", "curves"))
     parser.add_argument("--repetitions", type=int, default=600)
+    parser.add_argument("--tables", type=Path, nargs="+", help="what level and power printed, for curves")
+    parser.add_argument("--figure", type=Path, help="where curves are drawn, .svg or .png")
     asked = parser.parse_args()
+    if asked.what == "curves":
+        asked.figure.write_bytes(image(lambda: curves(asked.tables), asked.figure.suffix[1:]))
+        return
     bank = Bank()
     if asked.what == "level":
         for name, draw in {"random tokens": random, "dealt out": dealt, "Zipf": zipf}.items():
