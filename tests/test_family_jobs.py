@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from actmax.api import LanguageModel
 from actmax.model.subject import Subject, load
+from actmax.model.target import Direction
+from test_directions import assert_same_tables
 from test_families import block_of, shaken
-from tiny_families import TINY
+from tiny_families import D_MODEL, TINY
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +73,13 @@ def test_a_search_behind_begin_of_text(lm: LanguageModel) -> None:
     assert rows["activation_final"].tolist() == pytest.approx(own.tolist(), rel=1e-3, abs=1e-4)
     bare = stream_behind(lm.subject, sequences(found.tokens), []).mean(1)
     assert rows["activation_final"].tolist() != pytest.approx(bare.tolist(), rel=1e-3, abs=1e-4)
+
+
+def test_a_direction_that_is_a_coordinate_gives_its_record(lm: LanguageModel) -> None:
+    unit, asked = f"resid_post.{LAYER}[{DIM}]", {"seeds": 2, "tokens": 3, **SMALL}
+    direction = Direction("resid_post", LAYER, np.eye(D_MODEL)[DIM], name="one")
+    assert_same_tables(lm.maximize(unit, steps=8, **asked), lm.maximize(direction, steps=8, **asked))
+    assert_same_tables(lm.search(unit, passes=60, **asked), lm.search(direction, passes=60, **asked))
 
 
 def test_a_tuning_run(lm: LanguageModel, tmp_path: Path) -> None:
