@@ -21,8 +21,10 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests"
 
 from actmax import __main__ as command
 from actmax.app import config
+from actmax.app.settings import JobSettings
 from actmax.errors import InputError, printable
 from actmax.tasks import memory
+from actmax.tasks.settings import RestartSettings
 from reference import _escaped, documentation
 from test_wrong_commands import MANY, TINY, UNKNOWN, WRONG_VALUES
 from test_wrong_files import BAD, WHERE
@@ -40,8 +42,10 @@ message that you met is found by its key.
 """
 FREE = 4 * 10**9
 """Bytes of memory that are free where the page is made."""
-PLAIN = "Give what the message allows; the [reference](reference.md) has every key."
+PLAIN = "Another value ([reference](reference.md))."
 """The way out where the message says all there is."""
+UNKNOWN_KEY = "The [reference](reference.md) has every key."
+"""The way out of a key that is near to none."""
 
 
 def meanings(kind: type, prefix: str = "") -> dict[str, str]:
@@ -97,7 +101,7 @@ def cases() -> Iterator[tuple[str, list[Sequence[str]]]]:
 def page() -> str:
     """The page: a section per kind of command, a row per error."""
     config.register()
-    known = meanings(config.schema())
+    known = meanings(config.schema()) | documentation(RestartSettings).meanings | documentation(JobSettings).meanings
     parts = [HEAD]
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(memory, "free_bytes", return_value=FREE):
@@ -125,8 +129,9 @@ def _row(error: InputError, said: str, known: dict[str, Any]) -> str:
         meaning = "A line of a file."
     if meaning is None or "no such key" in error.allowed:
         meaning = "A callback of the fit." if group == "callbacks" else "Nothing: there is no such key."
+    plain = UNKNOWN_KEY if "no such key" in error.allowed else PLAIN
     code = printable(message).replace("|", "¦").replace("`", "'")
-    return f"| `{code}` | {_escaped(meaning)} | {_escaped(error.way_out or PLAIN).replace('|', '&#124;')} |"
+    return f"| `{code}` | {_escaped(meaning)} | {_escaped(error.way_out or plain).replace('|', '&#124;')} |"
 
 
 def main() -> None:

@@ -303,6 +303,23 @@ class TestKept:
         assert len(subject._keys) <= 1
 
 
+ON_A_CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+
+
+@pytest.mark.parametrize("error", [RuntimeError(ON_A_CPU), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_lack_of_memory_says_nothing_of_the_model(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = the_subject("gpt2")
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Subject, "run", broken)
+    with pytest.raises(type(error), match="memory"):
+        measure(subject)
+    error = ValueError("shapes differ")  # which does
+    assert failed(measure(subject)) != {}
+
+
 # ---------------------------------------------------------------- families that are not known
 
 

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from actmax.errors import InputError
+from actmax.memory import is_lack
 from actmax.model.architecture import SITES, SIZES, Geometry, geometry, unknown_family
 from actmax.model.context import Context
 from actmax.model.families import FAMILIES, Tap, watch
@@ -184,9 +185,9 @@ def measure(subject: Subject) -> list[Identity]:
         try:
             seen = _Seen(plain, sites)
             found = [*seen.stream(), *seen.products(), *_turned(plain, seen), *seen.passes()]
-        except torch.OutOfMemoryError:  # which says nothing of the model
-            raise
         except ERRORS as error:
+            if is_lack(error):  # which says nothing of the model
+                raise
             said = (str(error).strip().splitlines() or [""])[0][:120]
             return [*missing, Identity(f"{RUNS} ({type(error).__name__}: {said})", everything, inf, 0.0)]
     return [*missing, *(one for one in found if set(one.sites) <= set(everything))]
@@ -327,7 +328,9 @@ class _Seen:
         try:
             given = projection(self.at[inner, layer])
             given = given if last is projection else last(given)
-        except ERRORS:  # of another width: they do not belong together
+        except ERRORS as error:  # of another width: they do not belong together
+            if is_lack(error):
+                raise
             return inf
         given = given * self.sizes.residual_multiplier if self.tap(outer).scaled else given
         return _apart(given, self.at[outer, layer])
