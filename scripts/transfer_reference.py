@@ -46,7 +46,13 @@ def activation(values: np.ndarray, tokens: int, start: int, objective: dict[str,
     if objective["positions"] == "last":
         return float(values[-1])
     own = values[start : start + tokens]
-    return float({"mean": own.mean(), "last": own[-1], "max": own.max()}[objective["reduction"]])
+    reduced = {
+        "auto": own.mean(),
+        "mean": own.mean(),
+        "last": own[-1],
+        "max": own.max(),
+    }  # auto: the mean, of a coordinate
+    return float(reduced[objective["reduction"]])
 
 
 def recomputed(record: Path, model: Any) -> pd.DataFrame:

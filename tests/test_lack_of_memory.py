@@ -69,8 +69,9 @@ class TestHalving:
     def test_one_row_too_many_is_said_with_what_helps(
         self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
+        assert actmax(*SEARCH, "report=false", "hydra.run.dir=whole").code == 0  # the model is loaded, and proved
         Small(error, 0, monkeypatch)
-        ran = actmax(*SEARCH, "report=false")
+        ran = actmax(*SEARCH, "report=false", "hydra.run.dir=small")
         assert ran.code == 1
         assert "Memory ran out." in ran.err.splitlines()[-1]
         assert "max_rows=N" in ran.err
