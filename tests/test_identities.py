@@ -46,6 +46,11 @@ def one_thread() -> Iterator[None]:
 # ---------------------------------------------------------------- what holds
 
 
+KINDS = ("gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "falcon", "mixtral")
+"""One family of each kind of block; the others are among the slow tests."""
+SOME = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_identity_holds_in_every_family(name: str) -> None:
     subject = the_subject(name)
@@ -57,7 +62,7 @@ def test_every_identity_holds_in_every_family(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME)
 def test_in_a_narrower_dtype_too(name: str, dtype: str) -> None:
     subject = load(name=name, source="random", architecture=CASES[name], dtype=dtype)
     shaken(subject.model)
@@ -101,7 +106,7 @@ def swapped(tap: Tap) -> Tap:
     return dataclasses.replace(tap, columns=columns)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME)
 class TestWrongEntries:
     def test_another_familys_entry(self, name: str) -> None:
         """Where a site of it gives anything else, it fails by a wide margin; else it is as good."""
@@ -356,7 +361,7 @@ def test_an_unknown_family_is_read_as_the_one_whose_identities_hold(model_type: 
     assert torch.allclose(subject.logits(found["final_norm", None]), truth.logits, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME)
 def test_a_known_family_is_found_without_its_entry(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read as another, or as itself; either way all that is said of it holds."""
     subject = the_subject(name)
