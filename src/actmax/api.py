@@ -120,8 +120,7 @@ class LanguageModel:
             optimizer: adam, adamw or sgd.
             lr: learning rate; None takes the optimizer's own.
             context: what stands around the tokens: auto (nothing), a name, or settings (docs/context.md).
-            reduction: how the activations of all positions become one number: mean, last or max; auto is the mean, of
-                a logit the last.
+            reduction: of all positions to one number: mean, last or max; auto is the mean, of a logit the last.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
             progress: whether a bar is shown.
@@ -168,8 +167,7 @@ class LanguageModel:
             tokens: tokens of a sequence.
             text: for `method="text"`: a text file, or a folder of .txt files.
             context: what stands around the tokens: auto (begin-of-text), a name, or settings (docs/context.md).
-            reduction: how the activations of all positions become one number: mean, last or max; auto is the mean, of
-                a logit the last.
+            reduction: of all positions to one number: mean, last or max; auto is the mean, of a logit the last.
             sign: maximize or minimize.
             device: auto, cpu or gpu.
             progress: whether a bar is shown.
