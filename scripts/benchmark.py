@@ -565,14 +565,14 @@ class Runner:
 
 
 def chosen(only: str | None, batches: Sequence[int]) -> list[Row]:
-    """The rows that were asked for: by letter (all of a letter's) or by key; the machine's peak always."""
+    """The rows that were asked for: by letter (all of a letter's), or one by `=` and its key; the peak always."""
     wanted = list(CONTESTANTS) if only is None else [*only.split(","), "peak"]
-    unknown = [name for name in wanted if name not in CONTESTANTS]
+    unknown = [name for name in wanted if name.removeprefix("=") not in CONTESTANTS]
     if unknown:
         raise SystemExit(f"--only {unknown[0]}: must be of {', '.join(CONTESTANTS)}")
     rows = []
     for key, one in CONTESTANTS.items():
-        if key in wanted or (len(key) == 2 and key[0] in wanted):
+        if {key, f"={key}"} & {*wanted} or (len(key) == 2 and key[0] in wanted):
             rows += [Row(key, restarts) for restarts in (batches if one.batched else [1])]
     return rows
 
@@ -874,7 +874,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--restarts", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--steps", type=int, default=50, help="of a turn")
     parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--only", help="a,d,e: some rows")
+    parser.add_argument("--only", help="a,d,e: some rows, and all that begin so; =e: this one alone")
     parser.add_argument("--size", choices=SIZES, default="gpt2")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

@@ -62,7 +62,7 @@ def theirs(subject, unit, embeddings, *, head):
 
     model = Watched(subject, unit, head=head)
     gcg = GCG(model, subject.tokenizer, GCGConfig(allow_non_ascii=True, use_prefix_cache=False))
-    gcg.target_ids = torch.zeros(1, 1, dtype=torch.long)
+    gcg.target_ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
 
     def evaluate():
         model.activations.clear()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure of a GPU in docs/performance.md, on one CUDA GPU, in under eight minutes: FOLDER/gpu.json and FOLDER/gpu.md.
+# Every figure of a GPU in docs/performance.md, on one CUDA GPU, in some minutes: FOLDER/gpu.json and FOLDER/gpu.md.
 #   bash scripts/gpu.sh FOLDER            # actmax and its extra `ray` installed; nanoGCG where it is to be set beside
 #   bash scripts/gpu.sh FOLDER --small    # the same on a CPU and a tiny random model: does the script itself work?
 set -euo pipefail
