@@ -164,6 +164,14 @@ def test_the_blocks_on_directions_run() -> None:
     assert Path("probe.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("page", ["context.md", "reproducibility.md"])
+def test_the_blocks_on_contexts_and_evidence_run(page: str) -> None:
+    names = ran((DOCS / page).read_text(encoding="utf-8"))
+    if page == "reproducibility.md":
+        assert (names["decision"].verdict.value, names["decision"].verdict.answer.value) == ("not_above_chance", "no")
+
+
 def test_a_python_block_that_does_not_run_is_noticed() -> None:
     with pytest.raises(AttributeError, match="maximise"):
         ran('```python\nimport actmax\n\nactmax.load("smollm2").maximise("resid_pre.8[91]")\n```\n')
