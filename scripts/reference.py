@@ -161,7 +161,7 @@ def _group(path: str, kind: Any, values: Mapping[str, Any], *, level: int, text:
     """A section, and one for every dataclass in it."""
     own, hints = documentation(kind), get_type_hints(kind)
     yield f"{'#' * level} {path}\n"
-    yield f"{wrapped(_escaped(text or own.text))}\n"
+    yield f"{wrapped(escaped(text or own.text))}\n"
     if level == 2 and choices(path):
         yield f"Choices:\n\n{_choices(path)}"
     inner = [name for name in own.types if dataclasses.is_dataclass(hints[name])]
@@ -183,11 +183,11 @@ def _callbacks(values: Mapping[str, Any]) -> Iterator[str]:
     entries = []
     for name, spec in values.items():
         text, types, meanings = arguments(spec["_target_"].rsplit(".", 1)[1])
-        entries.append(f"`callbacks.{name}` (mapping): {_escaped(text)}")
+        entries.append(f"`callbacks.{name}` (mapping): {escaped(text)}")
         for key, value in spec.items():
             if key != "_target_":
                 said = KINDS.get(types[key], types[key]) if types[key] != "Any" else "number"
-                entries.append(f"`callbacks.{name}.{key}` ({said}, default {_shown(value)}): {_escaped(meanings[key])}")
+                entries.append(f"`callbacks.{name}.{key}` ({said}, default {shown(value)}): {escaped(meanings[key])}")
     yield _list(entries)
 
 
@@ -210,15 +210,16 @@ def _key(key: str, own: Documented, name: str, value: Any) -> str:
     kind = own.types[name]
     words = KINDS.get(kind) or re.sub(r"\b(str|int|float)\b", lambda one: KINDS[one[0]], _unfolded(kind))
     words = {"controls": "number or `auto`"}.get(key, words)
-    text = f"`{key}` ({words}, default {_shown(value)}): {_escaped(own.meanings[name])}"
-    return f"{text} Allowed: {allowed}." if (allowed := _allowed(key)) else text
+    text = f"`{key}` ({words}, default {shown(value)}): {escaped(own.meanings[name])}"
+    right = allowed(key)
+    return f"{text} Allowed: {right}." if right else text
 
 
 def _unfolded(kind: str) -> str:
     return kind.replace("list[", "list of ").replace("]", "").replace(" | None", " or null")
 
 
-def _allowed(key: str) -> str:
+def allowed(key: str) -> str:
     """What a key may be, names as code; empty where no limit is declared."""
     if key == "tuning.sites":
         return f"some of {_names(limits(config.schema())['unit.site'].choices)}"
@@ -234,7 +235,8 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as code; a long list by its ends."""
     if isinstance(value, list) and len(value) > 10:
         return f"`{value[0]}`, `{value[1]}` … `{value[-1]}` ({len(value)})"
     if isinstance(value, str) and value == value.strip():
@@ -243,7 +245,7 @@ def _shown(value: Any) -> str:
 
 
 def _choices(group: str) -> str:
-    return _list([f"`{group}={name}`: {_escaped(text)}." for name, text in choices(group).items()])
+    return _list([f"`{group}={name}`: {escaped(text)}." for name, text in choices(group).items()])
 
 
 def _list(entries: Iterable[str]) -> str:
@@ -266,7 +268,7 @@ def wrapped(text: str, head: str = "") -> str:
     return "\n".join(lines).replace("\0", " ")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text in Markdown: what stands in backticks stays as it is."""
     parts = text.split("`")
     for number in range(0, len(parts), 2):
