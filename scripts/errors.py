@@ -25,7 +25,7 @@ from actmax import __main__ as command
 from actmax.app import config
 from actmax.app.settings import JobSettings
 from actmax.errors import InputError, printable
-from actmax.settings import limits
+from actmax.settings import LARGEST, limits
 from actmax.tasks import memory
 from actmax.tasks.settings import RestartSettings
 from reference import allowed as allowed_values
@@ -79,9 +79,12 @@ FILES = {"tuning.data": "words.csv", "init.path": "start.safetensors"}
 WAYS_OUT = {
     "unit.sae": "Name another folder, or write this one again with the package that trained the autoencoder. "
     "What is read: docs/targets.md.",
+    "subject.name": "Give a name without / and control characters: `subject.name=mine`.",
+    "sweep": "Give a name without / and control characters: `sweep=mine`.",
+    "unit.index": "Give `unit.index=` such a number. Counting begins at 0.",
     "unit.direction": "Write the file again. What it must hold: docs/targets.md.",
 }
-"""By key: the way out of what is wrong in a file that another package wrote, where the message has none."""
+"""By key: the way out where the message has none and the limits of the key do not say it."""
 Known = Mapping[str, Any]
 
 
@@ -170,30 +173,63 @@ def _change(changes: Mapping[str, Any], config: dict[str, Any]) -> None:
     config.update(changes)
 
 
+@dataclass(frozen=True)
+class Row:
+    """What the page says of one error."""
+
+    key: str
+    meaning: str
+    way_out: str
+    message: str
+    behind: str = ""
+    """What stands behind the message: the key that names the file of a line."""
+
+
 def page() -> str:
-    """The page: a section per kind of command, an entry per error."""
+    """The page: a section per kind of command, in it one per key."""
+    return laid_out({title: [*rows] for title, rows in collected()})
+
+
+def collected() -> Iterator[tuple[str, Iterator[Row]]]:
+    """The rows of every section, each by running its command."""
     config.register()
     known = meanings(config.schema()) | documentation(RestartSettings).meanings | documentation(JobSettings).meanings
     for name, spec in defaults()["callbacks"].items():
         text, _, arguments_of = arguments(spec["_target_"].rsplit(".", 1)[1])
         known |= {f"callbacks.{name}": text} | {f"callbacks.{name}.{key}": one for key, one in arguments_of.items()}
     values = flat(defaults())
-    parts = [HEAD]
+    for title, commands in cases():
+        yield title, (row(*ran(case), known, values, case.reads) for case in commands)
+
+
+def ran(case: Case) -> tuple[InputError, str]:
+    """The error of a case, and the line that a person reads of it, run in a folder of its own."""
     before = Path.cwd()
-    with mock.patch.object(memory, "free_bytes", return_value=FREE):
-        for title, commands in cases():
-            entries = set()
-            for case in commands:
-                with tempfile.TemporaryDirectory() as folder:
-                    os.chdir(folder)
-                    try:
-                        case.prepare()
-                        error, said = provoked(*case.overrides)
-                    finally:
-                        os.chdir(before)
-                    message = said.splitlines()[-1].replace(folder, "FOLDER")
-                entries.add(entry(error, message, known, values, case.reads))
-            parts += [f"## {title}\n", *sorted(entries)]
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(memory, "free_bytes", return_value=FREE):
+        os.chdir(folder)
+        try:
+            case.prepare()
+            error, said = provoked(*case.overrides)
+        finally:
+            os.chdir(before)
+    return error, said.splitlines()[-1].replace(folder, "FOLDER")
+
+
+def laid_out(sections: Mapping[str, Iterable[Row]]) -> str:
+    """Keys by name, in each its messages by what to do about them."""
+    parts = [HEAD]
+    for title, rows in sections.items():
+        parts.append(f"## {title}\n")
+        by_key = dict[tuple[str, str], dict[str, set[str]]]()
+        for one in rows:
+            by_key.setdefault((one.key, one.meaning), {}).setdefault(one.way_out, set()).add(
+                f"`{one.message}`{one.behind}"
+            )
+        for (key, means), ways in sorted(by_key.items()):
+            parts += [f"### {key}\n", wrapped(escaped(means)) + "\n"]
+            for way, messages in sorted(ways.items(), key=lambda item: min(item[1])):
+                parts += [wrapped(message, "- ") for message in sorted(messages)]
+                parts.append("\n" + wrapped(f"**Way out:** {escaped(way)}") + "\n")
     return "\n".join(parts)
 
 
@@ -207,26 +243,17 @@ def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
-def entry(error: InputError, said: str, known: Known, values: Known, reads: str = "") -> str:
-    """An entry of the list: the message as it is printed, without the way out; what the key means; the way out."""
+def row(error: InputError, said: str, known: Known, values: Known, reads: str = "") -> Row:
+    """What the page says of an error; the message is as it is printed, without the way out."""
     message = said.removesuffix(error.way_out).strip().removeprefix("actmax: ")
     message = message if len(message) < 400 else f"{message[:400]}…"
-    code = printable(message).replace("`", "'")
-    lines = [
-        wrapped(f"`{code}`", "- "),
-        wrapped(f"Means: {escaped(meaning(error, known, reads))}", "    - "),
-        wrapped(f"Way out: {escaped(way_out(error, values))}", "    - "),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def meaning(error: InputError, known: Known, reads: str) -> str:
-    """What the key of an error means; of a line of a file, which key names the file."""
-    if ":" in error.key:
-        return f"A line of the file that `{reads}` names cannot be read."
+    key, means = error.key, known.get(error.key) or known.get(error.key.partition(".")[0], "")
     if NO_KEY in error.allowed:
-        return "The command has a key that nothing reads."
-    return known.get(error.key) or known[error.key.partition(".")[0]]
+        key, means = "Any key", "Nothing reads the key that was given."
+    elif ":" in error.key:
+        key, means = "FILE:LINE", "A line of a file cannot be read; the message names both."
+    behind = f" (the file of `{reads}`)" if ":" in error.key else ""
+    return Row(key, means, way_out(error, values), printable(message).replace("`", "'"), behind)
 
 
 def way_out(error: InputError, values: Known) -> str:
@@ -237,18 +264,25 @@ def way_out(error: InputError, values: Known) -> str:
         group = error.key.partition(".")[0]
         place = f"reference.md#{group}" if group in values and "." in error.key else "reference.md"
         return f"Take the key out, or write one that [the reference]({place}) has."
+    if "belongs to" in error.allowed:
+        return f"Take `{error.key}` out of the command, or add what it belongs to."
     if error.key in WAYS_OUT:
         return WAYS_OUT[error.key]
-    allowed = limits(config.schema()).get(error.key)
-    right = (
-        f"Give `{error.key}=` a value that is allowed: {allowed_values(error.key)}."
-        if allowed
-        else (f"Give `{error.key}=` such a value.")
-    )
+    right = f"Give `{error.key}=` {_right(error.key)}."
     default = values.get(error.key)
     if default is None or isinstance(default, Mapping):
         return f"{right} `{error.key}=null` leaves it out."
     return f"{right} Without this key it is {shown(default)}."
+
+
+def _right(key: str) -> str:
+    """What a key may be."""
+    limit = limits(config.schema()).get(key)
+    if limit is None:
+        return "such a value"
+    if limit.choices:
+        return f"one of {allowed_values(key)}"
+    return f"a value from {limit.least} to {limit.most}" if limit.most == LARGEST else f"a value: {limit}"
 
 
 def main() -> None:

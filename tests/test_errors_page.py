@@ -12,14 +12,20 @@ import errors
 from actmax.app import config
 from actmax.errors import InputError
 
-ENTRY = re.compile(r"^- `(.*?)`\n    - Means: (.*?)\n    - Way out: (.*?)\n(?=- |\n|\Z)", re.MULTILINE | re.DOTALL)
-
 
 def entries(text: str) -> list[tuple[str, str, str]]:
-    """Message, meaning and way out of every entry, each on one line."""
-    found = ENTRY.findall(text)
-    assert len(found) == len(re.findall(r"^- `", text, re.MULTILINE))
-    return [(" ".join(one.split()), " ".join(means.split()), " ".join(out.split())) for one, means, out in found]
+    """Message, meaning and way out of every error on a page, each on one line."""
+    found = []
+    for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+        _, means, *blocks = re.split(r"\n\n", section.partition("\n## ")[0].strip())
+        for messages, out in zip(blocks[::2], blocks[1::2], strict=True):
+            assert out.startswith("**Way out:** ")
+            one_line = " ".join(out.removeprefix("**Way out:** ").split())
+            for message in re.split(r"^- ", messages, flags=re.MULTILINE)[1:]:
+                code = re.match(r"`(.*)`", " ".join(message.split()))
+                assert code, message
+                found.append((code[1], " ".join(means.split()), one_line))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +36,12 @@ def page() -> list[tuple[str, str, str]]:
 def test_a_provoked_error_is_an_entry_with_its_meaning_and_its_way_out() -> None:
     error, said = errors.provoked("subject=tiny", "search.passes=1")
     assert said == "actmax: search.passes=1: must be at least 2."
-    (entry,) = entries(errors.entry(error, said, {"search.passes": "Forward passes."}, {"search.passes": 2000}))
+    row = errors.row(error, said, {"search.passes": "Forward passes."}, {"search.passes": 2000})
+    (entry,) = entries(errors.laid_out({"Values": [row]}))
     assert entry == (
         "search.passes=1: must be at least 2.",
         "Forward passes.",
-        "Give `search.passes=` a value that is allowed: 2 or above. Without this key it is `2000`.",
+        "Give `search.passes=` a value: 2 or above. Without this key it is `2000`.",
     )
     with pytest.raises(RuntimeError, match="was taken"):
         errors.provoked("--cfg", "job", "subject=tiny")
@@ -48,6 +55,9 @@ def test_a_provoked_error_is_an_entry_with_its_meaning_and_its_way_out() -> None
         (InputError("stepz", 1, "there is no such key"), "(reference.md)"),
         (InputError("max_rows", 0, "must be at least 1"), "`max_rows=null` leaves it out"),
         (InputError("callbacks.trajectory.every", 0, "must be at least 1"), "Without this key it is `1`"),
+        (InputError("nulls.seed", 2**70, "must be at most"), "from 0 to 9223372036854775807"),
+        (InputError("trainer.profiler", "x", "must be one of"), "`simple`, `advanced`, `pytorch`"),
+        (InputError("unit.minus", "a", "belongs to unit.logit"), "Take `unit.minus` out"),
         (InputError("unit.sae", "x", "must be an SAE"), "docs/targets.md"),
     ],
 )
@@ -62,8 +72,10 @@ def test_no_entry_lacks_a_part_and_no_way_out_is_everybodys(page: list[tuple[str
     assert [one for one in page if min(map(len, one)) < 5] == []
     for name in ("unit.sae", "unit.direction", "unit.logit", "tuning.data", "nulls.seed"):
         assert [one for one in page if one[0].startswith((f"{name}=", "words.csv:"))], name
-    keys = {out: {message.partition("=")[0] for message, _, one in page if one == out} for _, _, out in page}
-    assert {out for out, own in keys.items() if len({key for key in own if ":" not in key}) > 3} == set()
+    keys: dict[str, set[str]] = {}
+    for message, _, out in page:
+        keys.setdefault(out, set()).add(message.partition("=")[0])
+    assert [out for out, own in keys.items() if len({key for key in own if ":" not in key}) > 3] == []
 
 
 def test_the_page_has_every_table_of_the_tests(page: list[tuple[str, str, str]]) -> None:

@@ -67,12 +67,14 @@ def test_every_entry_has_a_meaning(text: str) -> None:
 
 def test_no_line_is_long_and_none_begins_with_a_mark_by_accident(text: str) -> None:
     assert [line for line in text.splitlines() if len(line) > reference.WIDTH] == []
-    long = reference.wrapped("word - " * 60 + "`a b` " * 40 + "1. # * 2) " * 30, "- ")
+    text = ("one - two `a b` three 1. four # five * six 2) seven + eight `c - d` " * 40).strip()
+    long = reference.wrapped(text, "- ")
     lines = long.splitlines()
-    assert len(lines) > 5
+    assert len(lines) > 20
     assert max(map(len, lines)) <= reference.WIDTH
     assert [line for line in lines[1:] if re.match(r"\s*([-*#]|\d[.)])(\s|$)", line)] == []
-    assert " ".join(long.split()) == "- " + " ".join(("word - " * 60 + "`a b` " * 40 + "1. # * 2) " * 30).split())
+    assert " ".join(long.split()) == f"- {text}"
+    assert [line for line in lines if line.count("`") % 2] == []  # code is whole
     assert len(reference.wrapped("x" * 130)) == 130  # a word stays whole
 
 
