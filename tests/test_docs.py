@@ -153,13 +153,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/howto.md"])
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/python.md", marks=pytest.mark.slow), "docs/howto.md"])
 def test_every_python_block_runs(page: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = ran((ROOT / page).read_text(encoding="utf-8"))["found"]
     assert "would another start give the same answer?" in capsys.readouterr().out
     assert load_record("outputs/mine").verdict == found.verdict
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 def test_the_blocks_on_directions_run() -> None:
     text, _, _ = (DOCS / "targets.md").read_text(encoding="utf-8").partition("## Latents of sparse autoencoders")
@@ -168,6 +169,7 @@ def test_the_blocks_on_directions_run() -> None:
     assert Path("probe.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("page", ["context.md", "reproducibility.md"])
 def test_the_blocks_on_contexts_and_evidence_run(page: str) -> None:

@@ -55,6 +55,7 @@ def on_tiny(session_cache: Path) -> NotebookNode:
     return execute(notebook, {"ACTMAX_CACHE": str(session_cache)})
 
 
+@pytest.mark.slow
 class TestOnTiny:
     def test_every_cell_runs(self, on_tiny: NotebookNode) -> None:
         assert problems(on_tiny) == []
@@ -145,6 +146,7 @@ def test_on_the_real_model(committed: NotebookNode) -> None:
     assert [kinds(one) for one in ran.cells] == [kinds(one) for one in committed.cells]
 
 
+@pytest.mark.slow
 def test_loading_in_a_kernel_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether ipywidgets is there or not; the scripts of this project silence nothing here."""
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)

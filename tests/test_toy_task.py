@@ -50,6 +50,7 @@ def test_its_settings_are_checked(override: str, key: str, tmp_path: Path) -> No
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_it_is_collected_in_a_sweep(tmp_path: Path) -> None:
     ran = run(tmp_path, "-m", "task=toy", "coin.seed=0,1,2", "hydra.sweep.dir=sweep")
     assert ran.returncode == 0, ran.stderr
