@@ -36,7 +36,8 @@ HEAD = """# Every key and every choice
 <!-- Written by scripts/reference.py from src/actmax and conf/: change those, then run it again. -->
 
 Every key can be given on the command line, `actmax steps=100 unit.layer=4`, and every choice by its folder's name,
-`actmax subject=smollm2`. The defaults here are those of a bare `actmax`: an experiment and each choice set their own.
+`actmax subject=smollm2`. The defaults here are those of a job that names nothing else, `actmax task=maximization`: an
+experiment and each choice set their own.
 With `--cfg job` at its end a command prints what it comes to, without running it. Keys under `hydra.` are [Hydra's
 own](https://hydra.cc/docs/configure_hydra/intro/); `hydra.run.dir=FOLDER` says where a job writes.
 
@@ -95,7 +96,7 @@ def documentation(kind: type) -> Documented:
 
 
 def defaults() -> dict[str, Any]:
-    """What a bare `actmax` comes to."""
+    """What a job comes to that names nothing."""
     config.register()
     with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
         content: Any = OmegaConf.to_container(compose("config"), resolve=False)
