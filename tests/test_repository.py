@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Mapping
@@ -116,6 +118,49 @@ def test_the_changelog_has_this_version_first() -> None:
     assert versions[0] == (PROJECT["version"], "unreleased")
     kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
     assert kinds[:3] == ["Added", "Changed", "Fixed"]
+
+
+# make
+
+PYTHON = """#!/bin/sh
+case "$*" in
+    *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    *compileall*) echo "*** Error compiling template.py" && exit 1 ;;
+    *pip*) exit ${PIP:-0} ;;
+esac
+"""
+"""A Python that makes an environment in which some file does not compile, as templates of some packages do not."""
+
+
+def set_up(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`make setup` in a folder of its own, by a Python that does next to nothing."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    python = folder / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    command = ["make", f"PYTHON={python}", "setup"]
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }  # tests may run below another make
+    env |= variables
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
+
+
+def test_the_set_up_prints_nothing_alarming(tmp_path: Path) -> None:
+    ran = set_up(tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / ".venv" / ".installed").exists()
+    said = ran.stdout + ran.stderr
+    assert "pip install" in said
+    assert not re.search(r"error|ignored|warning", said, re.IGNORECASE)
+
+
+def test_a_set_up_that_fails_says_so(tmp_path: Path) -> None:
+    ran = set_up(tmp_path, PIP="3")
+    assert ran.returncode != 0
+    assert "Error 3" in ran.stderr
+    assert not (tmp_path / ".venv" / ".installed").exists()
 
 
 # metadata
