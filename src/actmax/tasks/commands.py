@@ -143,11 +143,9 @@ def same_context(config: Mapping[str, Any], allowed: Sequence[str] = CONTEXTS) -
         config: the job's config.
         allowed: the contexts that the other kind can have.
     """
-    said = config.get("context", {})
-    if said.get("name") not in allowed:
+    if config.get("context", {}).get("name") not in allowed:
         return []
-    name = "auto" if said["name"] == "none" else said["name"]  # a next job says by itself where begin-of-text belongs
-    return [word for word in asked({"context": {**said, "name": name}}, "context") if word != "context=auto"]
+    return [word for word in asked(config, "context") if word != "context=auto"]  # which a job is by itself
 
 
 def same_search(config: Mapping[str, Any], why: str, only: Mapping[str, Any] | None = None) -> Next:

@@ -12,13 +12,19 @@ from actmax.tasks.settings import kind_of
 from actmax.tasks.units.page import own_rows
 from actmax.text.files import SAMPLE_NAME
 
-ONE = " of the unit whose restarts have most in common"
+ONE = ", for the unit whose restarts have most in common"
+"""What is said of the one of several units that the command is about."""
 
 
 def after_maximization(source: Source) -> Next:
-    """The search of the same unit over real tokens; of several the one whose restarts agree most."""
-    only = _one_of(source)
-    return same_search(source.config, f"a search over real tokens{ONE if only else ''}", only)
+    """The search of the same unit over real tokens; of several the one whose restarts agree most.
+
+    Where nothing stood before the embedding, begin-of-text stands before the tokens, as before any text.
+    """
+    only, around = _one_of(source), source.part("context")
+    if around.get("name") == "none":
+        around["name"] = "auto"
+    return same_search({**source.config, "context": around}, f"a search over real tokens{ONE if only else ''}", only)
 
 
 def after_search(source: Source) -> Next:
@@ -31,7 +37,9 @@ def after_search(source: Source) -> Next:
         (name for name in (source.part("search").get("text"), source.part("context").get("texts")) if name), None
     )
     rest = [*same_context(config, READ_BEHIND), override("examples.text", texts or SAMPLE_NAME)]
-    return job(f"the places in real text{ONE if only else ''}", "task=examples", *same_unit(config, only), *rest)
+    return job(
+        f"the highest places in real text{ONE if only else ''}", "task=examples", *same_unit(config, only), *rest
+    )
 
 
 def _one_of(source: Source) -> dict[str, Any] | None:
