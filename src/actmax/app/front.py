@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import fill
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig
 
 from actmax.choices import about, choice, choices
@@ -59,8 +61,10 @@ def _kind(experiment: str) -> str:
 
 def grouped_choices() -> str:
     """The choices of every group that Hydra finds, by what they are about."""
-    loader = GlobalHydra.instance().config_loader()
-    found = {name: sorted(loader.get_group_options(name)) for name in loader.list_groups("") if name != "hydra"}
+    loader: Any = GlobalHydra.instance().config_loader()
+    files = loader.repository  # by itself: the loader would go through its overrides for each group
+    found = {name: files.get_group_options(name) for name in files.get_group_options("", ObjectType.GROUP)}
+    del found["hydra"]
     known = {name for names in KINDS.values() for name in names}
     kinds = {**KINDS, OTHERS: tuple(name for name in found if name not in known)}
     lines: list[str] = []
