@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py [--restarts 10 100] [--steps 50] [--alternations 5] [--only a,d,e] [--json FILE]
     python scripts/benchmark.py --agreement smollm2    # how far the fast path is from the plain one
+    python scripts/benchmark.py --agreement smollm2 --device cuda  # how far a GPU's fast path is from a CPU's
     python scripts/benchmark.py --others               # start-up, the comparison and sweeps, by their own scripts
 
 a  the literal script: one restart at a time, whole causal language model, `output_hidden_states`, all weights
@@ -12,7 +13,8 @@ b  TransformerLens 4: one restart at a time as its documentation shows it; "cut"
 c  nnsight, in the same three ways
 d  a bare PyTorch loop: batched, truncated, frozen
 e  actmax: a default job's LightningModule, Trainer and callbacks
-eb the same with weights in bfloat16; em with float32 weights and `trainer.matmul_precision=medium`
+eb the same with weights in bfloat16; eh and em with float32 weights and `trainer.matmul_precision=high` (TF32 on a GPU)
+and `medium`; ec compiled (`trainer.compile=true`), ek compiled and in bfloat16
 
 Every row has a process of its own, which waits while it is not its turn: so peak memory is its own, and what a library
 patches stays with it. Turns alternate, every second time in reverse order; ratios are taken within an alternation.
@@ -350,6 +352,21 @@ def framework_bfloat16(setting: Setting, restarts: int, pace: Pace) -> Any:
     return framework(replace(setting, dtype="bfloat16"), restarts, pace)
 
 
+def framework_high(setting: Setting, restarts: int, pace: Pace) -> Any:
+    """(e) with weights as they are, and products that a GPU may do in TF32."""
+    return framework(setting, restarts, pace, "trainer.matmul_precision=high")
+
+
+def framework_compiled(setting: Setting, restarts: int, pace: Pace) -> Any:
+    """(e) with compiled blocks."""
+    return framework(setting, restarts, pace, "trainer.compile=true")
+
+
+def framework_compiled_bfloat16(setting: Setting, restarts: int, pace: Pace) -> Any:
+    """(e) with compiled blocks and weights in bfloat16."""
+    return framework_compiled(replace(setting, dtype="bfloat16"), restarts, pace)
+
+
 def framework_medium(setting: Setting, restarts: int, pace: Pace) -> Any:
     """(e) with weights as they are, and products that PyTorch may round to bfloat16."""
     return framework(setting, restarts, pace, "trainer.matmul_precision=medium")
@@ -420,7 +437,10 @@ CONTESTANTS = {
     "d": Contestant("bare PyTorch", bare, batched=True),
     "e": Contestant("actmax", framework, batched=True),
     "eb": Contestant("actmax, bfloat16", framework_bfloat16, batched=True),
+    "eh": Contestant("actmax, high products", framework_high, batched=True),
     "em": Contestant("actmax, medium products", framework_medium, batched=True),
+    "ec": Contestant("actmax, compiled", framework_compiled, batched=True),
+    "ek": Contestant("actmax, compiled, bfloat16", framework_compiled_bfloat16, batched=True),
     "peak": Contestant("matrix products", gemm),
 }
 OF_PEAK = ("bn", "cn", "d", "e")
@@ -545,14 +565,14 @@ class Runner:
 
 
 def chosen(only: str | None, batches: Sequence[int]) -> list[Row]:
-    """The rows that were asked for: by letter (all of a letter's) or by key; the machine's peak always."""
+    """The rows that were asked for: by letter (all of a letter's), or one by `=` and its key; the peak always."""
     wanted = list(CONTESTANTS) if only is None else [*only.split(","), "peak"]
-    unknown = [name for name in wanted if name not in CONTESTANTS]
+    unknown = [name for name in wanted if name.removeprefix("=") not in CONTESTANTS]
     if unknown:
         raise SystemExit(f"--only {unknown[0]}: must be of {', '.join(CONTESTANTS)}")
     rows = []
     for key, one in CONTESTANTS.items():
-        if key in wanted or (len(key) == 2 and key[0] in wanted):
+        if {key, f"={key}"} & {*wanted} or (len(key) == 2 and key[0] in wanted):
             rows += [Row(key, restarts) for restarts in (batches if one.batched else [1])]
     return rows
 
@@ -561,10 +581,13 @@ def measure(rows: Sequence[Row], setting: Setting, *, threads: int | None = None
     """Fills the rows: all processes ready first, then the alternations."""
     runners = []
     try:
+        together = setting.device != "cpu"  # the rows of a CPU would disturb each other's start, and need its memory
         for row in rows:
             runners.append(Runner(row, setting, threads))
-            runners[-1].listen()
-            say(f"{CONTESTANTS[row.key].label}, {row.restarts}: {row.error or 'ready'}")
+            if not together:
+                ready(runners[-1])
+        for runner in runners if together else ():
+            ready(runner)
         for number in range(setting.alternations):
             for runner in runners if number % 2 == 0 else reversed(runners):
                 runner.turn()
@@ -572,6 +595,12 @@ def measure(rows: Sequence[Row], setting: Setting, *, threads: int | None = None
     finally:
         for runner in runners:
             runner.close()
+
+
+def ready(runner: Runner) -> None:
+    """Waits until a row has warmed up, and says so."""
+    runner.listen()
+    say(f"{CONTESTANTS[runner.row.key].label}, {runner.row.restarts}: {runner.row.error or 'ready'}")
 
 
 def say(line: str) -> None:
@@ -745,17 +774,20 @@ def plain_path(subject: Any, starts: Any, *, layer: int, index: int, steps: int)
     return torch.stack(ends), torch.tensor(paths).double().T
 
 
-def fast_path(subject_name: str, folder: Path, *, layer: int, index: int, restarts: int, steps: int) -> Any:
+def fast_path(
+    subject_name: str, folder: Path, *, layer: int, index: int, restarts: int, steps: int, device: str = "cpu"
+) -> Any:
     """The job of actmax: its prepared work, initial and final embeddings, activations by step and restart."""
     import torch
 
     overrides = [f"subject={subject_name}", f"unit.layer={layer}", f"unit.index={index}", f"seeds='0:{restarts}'"]
+    trainer = "cpu" if device == "cpu" else "gpu"
     with quiet():
-        work, run = job([*overrides, f"steps={steps}", "controls=0", "trainer=cpu", "sweep=benchmark"], folder)
+        work, run = job([*overrides, f"steps={steps}", "controls=0", f"trainer={trainer}", "sweep=benchmark"], folder)
         path: list[Any] = []
         fit(work, run, lambda: path.append(work.module.activation.clone()))
     initial, final, _, activation = work.module.outcome()
-    return work, initial, final, torch.stack([*path, activation]).double()
+    return work, initial.cpu(), final.cpu(), torch.stack([*path, activation]).double().cpu()
 
 
 def differences(initial: Any, fast: tuple[Any, Any], plain: tuple[Any, Any], decode: Callable[[Any], Any]) -> Any:
@@ -784,17 +816,23 @@ def differences(initial: Any, fast: tuple[Any, Any], plain: tuple[Any, Any], dec
 
 
 def agreement(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prints how far the job of actmax is from the plain path on a subject, same seeds."""
+    """Prints how far the job of actmax is from the plain path on a subject, or a GPU's job from a CPU's; same seeds."""
     from actmax.model.nearest import NearestTokens
 
     options = {"layer": arguments.layer, "index": arguments.index, "steps": arguments.agreement_steps}
     with tempfile.TemporaryDirectory() as folder:
         restarts = arguments.restarts[0]
-        work, initial, final, path = fast_path(arguments.agreement, Path(folder), restarts=restarts, **options)
-        plain = plain_path(work.subject, initial, **options)
+        own, other = Path(folder) / "fast", Path(folder) / "other"
+        device = arguments.device
+        work, initial, final, path = fast_path(arguments.agreement, own, restarts=restarts, device=device, **options)
+        if device == "cpu":
+            plain = plain_path(work.subject, initial, **options)
+        else:
+            plain = fast_path(arguments.agreement, other, restarts=restarts, **options)[2:]
     nearest = NearestTokens(work.subject.embedding_matrix)
     found = differences(initial, (final, path), plain, lambda vectors: nearest(vectors).best)
-    print(f"{arguments.agreement}, {restarts} restarts, fast beside plain: {found['fast_and_plain']}")
+    beside = "fast beside plain" if device == "cpu" else "GPU beside CPU"
+    print(f"{arguments.agreement}, {restarts} restarts, {beside}: {found['fast_and_plain']}")
     for name, value in found["differences"].items():
         print(f"  {name:16} {value:.3g}  allowed {BOUNDS[name]:g}  {'holds' if found['holds'][name] else 'BROKEN'}")
     return {"machine": machine(), "subject": arguments.agreement, **options, "restarts": restarts, **found}
@@ -836,7 +874,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--restarts", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--steps", type=int, default=50, help="of a turn")
     parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--only", help="a,d,e: some rows")
+    parser.add_argument("--only", help="a,d,e: some rows, and all that begin so; =e: this one alone")
     parser.add_argument("--size", choices=SIZES, default="gpt2")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

@@ -1,4 +1,4 @@
-"""Which model types of `transformers` pass, by the table and as families that are not known: a table in Markdown.
+"""Which model types of `transformers` pass, by the table and as families that are not known: lists in Markdown.
 
 A causal language model of each type that can be built from a small config, its weights drawn at random, is taken as a
 subject in float32. By the table: its own entry, all identities. Alone: its entry is not looked at, and it is read as
@@ -23,6 +23,7 @@ from actmax.errors import InputError
 from actmax.model.architecture import RESIDUAL, SIZES, geometry
 from actmax.model.identities import measure, recognised
 from actmax.model.subject import Subject, byte_tokenizer, settle
+from reference import wrapped
 
 SMALL = {
     ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "dim"): 32,
@@ -143,18 +144,20 @@ def main(asked: list[str]) -> None:
     table = [one.model_type for one in found if one.table.startswith("all")]
     alone = sum({*RESIDUAL, *ATTENTION} - {"resid_mid"} <= set(one.sites) for one in found)
     print(
-        f"Of {len(known)} model types {len(found)} can be built from a small config. By the table {len(table)} pass "
-        f"with all their sites; without their entries {alone} pass with the sites of the residual stream and of the "
-        f"attention.\n\n| read as | sites | model types |\n|---|---|---|"
+        f"Of {len(known)} model types {len(found)} can be built from a small config.\n\n"
+        f"- By the table {len(table)} pass with all their sites.\n"
+        f"- Without their entries {alone} pass with the sites of the residual stream and of the attention.\n\n"
+        "What each is read as without its entry:\n"
     )
     read = sorted({(one.alone, len(one.sites)) for one in found if one.sites}, key=lambda kind: -kind[1])
     for kind, sites in read:
         names = ", ".join(one.model_type for one in found if one.alone == kind)
-        print(f"| {kind.split()[1].strip(',')} | {sites} | {names} |")
-    print("\n| passes as none | why |\n|---|---|")
+        print(wrapped(f"{kind.split()[1].strip(',')}, {sites} sites: {names}", "- "))
+    print("\nWhat passes as none, and why:\n")
     failed = [one for one in found if not one.sites]
     for why in dict.fromkeys(one.alone for one in failed):
-        print(f"| {', '.join(one.model_type for one in failed if one.alone == why)} | {why.removeprefix('fails: ')} |")
+        names = ", ".join(one.model_type for one in failed if one.alone == why)
+        print(wrapped(f"{names}: {why.removeprefix('fails: ')}", "- "))
     for one in found:
         if one.table.startswith("fails"):
             print(f"\n{one.model_type}, by its own entry, {one.table}")

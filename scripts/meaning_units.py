@@ -3,7 +3,7 @@
     python scripts/meaning_units.py FOLDER [--figure FILE]
 
 FOLDER holds records of `task=search … meaning.embedder=wordllama`, each of one unit of a subject, from the same seeds.
-The table has a row for each unit:
+It prints a table of tests and a table of themes, each with a row for each unit:
 
 - tokens: the share of tokens that two restarts have in common, with p beside random tokens;
 - meaning: the mean cosine of two restarts' texts, with p beside random tokens;
@@ -74,7 +74,7 @@ def rows(found: Sequence[Path]) -> pd.DataFrame:
 
 
 def printed(table: pd.DataFrame) -> str:
-    """The table in Markdown; what is above chance at 5 % is bold."""
+    """The table in Markdown, what is above chance at 5 % bold, and one of the themes."""
 
     def cell(value: float, p: float, form: str) -> str:
         words = f"{value:{form}}, {p:.2g}"
@@ -84,9 +84,10 @@ def printed(table: pd.DataFrame) -> str:
         return "" if np.isnan(p) else f"**{p:.2g}**" if p <= ALPHA else f"{p:.2g}"
 
     lines = [
-        "| unit | tokens, p | meaning, p | own p | less shared, p | held out p | in text p | theme |",
-        "|---|---|---|---|---|---|---|---|",
+        "| unit | tokens, p | meaning, p | own p | less shared, p | held out p | in text p |",
+        "|---|---|---|---|---|---|---|",
     ]
+    themes = ["", "| unit | theme |", "|---|---|"]
     for row in table.to_dict("records"):
         cells = [
             f"`{row['unit']}`",
@@ -96,10 +97,10 @@ def printed(table: pd.DataFrame) -> str:
             cell(row["apart"], row["apart_p"], ".3f"),
             alone(row["held_out_p"]),
             alone(row["raises_p"]),
-            row["theme"] or "none",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        themes.append(f"| `{row['unit']}` | {row['theme'] or 'none'} |")
+    return "\n".join(lines + themes)
 
 
 def figure(table: pd.DataFrame) -> Figure:

@@ -13,7 +13,8 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,26 +32,39 @@ from actmax.tasks.settings import RestartSettings
 
 SOURCE = Path(config.__file__).parents[1]
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+WIDTH = 120
+"""Most characters of a line."""
+WRAPPING: Any = {"break_long_words": False, "break_on_hyphens": False}
+"""Words and code stay whole, even where a line becomes longer."""
 HEAD = """# Every key and every choice
 
 <!-- Written by scripts/reference.py from src/actmax and conf/: change those, then run it again. -->
 
-Every key can be given on the command line, `actmax steps=100 unit.layer=4`, and every choice by its folder's name,
-`actmax subject=smollm2`. The defaults here are those of a job that names nothing else, `actmax task=maximization`: an
-experiment and each choice set their own.
-With `--cfg job` at its end a command prints what it comes to, without running it. Keys under `hydra.` are [Hydra's
-own](https://hydra.cc/docs/configure_hydra/intro/); `hydra.run.dir=FOLDER` says where a job writes.
+This page lists what a command can be given. There are two kinds:
 
-A *number, list or range* is `3`, `[0,3]` or `"0:12"`, where the stop is left out as in Python; on a shell's command
-line the quotes need quotes: `'seeds="0:12"'`.
+- A *key* has a value: `actmax steps=100 unit.layer=4`.
+- A *choice* sets several keys at once. It is the name of a file in a folder of `conf/`: `actmax subject=smollm2`.
+
+A key stands here as `KEY (type, default): meaning. Allowed: limits.` The defaults are those of the bare config, without
+an experiment. An experiment and each choice set their own. With `--cfg job` at its end a command prints the config that
+it comes to, and runs nothing.
+
+A *number, list or range* is `3`, `[0,3]` or `"0:12"`. The stop of a range is left out, as in Python. In a shell the
+quotes need quotes: `'seeds="0:12"'`.
+
+Keys under `hydra.` are [Hydra's own](https://hydra.cc/docs/configure_hydra/intro/). `hydra.run.dir=FOLDER` says where a
+job writes.
 """
+KINDS = {"Any": "number, list or range", "dict[str, Any]": "mapping", "bool": "true or false"}
+KINDS |= {"str": "text", "int": "whole number", "float": "number"}
+"""Types of fields in plain words."""
 WHOLE = {
     "experiment": "Whole jobs and sweeps, to start from.",
     "method": "A prior or a search by one name, so that one sweep sets them side by side.",
     "debug": "Small, to try a command.",
 }
 """Choices that set keys of several groups."""
-WORDS = {"trainer.accelerator": "auto, cpu, gpu, cuda, mps", "trainer.strategy": "auto"}
+WORDS = {"trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"), "trainer.strategy": ("auto",)}
 """What is allowed beyond the limits in the settings."""
 
 
@@ -136,24 +150,25 @@ def page() -> str:
 
 def _job(values: Mapping[str, Any]) -> Iterator[str]:
     yield "## The job\n"
-    rows = []
+    entries = []
     for kind in (RestartSettings, JobSettings):
         own = documentation(kind)
-        rows += [_row(name, own, name, values[name]) for name in own.types]
-    yield _table(rows)
+        entries += [_key(name, own, name, values[name]) for name in own.types]
+    yield _list(entries)
 
 
 def _group(path: str, kind: Any, values: Mapping[str, Any], *, level: int, text: str = "") -> Iterator[str]:
     """A section, and one for every dataclass in it."""
     own, hints = documentation(kind), get_type_hints(kind)
     yield f"{'#' * level} {path}\n"
-    yield f"{_escaped(text or own.text)}\n"
+    yield f"{wrapped(escaped(text or own.text))}\n"
     if level == 2 and choices(path):
-        yield _choices(path)
+        yield f"Choices:\n\n{_choices(path)}"
     inner = [name for name in own.types if dataclasses.is_dataclass(hints[name])]
     plain = [name for name in own.types if name not in inner]
     if plain:
-        yield _table([_row(f"{path}.{name}", own, name, values[name]) for name in plain])
+        yield "Keys:\n"
+        yield _list([_key(f"{path}.{name}", own, name, values[name]) for name in plain])
     for name in inner:
         where, said = f"{path}.{name}", own.meanings[name]
         yield from _group(where, hints[name], values[name], level=level + 1, text=said)
@@ -163,15 +178,17 @@ def _callbacks(values: Mapping[str, Any]) -> Iterator[str]:
     """The default callbacks, whose classes document their arguments."""
     yield "## callbacks\n"
     yield "Lightning callbacks by name, each with its `_target_`; null leaves one out.\n"
-    yield _choices("callbacks")
-    rows = []
+    yield f"Choices:\n\n{_choices('callbacks')}"
+    yield "Keys:\n"
+    entries = []
     for name, spec in values.items():
         text, types, meanings = arguments(spec["_target_"].rsplit(".", 1)[1])
-        rows.append((f"`callbacks.{name}`", "mapping", "", "", _escaped(text)))
+        entries.append(f"`callbacks.{name}` (mapping): {escaped(text)}")
         for key, value in spec.items():
             if key != "_target_":
-                rows.append((f"`callbacks.{name}.{key}`", types[key], _shown(value), "", _escaped(meanings[key])))
-    yield _table(rows)
+                said = KINDS.get(types[key], types[key]) if types[key] != "Any" else "number"
+                entries.append(f"`callbacks.{name}.{key}` ({said}, default {shown(value)}): {escaped(meanings[key])}")
+    yield _list(entries)
 
 
 def arguments(name: str) -> tuple[str, dict[str, str], dict[str, str]]:
@@ -188,24 +205,38 @@ def arguments(name: str) -> tuple[str, dict[str, str], dict[str, str]]:
     return text.split("\n")[0], types, {key: said[0].upper() + said[1:] for key, _, said in pairs}
 
 
-def _row(key: str, own: Documented, name: str, value: Any) -> tuple[str, ...]:
+def _key(key: str, own: Documented, name: str, value: Any) -> str:
+    """The entry of a key: its type, its default, what it means and what it may be."""
     kind = own.types[name]
-    words = {"Any": "number, list or range", "dict[str, Any]": "mapping", "bool": "true or false"}
-    said = words.get(kind, kind.replace("list[", "list of ").replace("]", "").replace(" | None", " or null"))
-    said = {"controls": "number or `auto`"}.get(key, said)
-    return f"`{key}`", said, _shown(value), _allowed(key), _escaped(own.meanings[name])
+    words = KINDS.get(kind) or re.sub(r"\b(str|int|float)\b", lambda one: KINDS[one[0]], _unfolded(kind))
+    words = {"controls": "number or `auto`"}.get(key, words)
+    text = f"`{key}` ({words}, default {shown(value)}): {escaped(own.meanings[name])}"
+    right = allowed(key)
+    return f"{text} Allowed: {right}." if right else text
 
 
-def _allowed(key: str) -> str:
+def _unfolded(kind: str) -> str:
+    return kind.replace("list[", "list of ").replace("]", "").replace(" | None", " or null")
+
+
+def allowed(key: str) -> str:
+    """What a key may be, names as code; empty where no limit is declared."""
     if key == "tuning.sites":
-        return f"of {limits(config.schema())['unit.site']}"
+        return f"some of {_names(limits(config.schema())['unit.site'].choices)}"
     if key == "task.name":
-        return ", ".join(registry.names())
+        return _names(registry.names())
     found = limits(config.schema()).get(key)
-    return WORDS.get(key, "") if found is None else str(found)
+    if found is None:
+        return _names(WORDS.get(key, ()))
+    return _names(found.choices) or str(found)
 
 
-def _shown(value: Any) -> str:
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def shown(value: Any) -> str:
+    """A value as code; a long list by its ends."""
     if isinstance(value, list) and len(value) > 10:
         return f"`{value[0]}`, `{value[1]}` … `{value[-1]}` ({len(value)})"
     if isinstance(value, str) and value == value.strip():
@@ -214,17 +245,31 @@ def _shown(value: Any) -> str:
 
 
 def _choices(group: str) -> str:
-    return _table([(f"`{group}={name}`", _escaped(text)) for name, text in choices(group).items()], "choice")
+    return _list([f"`{group}={name}`: {escaped(text)}." for name, text in choices(group).items()])
 
 
-def _table(rows: list[tuple[str, ...]], first: str = "key") -> str:
-    heads = (first, "meaning") if first == "choice" else (first, "type", "default", "allowed", "meaning")
-    lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+def _list(entries: Iterable[str]) -> str:
+    return "".join(f"{wrapped(entry, '- ')}\n" for entry in entries)
 
 
-def _escaped(text: str) -> str:
-    """Text for a table's cell: what stands in backticks stays as it is, and may hold no bar in any Markdown."""
+def wrapped(text: str, head: str = "") -> str:
+    """A paragraph, or an entry of a list behind `head`, in lines of at most WIDTH characters.
+
+    No line is broken inside of short code, and none begins with a mark that Markdown takes for a list or a heading.
+
+    Example:
+        >>> print(wrapped("`a b` " * 30, "- ").splitlines()[1])
+          `a b` `a b` `a b` `a b` `a b` `a b` `a b` `a b` `a b` `a b` `a b`
+    """
+    kept = re.sub(r"`[^`]{1,60}`", lambda code: code[0].replace(" ", "\0"), text)
+    kept = re.sub(r" (?=(?:[-+*#>=]+|\d+[.)])(?: |$))", "\0", kept)
+    behind = " " * len(head)
+    lines = textwrap.wrap(kept, WIDTH, initial_indent=head, subsequent_indent=behind, **WRAPPING)
+    return "\n".join(lines).replace("\0", " ")
+
+
+def escaped(text: str) -> str:
+    """Text in Markdown: what stands in backticks stays as it is."""
     parts = text.split("`")
     for number in range(0, len(parts), 2):
         plain = parts[number].replace("<|", "&lt;&#124;").replace("|>", "&#124;&gt;")

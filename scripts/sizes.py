@@ -1,7 +1,7 @@
 """How often each test of `compare` rejects where nothing differs, down to the level of a scan: the table of sizes.
 
     python scripts/sizes.py [--draws 40000] [--seed 1]
-    python scripts/sizes.py --show                        # the table for docs/statistics.md, of the file as it is
+    python scripts/sizes.py --show                        # the tables for docs/statistics.md, of the file as it is
 
 Writes src/actmax/stats/sizes.csv, which `compare` reads for its cautions and docs/statistics.md shows. Both groups come
 from one distribution: normal, skewed (exponential), heavy (t with 3 degrees of freedom) or rectified (max(normal, 0)).
@@ -124,16 +124,21 @@ def sizes(distribution, small, large, draws, rng):
 
 
 def shown(table):
-    """The table as Markdown: a row per test and design, the distributions side by side at each level."""
+    """The table as Markdown, one for each level: a row per test and design, the distributions side by side."""
     text = [f"{size:.3f}" if level > 0.01 else f"{size:.1e}" for size, level in table[["size", "level"]].to_numpy()]
     table = table.assign(text=text)
-    order = [(level, kind) for level in LEVELS for kind in DISTRIBUTIONS]
-    heads = [f"{level:g}, {kind}" for level in LEVELS for kind in DISTRIBUTIONS]
-    lines = ["| test | n | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
-    for test in TESTS:
-        for (small, large), rows in table[table["test"] == test.removesuffix("_p")].groupby(["n_small", "n_large"]):
-            cells = rows.set_index(["level", "distribution"])["text"]
-            lines.append(f"| {test} | {small} + {large} | " + " | ".join(cells[place] for place in order) + " |")
+    lines = []
+    for level in LEVELS:
+        lines += [
+            f"\nSizes at {level:g}:\n",
+            f"| test | n | {' | '.join(DISTRIBUTIONS)} |",
+            "|---|---|" + "---|" * len(DISTRIBUTIONS),
+        ]
+        for test in TESTS:
+            part = table[(table["test"] == test.removesuffix("_p")) & (table["level"] == level)]
+            for (small, large), rows in part.groupby(["n_small", "n_large"]):
+                cells = rows.set_index("distribution")["text"]
+                lines.append(f"| {test} | {small} + {large} | {' | '.join(cells[kind] for kind in DISTRIBUTIONS)} |")
     return "\n".join(lines)
 
 

@@ -342,49 +342,50 @@ class TestTheModel:
 # what is refused
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "value", "words"),
-    [
-        ("saelens/standard", "architecture", "transcoder", ("transcoder", "standard, gated")),
-        ("saelens/standard", "architecture", "matryoshka_batchtopk", ("matryoshka_batchtopk",)),
-        ("saelens/standard", "architecture", "temporal", ("temporal",)),
-        ("saelens/standard", "architecture", None, ("architecture: null",)),
-        ("saelens/standard", "architecture", 3, ("architecture: 3", "must be text")),
-        ("saelens/standard", "d_out", 8, ("d_out: 8", "transcoder")),
-        ("saelens/standard", "activation_fn", "tanh-relu", ("tanh-relu",)),
-        ("saelens/gated", "activation_fn", "topk", ("activation_fn: topk",)),
-        ("saelens/standard", "normalize_activations", ["none"], ("normalize_activations", "text")),
-        ("saelens/standard", "normalize_activations", "layer_norm", ("layer_norm", "affine", "standard deviation")),
-        ("saelens/standard", "normalize_activations", "constant_norm_rescale", ("affine", "own length")),
-        ("saelens/standard", "normalize_activations", "covariance_whitening", ("covariance_whitening", "fold")),
-        ("saelens/standard", "normalize_activations", "expected_average_only_in", ("activation_scaler.json",)),
-        ("saelens/before_6_topk", "normalize_activations", True, ("activation_scaler.json",)),
-        ("saelens/before_6_topk", "hook_head_index", 2, ("hook_head_index: 2", "single head")),
-        ("saelens/before_6_topk", "hook_name", "blocks.5.attn.hook_pattern", ("hook_pattern", "by hand")),
-        ("saelens/before_6_topk", "hook_name", "ln_final.hook_normalized", ("before the final norm's weight",)),
-        ("saelens/before_6_topk", "hook_name", None, ("hook: none", "by hand")),
-        ("saelens/before_6_topk", "hook_name", 5, ("hook_name: 5", "text")),
-        ("saelens/before_6_topk", "activation_fn_kwargs", {}, ("k: null", "whole number")),
-        ("saelens/standard", "d_in", None, ("d_in: null", "whole number")),
-        ("saelens/standard", "d_in", "8", ('d_in: "8"', "whole number")),
-        ("saelens/standard", "d_in", True, ("d_in: true", "whole number")),
-        ("saelens/standard", "d_sae", 0, ("d_sae: 0", "from 1")),
-        ("saelens/before_6_topk", "activation_fn_kwargs", {"k": "5"}, ('k: "5"', "whole number")),
-        ("saelens/standard", "apply_b_dec_to_input", "yes", ("apply_b_dec_to_input", "true or false")),
-        ("saelens/standard", "metadata", [], ("metadata", "JSON object")),
-        ("saelens/topk", "k", 25, ("k: 25", "1 to 24")),
-        ("saelens/batchtopk_checkpoint", "rescale_acts_by_decoder_norm", None, ("rescale_acts", "true or false")),
-        ("saelens/standard", "whitens", True, ("whitens: true", "not understood")),
-        ("sparsify/layers.3", "gram_lookup", True, ("gram_lookup: true", "not understood")),
-        ("sparsify/layers.3", "transcode", True, ("transcode: true", "transcoder")),
-        ("sparsify/layers.3", "skip_connection", True, ("skip_connection: true",)),
-        ("sparsify/layers.3", "activation", "groupmax", ("groupmax",)),
-        ("sparsify/layers.3", "signed", True, ("signed",)),
-        ("sparsify/layers.3", "k", None, ("k: null",)),
-        ("sparsify/layers.3", "k", 25, ("k: 25", "1 to 24")),
-        ("sparsify/layers.3", "num_latents", "24", ('num_latents: "24"',)),
-    ],
-)
+WRONG_CONFIGS: list[tuple[Any, ...]] = [
+    ("saelens/standard", "architecture", "transcoder", ("transcoder", "standard, gated")),
+    ("saelens/standard", "architecture", "matryoshka_batchtopk", ("matryoshka_batchtopk",)),
+    ("saelens/standard", "architecture", "temporal", ("temporal",)),
+    ("saelens/standard", "architecture", None, ("architecture: null",)),
+    ("saelens/standard", "architecture", 3, ("architecture: 3", "must be text")),
+    ("saelens/standard", "d_out", 8, ("d_out: 8", "transcoder")),
+    ("saelens/standard", "activation_fn", "tanh-relu", ("tanh-relu",)),
+    ("saelens/gated", "activation_fn", "topk", ("activation_fn: topk",)),
+    ("saelens/standard", "normalize_activations", ["none"], ("normalize_activations", "text")),
+    ("saelens/standard", "normalize_activations", "layer_norm", ("layer_norm", "affine", "standard deviation")),
+    ("saelens/standard", "normalize_activations", "constant_norm_rescale", ("affine", "own length")),
+    ("saelens/standard", "normalize_activations", "covariance_whitening", ("covariance_whitening", "fold")),
+    ("saelens/standard", "normalize_activations", "expected_average_only_in", ("activation_scaler.json",)),
+    ("saelens/before_6_topk", "normalize_activations", True, ("activation_scaler.json",)),
+    ("saelens/before_6_topk", "hook_head_index", 2, ("hook_head_index: 2", "single head")),
+    ("saelens/before_6_topk", "hook_name", "blocks.5.attn.hook_pattern", ("hook_pattern", "by hand")),
+    ("saelens/before_6_topk", "hook_name", "ln_final.hook_normalized", ("before the final norm's weight",)),
+    ("saelens/before_6_topk", "hook_name", None, ("hook: none", "by hand")),
+    ("saelens/before_6_topk", "hook_name", 5, ("hook_name: 5", "text")),
+    ("saelens/before_6_topk", "activation_fn_kwargs", {}, ("k: null", "whole number")),
+    ("saelens/standard", "d_in", None, ("d_in: null", "whole number")),
+    ("saelens/standard", "d_in", "8", ('d_in: "8"', "whole number")),
+    ("saelens/standard", "d_in", True, ("d_in: true", "whole number")),
+    ("saelens/standard", "d_sae", 0, ("d_sae: 0", "from 1")),
+    ("saelens/before_6_topk", "activation_fn_kwargs", {"k": "5"}, ('k: "5"', "whole number")),
+    ("saelens/standard", "apply_b_dec_to_input", "yes", ("apply_b_dec_to_input", "true or false")),
+    ("saelens/standard", "metadata", [], ("metadata", "JSON object")),
+    ("saelens/topk", "k", 25, ("k: 25", "1 to 24")),
+    ("saelens/batchtopk_checkpoint", "rescale_acts_by_decoder_norm", None, ("rescale_acts", "true or false")),
+    ("saelens/standard", "whitens", True, ("whitens: true", "not understood")),
+    ("sparsify/layers.3", "gram_lookup", True, ("gram_lookup: true", "not understood")),
+    ("sparsify/layers.3", "transcode", True, ("transcode: true", "transcoder")),
+    ("sparsify/layers.3", "skip_connection", True, ("skip_connection: true",)),
+    ("sparsify/layers.3", "activation", "groupmax", ("groupmax",)),
+    ("sparsify/layers.3", "signed", True, ("signed",)),
+    ("sparsify/layers.3", "k", None, ("k: null",)),
+    ("sparsify/layers.3", "k", 25, ("k: 25", "1 to 24")),
+    ("sparsify/layers.3", "num_latents", "24", ('num_latents: "24"',)),
+]
+"""A folder, a key of its config, what it is set to, and words of the error."""
+
+
+@pytest.mark.parametrize(("name", "key", "value", "words"), WRONG_CONFIGS)
 def test_a_config_that_is_not_understood_is_refused_by_name(
     name: str, key: str, value: object, words: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -393,18 +394,19 @@ def test_a_config_that_is_not_understood_is_refused_by_name(
     refused("cfg.json", *words, call=lambda: Autoencoder.load(folder))
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "words"),
-    [
-        ("saelens/standard", {"d_sae": 25}, ("25", "24")),
-        ("saelens/standard", {"d_in": 9}, ("9", "8")),
-        ("saelens/standard", {"architecture": "gated"}, ("lacks b_gate, b_mag, r_mag",)),
-        ("saelens/gated", {"architecture": "standard"}, ("lacks b_enc",)),
-        ("saelens/jumprelu", {"architecture": "standard"}, ("threshold besides",)),
-        ("sparsify/layers.3", {"num_latents": 0}, ("256", "24")),
-        ("sparsify/layers.3", {"d_in": 9}, ("9", "8")),
-    ],
-)
+WRONG_SIZES: list[tuple[Any, ...]] = [
+    ("saelens/standard", {"d_sae": 25}, ("25", "24")),
+    ("saelens/standard", {"d_in": 9}, ("9", "8")),
+    ("saelens/standard", {"architecture": "gated"}, ("lacks b_gate, b_mag, r_mag",)),
+    ("saelens/gated", {"architecture": "standard"}, ("lacks b_enc",)),
+    ("saelens/jumprelu", {"architecture": "standard"}, ("threshold besides",)),
+    ("sparsify/layers.3", {"num_latents": 0}, ("256", "24")),
+    ("sparsify/layers.3", {"d_in": 9}, ("9", "8")),
+]
+"""A folder, changes of its config that its weights contradict, and words of the error."""
+
+
+@pytest.mark.parametrize(("name", "changes", "words"), WRONG_SIZES)
 def test_weights_that_disagree_with_the_config_are_refused(
     name: str, changes: dict[str, Any], words: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -161,7 +161,7 @@ def test_the_fast_path_is_the_plain_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_script(tmp_path: Path) -> None:
-    words = ["--size", "tiny", "--only", "a,d,e", "--steps", "2", "--alternations", "2", "--restarts", "2"]
+    words = ["--size", "tiny", "--only", "a,d,=e,eb,em", "--steps", "2", "--alternations", "2", "--restarts", "2"]
     ran = subprocess.run([sys.executable, SCRIPT, *words, "--json", tmp_path / "found.json"], capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     found = json.loads((tmp_path / "found.json").read_text())
@@ -169,3 +169,49 @@ def test_the_whole_script(tmp_path: Path) -> None:
     assert all(one["error"] is None and len(one["seconds"]) == 2 for one in found["rows"])
     assert found["rows"][3]["times_a"]["low"] > 0
     assert b"actmax" in ran.stdout
+
+
+class TestGpu:
+    """`scripts/gpu.sh` on the CPU: whether the script works, for a GPU is seldom there."""
+
+    SCRIPT = SCRIPT.with_name("gpu.sh")
+
+    def ran(self, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", str(self.SCRIPT), str(folder), *words], capture_output=True, text=True)
+
+    @pytest.mark.slow
+    def test_parts_leave_figures_and_tables(self, tmp_path: Path) -> None:
+        ran = self.ran(tmp_path, "--small", "--limit", "300", "--only", "agreement", "search", "cpu")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+        assert set(parts["agreement"]["found"]["differences"].values()) == {0.0}  # here both are the CPU
+        assert parts["search"]["found"]["candidates"]["candidates_per_second"]["actmax"] > 0
+        said = (tmp_path / "gpu.md").read_text()
+        assert said.count("\n## ") == len(parts) == 3
+        assert parts["cpu"]["found"]["on the CPU"]["summary"]["verdict"] in said
+
+    @pytest.mark.slow
+    def test_a_part_without_time_is_named_and_the_others_run(self, tmp_path: Path) -> None:
+        ran = self.ran(tmp_path, "--small", "--only", "rows", "atlas", "--limit", "1")
+        assert ran.returncode == 1
+        parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+        assert {name: "its time was over" in one["error"] for name, one in parts.items()} == {
+            "rows": True,
+            "atlas": True,
+        }
+        assert (tmp_path / "gpu.md").read_text().count("Failed:") == 2
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+    def test_without_a_gpu_it_says_so(self, tmp_path: Path) -> None:
+        ran = self.ran(tmp_path / "new")
+        assert (ran.returncode, "There is no CUDA GPU here" in ran.stderr) == (1, True)
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_row_alone_is_asked_for_by_an_equals_sign() -> None:
+    keys = {row.key for row in benchmark.chosen("d,=e,eb", (3,))}
+    assert keys == {"d", "e", "eb", "peak"}
+    assert {row.key for row in benchmark.chosen("e", (3,))} > {"e", "eb", "eh", "em"}
+    with pytest.raises(SystemExit, match="--only =f"):
+        benchmark.chosen("=f", (3,))

@@ -52,6 +52,41 @@ FAMILIES = {
         "max_position_embeddings": 48,
     },
 }
+DIRECTION = ("unit.layer=2", "unit.direction=f.safetensors")
+WRONG_DIRECTIONS = [
+    ("width", ("unit.index=0",), ["unit.direction", "has 7 numbers", "96 wide"]),
+    ("nan", ("unit.index=1",), ["unit.direction", "NaN"]),
+    ("zero", ("unit.index=1",), ["unit.direction", "zeros"]),
+    ("good", ("unit.index=3",), ["unit.index=3", "0 to 2"]),
+    ("good", ("unit.name=verbs",), ["unit.name=verbs", "verb, noun, other"]),
+    ("twice", ("unit.index=0",), ["unit.direction", "two are called 'verb'"]),
+    ("text", ("unit.index=0",), ["unit.direction", "safetensors"]),
+    ("cut", ("unit.index=0",), ["unit.direction", "whole safetensors"]),
+    ("pickle", ("unit.index=0",), ["unit.direction", "safetensors"]),
+    ("place", ("unit.index=0",), ["unit.direction", "resid_post.9"]),
+    ("tensors", ("unit.index=0",), ["unit.direction", "weight"]),
+    ("folder", ("unit.index=0",), ["unit.direction", "no file"]),
+    ("none", ("unit.index=0",), ["unit.direction", "not there"]),
+    ("good", ("unit.index=0", "unit.layer=99"), ["unit.layer=99"]),
+    ("good", ("unit.index=0", "unit.logit=a"), ["unit.logit", "cannot stand beside"]),
+    ("good", ("unit.index=0", "controls=7", "unit.against=rows"), ["unit.against=rows", "too few"]),
+]
+"""What is wrong with a file of directions or with what is asked of it (`write_directions`); words of the error."""
+WRONG_LOGITS = [
+    (("unit.logit=ab",), ["unit.logit=ab", "must be one token", "'a', 'b'"]),
+    (("unit.logit=a", "unit.minus=xyz"), ["unit.minus=xyz", "must be one token"]),
+    (("unit.minus=a",), ["unit.minus=a", "belongs to unit.logit"]),
+    (("unit.logit=a", "unit.sae=x"), ["unit.logit", "cannot stand beside"]),
+    (("unit.target='logit:a-b-c'",), ["unit.target", "one hyphen"]),
+    (("unit.target='logit:'",), ["unit.target"]),
+]
+"""Logits of what is no token, and words of the error."""
+WRONG_LATENTS = [
+    (("unit.index=32",), ["unit.index=32", "0 to 31"]),
+    (("unit.index=0", "subject.architecture.n_embd=48"), ["unit.sae", "another model"]),
+    (("unit.index=0", "unit.name=x"), ["unit.name=x", "belongs to unit.direction"]),
+]
+"""Latents that the planted autoencoder lacks (`write_autoencoder`), and words of the error."""
 
 
 def random_model(name: str, dtype: str = "float64") -> LanguageModel:
@@ -94,6 +129,52 @@ def assert_same_tables(of_unit: actmax.Result, of_direction: actmax.Result) -> N
         tables = [found.table(name) for found in (of_unit, of_direction)]
         ours = [one.drop(columns=[column for column in (*names_in(one), "unit") if column in one]) for one in tables]
         pd.testing.assert_frame_equal(*ours, check_exact=True, obj=name)
+
+
+def write_directions(kind: str, file: Path) -> None:
+    """Writes a file of three directions of 96 numbers; every kind but `good` has something wrong."""
+    rows = np.random.default_rng(9).normal(size=(3, 96))
+    names = {"names": json.dumps(["verb", "noun", "other"])}
+    rows[1] = {"nan": np.nan, "zero": 0.0}.get(kind, rows[1])
+    makers: dict[str, Callable[[], object]] = {
+        "width": lambda: save_file({"weight": rows[:, :7].copy()}, file),
+        "twice": lambda: save_file({"weight": rows}, file, {"names": json.dumps(["verb", "verb", "x"])}),
+        "text": lambda: file.write_text("weight"),
+        "cut": lambda: (save_file({"weight": rows}, file), file.write_bytes(file.read_bytes()[:-9])),
+        "pickle": lambda: torch.save({"weight": torch.ones(3, 96)}, file),
+        "place": lambda: save_file({"resid_post.9/weight": rows}, file),
+        "tensors": lambda: save_file({"coef": rows, "other": rows[0]}, file),
+        "folder": file.mkdir,
+        "none": lambda: None,
+    }
+    makers.get(kind, lambda: save_file({"weight": rows}, file, names))()
+
+
+def write_autoencoder(folder: Path) -> Path:
+    """Encoder rows that are coordinates, so that a latent is a coordinate; JumpReLU with thresholds of 0.1."""
+    rows = np.zeros((24, 32), dtype=np.float32)
+    rows[np.arange(24), np.arange(24)] = 1
+    rows[:, 24:] = np.random.default_rng(0).normal(size=(24, 8))
+    config = {
+        "architecture": "jumprelu",
+        "d_in": 24,
+        "d_sae": 32,
+        "dtype": "float32",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "metadata": {"hook_name": "blocks.1.hook_resid_post", "model_name": "gpt2"},
+    }
+    tensors = {
+        "W_enc": rows,
+        "W_dec": rows.T.copy(),
+        "b_enc": np.zeros(32, dtype=np.float32),
+        "b_dec": np.ones(24, dtype=np.float32),
+        "threshold": np.full(32, 0.1, dtype=np.float32),
+    }
+    folder.mkdir()
+    (folder / "cfg.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "sae_weights.safetensors")
+    return folder
 
 
 class TestACoordinate:
@@ -229,17 +310,7 @@ class TestLogit:
         keys, address = (pd.read_parquet(f"{name}/restarts.parquet") for name in ("keys", "address"))
         pd.testing.assert_frame_equal(keys, address)
 
-    @pytest.mark.parametrize(
-        ("asked", "said"),
-        [
-            (("unit.logit=ab",), ["unit.logit=ab", "must be one token", "'a', 'b'"]),
-            (("unit.logit=a", "unit.minus=xyz"), ["unit.minus=xyz", "must be one token"]),
-            (("unit.minus=a",), ["unit.minus=a", "belongs to unit.logit"]),
-            (("unit.logit=a", "unit.sae=x"), ["unit.logit", "cannot stand beside"]),
-            (("unit.target='logit:a-b-c'",), ["unit.target", "one hyphen"]),
-            (("unit.target='logit:'",), ["unit.target"]),
-        ],
-    )
+    @pytest.mark.parametrize(("asked", "said"), WRONG_LOGITS)
     def test_what_is_no_token_is_refused(self, asked: tuple[str, ...], said: list[str], actmax: Command) -> None:
         ran = actmax("subject=tiny", *QUICK, "steps=2", *asked)
         assert ran.code == 2, ran.err
@@ -295,46 +366,12 @@ class TestFile:
         (kept,) = targets_of(Record("name"))
         np.testing.assert_array_equal(kept.w, rows[1])
 
-    @pytest.mark.parametrize(
-        ("make", "asked", "said"),
-        [
-            ("width", ("unit.index=0",), ["unit.direction", "has 7 numbers", "96 wide"]),
-            ("nan", ("unit.index=1",), ["unit.direction", "NaN"]),
-            ("zero", ("unit.index=1",), ["unit.direction", "zeros"]),
-            ("good", ("unit.index=3",), ["unit.index=3", "0 to 2"]),
-            ("good", ("unit.name=verbs",), ["unit.name=verbs", "verb, noun, other"]),
-            ("twice", ("unit.index=0",), ["unit.direction", "two are called 'verb'"]),
-            ("text", ("unit.index=0",), ["unit.direction", "safetensors"]),
-            ("cut", ("unit.index=0",), ["unit.direction", "whole safetensors"]),
-            ("pickle", ("unit.index=0",), ["unit.direction", "safetensors"]),
-            ("place", ("unit.index=0",), ["unit.direction", "resid_post.9"]),
-            ("tensors", ("unit.index=0",), ["unit.direction", "weight"]),
-            ("folder", ("unit.index=0",), ["unit.direction", "no file"]),
-            ("none", ("unit.index=0",), ["unit.direction", "not there"]),
-            ("good", ("unit.index=0", "unit.layer=99"), ["unit.layer=99"]),
-            ("good", ("unit.index=0", "unit.logit=a"), ["unit.logit", "cannot stand beside"]),
-            ("good", ("unit.index=0", "controls=7", "unit.against=rows"), ["unit.against=rows", "too few"]),
-        ],
-    )
+    @pytest.mark.parametrize(("kind", "asked", "said"), WRONG_DIRECTIONS)
     def test_what_is_wrong_is_said_early(
-        self, make: str, asked: tuple[str, ...], said: list[str], actmax: Command, tmp_path: Path
+        self, kind: str, asked: tuple[str, ...], said: list[str], actmax: Command, tmp_path: Path
     ) -> None:
-        rows, file = np.random.default_rng(9).normal(size=(3, 96)), tmp_path / "f.safetensors"
-        names = {"names": json.dumps(["verb", "noun", "other"])}
-        rows[1] = {"nan": np.nan, "zero": 0.0}.get(make, rows[1])
-        makers: dict[str, Callable[[], object]] = {
-            "width": lambda: save_file({"weight": rows[:, :7].copy()}, file),
-            "twice": lambda: save_file({"weight": rows}, file, {"names": json.dumps(["verb", "verb", "x"])}),
-            "text": lambda: file.write_text("weight"),
-            "cut": lambda: (save_file({"weight": rows}, file), file.write_bytes(file.read_bytes()[:-9])),
-            "pickle": lambda: torch.save({"weight": torch.ones(3, 96)}, file),
-            "place": lambda: save_file({"resid_post.9/weight": rows}, file),
-            "tensors": lambda: save_file({"coef": rows, "other": rows[0]}, file),
-            "folder": file.mkdir,
-            "none": lambda: None,
-        }
-        makers.get(make, lambda: save_file({"weight": rows}, file, names))()
-        ran = actmax("subject=tiny", *QUICK, "steps=2", "unit.layer=2", "unit.direction=f.safetensors", *asked)
+        write_directions(kind, tmp_path / "f.safetensors")
+        ran = actmax("subject=tiny", *QUICK, "steps=2", *DIRECTION, *asked)
         assert ran.code == 2, ran.err
         assert all(one in ran.err for one in said), ran.err
         assert "Traceback" not in ran.err
@@ -491,31 +528,7 @@ class TestLatents:
 
     @pytest.fixture
     def planted(self, tmp_path: Path) -> Path:
-        """Encoder rows that are coordinates, so that a latent is a coordinate; JumpReLU with thresholds of 0.1."""
-        rows = np.zeros((24, 32), dtype=np.float32)
-        rows[np.arange(24), np.arange(24)] = 1
-        rows[:, 24:] = np.random.default_rng(0).normal(size=(24, 8))
-        config = {
-            "architecture": "jumprelu",
-            "d_in": 24,
-            "d_sae": 32,
-            "dtype": "float32",
-            "apply_b_dec_to_input": False,
-            "normalize_activations": "none",
-            "metadata": {"hook_name": "blocks.1.hook_resid_post", "model_name": "gpt2"},
-        }
-        tensors = {
-            "W_enc": rows,
-            "W_dec": rows.T.copy(),
-            "b_enc": np.zeros(32, dtype=np.float32),
-            "b_dec": np.ones(24, dtype=np.float32),
-            "threshold": np.full(32, 0.1, dtype=np.float32),
-        }
-        folder = tmp_path / "planted"
-        folder.mkdir()
-        (folder / "cfg.json").write_text(json.dumps(config))
-        save_file(tensors, folder / "sae_weights.safetensors")
-        return folder
+        return write_autoencoder(tmp_path / "planted")
 
     def test_an_identity_encoder_gives_the_units_record(self, planted: Path, lm: LanguageModel) -> None:
         asked = {"seeds": 2, "steps": 8, "controls": 0, **SMALL}
@@ -540,14 +553,7 @@ class TestLatents:
         assert all(name.startswith("sae:planted[") for name in targets["target"])
         assert targets["target"].nunique() == 5
 
-    @pytest.mark.parametrize(
-        ("asked", "said"),
-        [
-            (("unit.index=32",), ["unit.index=32", "0 to 31"]),
-            (("unit.index=0", "subject.architecture.n_embd=48"), ["unit.sae", "another model"]),
-            (("unit.index=0", "unit.name=x"), ["unit.name=x", "belongs to unit.direction"]),
-        ],
-    )
+    @pytest.mark.parametrize(("asked", "said"), WRONG_LATENTS)
     def test_what_is_not_there_is_refused(
         self, asked: tuple[str, ...], said: list[str], planted: Path, actmax: Command
     ) -> None:

@@ -1,5 +1,5 @@
 """The pages: every command in them is one that the app takes, every Python block runs, every file that they name is
-there; the site builds, and is whole."""
+there, no line is long; the site builds, and is whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
@@ -20,8 +21,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from safetensors.numpy import save_file
 
+import notebook_pages
 from actmax.api import load
 from actmax.api import open as load_record
 from actmax.app import config
@@ -29,6 +32,7 @@ from actmax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LOADING = re.compile(
     r"<(?:script|img|iframe|source|audio|video|embed)\b[^>]*\ssrc\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE
@@ -164,9 +168,73 @@ def test_the_blocks_on_directions_run() -> None:
     assert Path("probe.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("page", ["context.md", "reproducibility.md"])
+def test_the_blocks_on_contexts_and_evidence_run(page: str) -> None:
+    names = ran((DOCS / page).read_text(encoding="utf-8"))
+    if page == "reproducibility.md":
+        assert (names["decision"].verdict.value, names["decision"].verdict.answer.value) == ("not_above_chance", "no")
+
+
 def test_a_python_block_that_does_not_run_is_noticed() -> None:
     with pytest.raises(AttributeError, match="maximise"):
         ran('```python\nimport actmax\n\nactmax.load("smollm2").maximise("resid_pre.8[91]")\n```\n')
+
+
+WIDTH, README_LINES = 120, 119
+"""Most characters of a line of Markdown, most lines of the README."""
+
+
+def too_long(text: str, lines: int | None = None) -> list[str]:
+    """The lines of a text that are too long, by number, and how many lines it has where these are too many."""
+    found = text.splitlines()
+    long = [f"line {number}: {len(line)} characters" for number, line in enumerate(found, 1) if len(line) > WIDTH]
+    return long + ([f"{len(found)} lines"] if lines is not None and len(found) > lines else [])
+
+
+def markdown_files() -> list[Path]:
+    """The Markdown files that git tracks; without git those outside of hidden folders."""
+    listed = subprocess.run(["git", "ls-files", "-z", "*.md"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode == 0 and listed.stdout:
+        return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    return [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
+
+
+@pytest.mark.parametrize("file", markdown_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_line_of_a_page_is_long_and_the_readme_is_short(file: Path) -> None:
+    lines = README_LINES if file == ROOT / "README.md" else None
+    assert too_long(file.read_text(encoding="utf-8"), lines) == []
+
+
+def test_all_pages_are_looked_at() -> None:
+    assert {*PAGES} <= {*markdown_files()}
+
+
+def test_a_long_line_and_a_long_readme_are_noticed() -> None:
+    assert too_long("x" * 120 + "\n" + "é" * 121 + "\n") == ["line 2: 121 characters"]
+    assert too_long("| `a` | b |\n```\n" + "x" * 130 + "\n```") == ["line 3: 130 characters"]
+    assert too_long("x\n" * 119, README_LINES) == []
+    assert too_long("x\n" * 120, README_LINES) == ["120 lines"]
+
+
+def test_a_notebook_becomes_markdown_with_places_for_its_outputs() -> None:
+    png = new_output("display_data", {"image/png": "aaaa\n", "text/plain": "<Figure>"})
+    table = new_output("execute_result", {"text/html": "<table></table>", "text/plain": "1"})
+    cells = [
+        new_markdown_cell("# Title\n\nText, [a page](../howto.md)."),
+        new_code_cell("1 < 2", outputs=[table, png, new_output("stream", name="stdout", text="a < b\n")]),
+        new_code_cell("x = 1"),
+        new_markdown_cell("## More"),
+    ]
+    text, outputs = notebook_pages.rendered(new_notebook(cells=cells), "a.ipynb")
+    picture = '<img alt="&lt;Figure&gt;" src="data:image/png;base64,aaaa">'
+    assert outputs == ["<table></table>", picture, "<pre>a &lt; b\n</pre>"]
+    assert re.findall(r"^# .*|^## .*", text, re.MULTILINE) == ["# Title", "## More"]
+    assert "[notebook](a.ipynb)" in text
+    assert "```python\n1 < 2\n```" in text
+    order = [text.index(notebook_pages.PLACE.format(number)) for number in range(3)]
+    assert order == sorted(order)
+    assert text.index("1 < 2") < order[0] < order[2] < text.index("x = 1")
 
 
 NAMED = re.compile(r"`(?:python )?((?:src|tests|scripts|conf|docs)/[\w./-]+\.(?:py|yaml|md|json|sh|csv|R))(?: [^`]*)?`")
@@ -219,12 +287,29 @@ def elsewhere(folder: Path) -> list[str]:
 def test_the_site_is_whole_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     ran = built(tmp_path / "site")
     assert ran.returncode == 0, ran.stderr
-    pages = sorted(DOCS.glob("*.md"))
-    assert len(pages) >= 15
-    assert [page.name for page in pages if not (tmp_path / "site" / f"{page.stem}.html").is_file()] == []
+    pages = [*sorted(DOCS.glob("*.md")), *(file.with_suffix(".md") for file in NOTEBOOKS)]
+    assert len(pages) >= 16
+    names = [page.relative_to(DOCS).as_posix() for page in pages]
+    assert [name for name in names if not (tmp_path / "site" / name).with_suffix(".html").is_file()] == []
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert [page.name for page in pages if f": {page.name}" not in navigation] == []
+    assert [name for name in names if f": {name}\n" not in navigation] == []
     assert elsewhere(tmp_path / "site") == []
+
+
+@pytest.mark.slow
+def test_a_notebook_is_a_page_with_its_outputs_and_other_pages_lead_there(tmp_path: Path) -> None:
+    assert built(tmp_path / "site").returncode == 0
+    for file in NOTEBOOKS:
+        page = (tmp_path / "site/notebooks" / f"{file.stem}.html").read_text(encoding="utf-8")
+        cells = nbformat.read(file, as_version=4).cells
+        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+        assert page.count('<div class="notebook-output">') == len(outputs) > 5
+        assert "data-output" not in page  # no place is left
+        for output in outputs:
+            if "text/html" in (data := output.get("data", {})):
+                assert data["text/html"] in page
+        assert (tmp_path / "site/notebooks" / file.name).read_bytes() == file.read_bytes()
+        assert f'href="notebooks/{file.stem}.html"' in (tmp_path / "site/python.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -232,9 +317,10 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     shutil.copytree(DOCS, tmp_path / "docs")
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     configuration = tmp_path / "mkdocs.yml"
-    configuration.write_text(yaml.safe_dump({**settings, "docs_dir": str(tmp_path / "docs")}), encoding="utf-8")
+    places = {"docs_dir": str(tmp_path / "docs"), "hooks": [str(ROOT / hook) for hook in settings["hooks"]]}
+    configuration.write_text(yaml.safe_dump({**settings, **places}), encoding="utf-8")
     assert built(tmp_path / "site", configuration).returncode == 0
-    for broken in ("[there](nowhere.md)", "[there](search.md#nowhere)"):
+    for broken in ("[there](nowhere.md)", "[there](search.md#nowhere)", "[there](notebooks/nowhere.ipynb)"):
         shutil.copy(DOCS / "howto.md", tmp_path / "docs")
         with (tmp_path / "docs" / "howto.md").open("a", encoding="utf-8") as page:
             page.write(f"\n{broken}\n")

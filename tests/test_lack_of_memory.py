@@ -85,7 +85,7 @@ def test_a_search_goes_on_to_the_same(actmax: Actmax, monkeypatch: pytest.Monkey
     Small(ERRORS[2], 5, monkeypatch)
     ran = actmax(*SEARCH, "hydra.run.dir=small")
     assert ran.code == 0, ran.err
-    assert "max_rows=" in (ran.folder / "small" / "actmax.log").read_text()
+    assert "(max_rows sets how many)" in (ran.folder / "small" / "actmax.log").read_text()
     one, other = (pd.read_parquet(ran.folder / name / "restarts.parquet") for name in ("whole", "small"))
     assert one["text"].tolist() == other["text"].tolist()
     np.testing.assert_allclose(one["activation_final"], other["activation_final"], rtol=1e-4)
@@ -130,3 +130,55 @@ class TestAddressSpace:
         made = list(memory.in_batches(lambda start, stop: float(torch.ones(stop - start, 10_000_000).sum()), 16, 16))
         assert sum(made) == 16 * 10_000_000
         assert len(made) > 1
+
+
+FEW = ("tuning.permutations=20", "tuning.splits=2")
+
+
+class TestTuning:
+    """Reading words goes on with fewer texts at a time, and each word is counted once."""
+
+    WORDS = (
+        "task=tuning",
+        "subject=tiny",
+        "tuning.data=words.csv",
+        "report=false",
+        "tuning.permutations=20",
+        "tuning.splits=2",
+    )
+
+    @pytest.fixture
+    def words(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        rows = [f"{a}{b},{'noun' if a < 'e' else 'verb'}\n" for a in "abcdefgh" for b in "rstu"]
+        (tmp_path / "words.csv").write_text("word,category\n" + "".join(rows))
+
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("words")
+    def test_batches_are_halved(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = actmax(*self.WORDS, *FEW, "hydra.run.dir=whole")
+        assert whole.code == 0, whole.err
+        Small(ERRORS[1], 5, monkeypatch)
+        ran = actmax(*self.WORDS, *FEW, "hydra.run.dir=small")
+        assert ran.code == 0, ran.err
+        log = (ran.folder / "small" / "actmax.log").read_text()
+        assert log.count("tuning.batch_tokens sets how many") >= 1
+        one, other = (pd.read_parquet(ran.folder / name / "tuning.parquet") for name in ("whole", "small"))
+        np.testing.assert_allclose(one["student_t"], other["student_t"], rtol=1e-9)
+
+    @pytest.mark.usefixtures("words")
+    def test_another_failure_is_none_of_these(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+        Small(RuntimeError("shapes do not fit"), 5, monkeypatch)
+        ran = actmax(*self.WORDS, "hydra.run.dir=small")
+        assert (ran.code, "Memory ran out" in ran.err) == (1, False)
+
+
+def test_a_model_that_does_not_fit_is_said_so(actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loads(**_: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("actmax.tasks.subjects.shared", loads)
+    ran = actmax("subject=tiny", "steps=2")
+    assert ran.code == 1
+    assert "Memory ran out. subject.dtype=bfloat16" in ran.err
+    assert "Traceback" not in ran.err

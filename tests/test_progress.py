@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import sys
 
+import numpy as np
 import pytest
 from tqdm import auto, notebook
 from tqdm.std import tqdm as plain_tqdm
 
 from actmax import progress
 from actmax.progress import Bar, shown, track
+from actmax.stats import compare, groups
 
 
 class Terminal(io.StringIO):
@@ -109,3 +111,16 @@ def test_a_notebook_is_told_by_tqdms_own_class(monkeypatch: pytest.MonkeyPatch) 
     assert progress._bar_class() is None
     on_terminal(monkeypatch)
     assert progress._bar_class() is plain_tqdm
+
+
+def test_a_long_comparison_shows_a_bar_and_a_short_one_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, labels = np.random.default_rng(0).standard_normal((20, 6)), np.repeat([0, 1], 10)
+    terminal = on_terminal(monkeypatch)
+    compare(x, labels)
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(groups, "DELAY", 0)
+    compare(x, labels)
+    assert "comparison: 100%" in terminal.getvalue()
+    assert capsys.readouterr().out == ""

@@ -36,7 +36,7 @@ def test_a_run_offline(actmax: Actmax) -> None:
     ran = actmax(*WANDB, "experiment=reproducibility", "steps=12", "seeds='0:2'")
     assert ran.code == 0, ran.err
     text = inspected(ran.job)["text"]
-    for said in ("reproducibility", "tiny resid_pre.8[91] seeds 0:2", "unique_tokens", "init_retention", "job_hash"):
+    for said in ("reproducibility", "tiny resid_pre.08[091] seeds 0:2", "unique_tokens", "init_retention", "job_hash"):
         assert said in text
     assert "WANDB_MODE=offline" in (ran.job / "actmax.log").read_text()  # the reason
     assert list(ran.job.rglob("*.table.json")), "the token table"
@@ -202,3 +202,25 @@ class TestNoNetwork:
             assert tracking._mode()[0] == "offline"
             monkeypatch.setenv("http_proxy", place)
             assert tracking._mode()[0] == "online"
+
+
+@pytest.mark.slow
+def test_what_wandb_was_given_can_be_drawn(actmax: Actmax, tmp_path: Path) -> None:
+    ran = actmax("-m", *WANDB, "unit.layer=2,10", "seeds='0:2'", "sweep=drawn")
+    assert ran.code == 0, ran.err
+    script = Path(__file__).parents[1] / "scripts" / "wandb_pictures.py"
+    folders = {job.parent for job in ran.jobs}
+    words = [sys.executable, str(script), str(folders.pop()), str(tmp_path / "runs.svg")]
+    drawn = subprocess.run(words, capture_output=True, text=True)
+    assert drawn.returncode == 0, drawn.stderr
+    names = drawn.stdout.splitlines()
+    assert names == sorted(names) == [f"tiny resid_pre.{layer}[091] seeds 0:2" for layer in ("02", "10")]
+    assert "<svg" in (tmp_path / "runs.svg").read_text()
+    nothing = subprocess.run([*words[:2], str(tmp_path / "empty"), words[3]], capture_output=True, text=True)
+    assert (nothing.returncode, "holds no offline run" in nothing.stderr) == (1, True)
+
+
+def test_a_search_is_named_by_its_method_and_context(actmax: Actmax) -> None:
+    ran = actmax(*WANDB[:-1], "task=search", "search.passes=60", "transfer.draws=50", "seeds='0:2'")
+    assert ran.code == 0, ran.err
+    assert "tiny resid_pre.08[091] gcg bos seeds 0:2" in inspected(ran.job)["text"]

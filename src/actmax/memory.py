@@ -36,22 +36,28 @@ def is_lack(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
-def fewer(rows: int, error: BaseException) -> int:
+def fewer(rows: int, error: BaseException, key: str = "max_rows") -> int:
     """Half as many rows for the next try, where memory ran out; says so.
 
     Args:
         rows: the rows that were tried together.
         error: what was raised; it is raised again where it is another, or where one row is too many.
+        key: the key that sets the number of rows.
     """
     if rows == 1 or not is_lack(error):
         raise error
     half = -(-rows // 2)
-    log.warning("Out of memory: going on with max_rows=%d, to the same result beyond rounding", half)
+    said = "Out of memory: going on with %d rows at a time, to the same result beyond rounding (%s sets how many)"
+    log.warning(said, half, key)
     return half
 
 
 def in_batches(
-    act: Callable[[int, int], Found], count: int, rows: int, lowered: Callable[[int], object] = lambda _: None
+    act: Callable[[int, int], Found],
+    count: int,
+    rows: int,
+    lowered: Callable[[int], object] = lambda _: None,
+    key: str = "max_rows",
 ) -> Iterator[Found]:
     """What some rows give, batch by batch; where memory runs out, in batches of half as many rows from then on.
 
@@ -60,6 +66,7 @@ def in_batches(
         count: number of rows.
         rows: most rows of a batch.
         lowered: called with the number of rows that the next batches have, where it is lowered.
+        key: the key that sets the number of rows.
 
     Raises:
         Exception: what `act` raised, where it is no lack of memory, or one row is too many.
@@ -74,7 +81,7 @@ def in_batches(
         try:
             found = act(start, stop)
         except (MemoryError, RuntimeError) as error:
-            rows = fewer(stop - start, error)
+            rows = fewer(stop - start, error, key)
         else:
             yield found
             start = stop

@@ -58,6 +58,7 @@ class Bar:
         start: steps that were done before.
         scale: whether the bar shows numbers with a prefix, such as 1.2M.
         seconds: time between two lines.
+        delay: seconds before a bar appears: what takes less than that shows none.
 
     Example:
         >>> with shown(False), Bar("search", 20, unit="pass") as bar:
@@ -73,13 +74,14 @@ class Bar:
         start: int = 0,
         scale: bool = False,
         seconds: float | int = SECONDS,
+        delay: float | int = 0,
     ) -> None:
         self.title, self.total, self.unit, self.done, self.seconds = title, total, unit, start, seconds
         self._visible, self._last = _shown.get(), time.monotonic()
         self._bar: tqdm | None = None
         kind = _bar_class() if self._visible else None
         if kind is not None:
-            self._bar = kind(desc=title, total=total, initial=start, unit=unit, unit_scale=scale)
+            self._bar = kind(desc=title, total=total, initial=start, unit=unit, unit_scale=scale, delay=delay)
 
     def __enter__(self) -> Bar:
         return self

@@ -13,6 +13,8 @@ from actmax.app import config, report
 from actmax.app.job import FOLDER, run_job
 from actmax.app.tracking import CsvTracker, Tracker, WandbTracker
 from actmax.errors import JobError, renamed
+from actmax.memory import is_lack
+from actmax.model.subject import Subject
 from actmax.records.store import Record
 from actmax.tasks.execution import matmul_precision, quieted
 from actmax.tasks.pages import draw_figures, write_job
@@ -21,6 +23,12 @@ from actmax.tasks.subjects import subject_of
 from actmax.tasks.task import Work, plain
 
 log = logging.getLogger(__name__)
+
+TOO_LARGE = (
+    "Memory ran out. subject.dtype=bfloat16 halves what the weights take; trainer=cpu takes the machine's memory in "
+    "the place of a GPU's; or take a smaller model."
+)
+"""What to do where there is no memory for a model."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -37,7 +45,7 @@ def run(cfg: DictConfig) -> None:
     task, record = config.task_in(cfg), Record(HydraConfig.get().runtime.output_dir)
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
     with quieted(), matmul_precision(cfg.trainer.matmul_precision):
-        work = task.work(cfg, subject_of(cfg) if task.on_subject else None)
+        work = task.work(cfg, _loaded(cfg) if task.on_subject else None)
         with renamed(FOLDER):
             record.require_space(work.space)
         draws = cfg.report and cfg.page and HydraConfig.get().mode != RunMode.MULTIRUN
@@ -62,6 +70,21 @@ def run(cfg: DictConfig) -> None:
         if draws:
             write_job(record)
         report.show(record)
+
+
+def _loaded(cfg: DictConfig) -> Subject:
+    """The subject of a job.
+
+    Raises:
+        InputError: names the key.
+        JobError: there is no memory for it.
+    """
+    try:
+        return subject_of(cfg)
+    except Exception as error:
+        if not is_lack(error):
+            raise
+        raise JobError(f"{type(error).__name__}: {error} (while {cfg.subject.name} was loaded). {TOO_LARGE}") from error
 
 
 def tracker_of(cfg: DictConfig, record: Record, work: Work) -> Tracker:

@@ -128,7 +128,7 @@ def check_start(place: Path, tensor: str, shape: tuple[int, int]) -> None:
     read = tensors_in(file) if file.is_file() else None
     if read is None or tensor not in read[0] or file.stat().st_size != read[1]:
         allowed = f"must be a record's folder with a whole embeddings.safetensors that holds '{tensor}'"
-        raise InputError("file", place, allowed)
+        raise InputError("file", place, allowed, "Name the folder of a complete record.")
     if tuple(read[0][tensor][1:]) != shape:
         found = " x ".join(map(str, read[0][tensor][1:]))
         allowed = f"must hold embeddings of {shape[0]} tokens x {shape[1]} dims; it holds {found}"

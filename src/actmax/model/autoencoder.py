@@ -218,8 +218,8 @@ class Autoencoder:
             raise InputError("folder", self.folder, allowed) from error
         if (found := geometry.width(self.site)) != self.width:
             allowed = f"is an SAE of another model: it reads {self.width} coordinates, and {where} has {found}"
-            said = f"Its config says that it is of {self.model}." if self.model else ""
-            raise InputError("folder", self.folder, allowed, said)
+            said = f"Its config says that it is of {self.model}. " if self.model else ""
+            raise InputError("folder", self.folder, allowed, f"{said}Take the subject that it was trained on.")
         if self.centred and geometry.model_type not in LAYER_NORM:
             allowed = "reads activations without their mean (center_writing_weights), which this family's norm keeps"
             way_out = f"TransformerLens centres no {geometry.model_type}: say centred=False, if it is of one."

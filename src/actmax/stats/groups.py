@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from actmax.errors import InputError
+from actmax.progress import Bar
 from actmax.stats._effects import cohens_d, hedges_factor, noncentrality_interval
 from actmax.stats._inputs import Block, Readable, Samples, block_of, check_level, check_samples, check_unit, flat
 from actmax.stats._logistic import Fit, Predictor, Side, fit_firth, fit_ml, predictor_of, probabilities
@@ -51,6 +52,8 @@ FIRTH_COLUMNS = ("firth_coef", "firth_intercept", "firth_se", "firth_coef_std", 
 """Columns of Firth's fit, which exist wherever the unit varies."""
 SEPARATED = ("separated", "quasi_separated")
 """Statuses of units at which the likelihood has no maximum."""
+DELAY = 2.0
+"""Seconds that a comparison takes before it shows a bar."""
 
 Columns = dict[str, ndarray]
 """Columns of the table by name, a value per unit."""
@@ -172,7 +175,11 @@ def compare(
 def _columns(samples: Samples, alpha: float, *, hedges: bool, by: bool) -> Columns:
     """All columns of all units: statistics block by block, then the p-values, which need the whole call."""
     with np.errstate(all="ignore"):
-        parts = [_statistics(block, samples.pairs) for block in samples.blocks()]
+        parts = []
+        with Bar("comparison", samples.values.shape[1], unit="unit", scale=True, delay=DELAY) as bar:
+            for block in samples.blocks():
+                parts.append(_statistics(block, samples.pairs))
+                bar.advance(len(block.raw))
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         n_0, n_1 = int((~samples.is_1).sum()), int(samples.is_1.sum())
         columns = _blank(columns | _effect_columns(columns["student_t"], n_0, n_1, alpha, hedges=hedges))

@@ -56,7 +56,8 @@ def text_files(place: Path) -> list[Path]:
         raise InputError("place", place, "must be a text file or a folder of .txt files")
     files = files_in(place, "*.txt") if place.is_dir() else [place]
     if not any(require_regular(file).stat().st_size for file in files):
-        raise InputError("place", place, "must hold text: a file, or a folder with .txt files")
+        allowed = "must hold text: a file, or a folder with .txt files"
+        raise InputError("place", place, allowed, "Name a file that is not empty.")
     for file in files:
         check_utf8(file)
     return files
@@ -78,7 +79,8 @@ def utf8_lines(file: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
             except UnicodeDecodeError as error:
-                raise InputError(f"{file}:{number}", "not text", f"must be UTF-8 ({error.reason})") from error
+                allowed, way_out = f"must be UTF-8 ({error.reason})", "Save the file as UTF-8."
+                raise InputError(f"{file}:{number}", "not text", allowed, way_out) from error
 
 
 def check_utf8(file: Path) -> None:

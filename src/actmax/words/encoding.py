@@ -121,6 +121,10 @@ class Batch:
     shares: tuple[float, ...]
     """Weight of each text in its sample's average."""
 
+    def __getitem__(self, some: slice) -> Batch:
+        """Some of the texts, padded as all of them are."""
+        return Batch(self.ids[some], self.word[some], self.samples[some], self.shares[some])
+
 
 class Batches(Dataset):
     """Texts sorted by length, a batch per item.

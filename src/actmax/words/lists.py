@@ -276,12 +276,14 @@ def _csv_lines(file: Path) -> Iterator[_Line]:
 def _check_header(file: Path, header: Sequence[str]) -> None:
     wrong = [name for name in header if name not in HEADER]
     if wrong or len(set(header)) < len(header) or not {"word", "category"} <= set(header):
-        raise InputError(f"{file}:1", ",".join(header), "the header must be word,category[,pair][,context]")
+        allowed = "the header must be word,category[,pair][,context]"
+        raise InputError(f"{file}:1", ",".join(header), allowed, "Write it as the first line: word,category.")
 
 
 def _csv_line(source: str, header: Sequence[str], row: Sequence[str]) -> _Line:
     if len(row) != len(header):
-        raise InputError(source, repr(",".join(row)[:60]), f"must have {len(header)} columns, and has {len(row)}")
+        allowed = f"must have {len(header)} columns, and has {len(row)}"
+        raise InputError(source, repr(",".join(row)[:60]), allowed, "Put a cell that holds a comma in double quotes.")
     cells = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
     for name in ("word", "category"):
         if not cells[name]:
@@ -300,7 +302,7 @@ def _categories(file: Path, lines: Sequence[_Line], groups: tuple[str | None, st
     missing = groups.count(None)
     if len(rest) < missing or first is second is not None:
         allowed = "a comparison needs two categories, and it has " + (", ".join(known) or "no word")
-        raise InputError("data", file, allowed)
+        raise InputError("data", file, allowed, "Name two that differ, or add words of another.")
     if len(rest) > missing > 0:
         raise InputError("data", file, f"has the categories {', '.join(known)}", "Name tuning.group_0 and _1.")
     return first or rest.pop(0), second or rest.pop(0)

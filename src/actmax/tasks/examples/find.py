@@ -142,7 +142,7 @@ def find_examples(
             return torch.stack(read, dim=2).double().cpu().numpy()
 
         with torch.inference_mode():
-            values = np.concatenate(list(in_batches(act, len(ids), len(ids))))
+            values = np.concatenate(list(in_batches(act, len(ids), len(ids), key="examples.rows")))
         _refuse_non_finite(batch, values)
         kept.add(number, batch, values)
         number += len(batch)

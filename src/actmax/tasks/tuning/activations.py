@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from actmax.errors import InputError
+from actmax.memory import in_batches
 from actmax.model.subject import Subject
 from actmax.model.target import Place, place_name
 from actmax.progress import Bar
@@ -51,9 +52,12 @@ class Reader(LightningModule):
         super().__init__()
         self.__dict__["subject"] = subject  # past nn.Module's registration
         self.store, self.vector, self.words = store, vector, words
+        self.rows: int | None = None
 
     subject: Subject
     """The language model, hidden from Lightning."""
+    rows: int | None
+    """Most texts of a forward pass, where memory ran out for more; None as long as it has not."""
 
     def on_predict_start(self) -> None:
         """Moves the subject, which Lightning does not know of, to this device."""
@@ -62,15 +66,30 @@ class Reader(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> int:
         """One forward pass, no deeper than the deepest site; returns the number of texts.
 
+        Where memory runs out the batch goes through in parts, and so do the next ones.
+
         Raises:
             InputError: an activation is no finite number: no test has a place for it.
         """
+        count = len(batch.shares)
+        parts = in_batches(
+            lambda start, stop: self._read(batch[start:stop]),
+            count,
+            min(count, self.rows or count),
+            lambda rows: setattr(self, "rows", rows),
+            "tuning.batch_tokens",
+        )
+        return sum(parts)
+
+    def _read(self, batch: Batch) -> int:
         captured = self.subject.run(self.subject.embed(batch.ids), self.store.places)
         shares = np.array(batch.shares)[:, None]
+        found = {}
         for place, values in captured.items():
             vectors = word_vectors(values, batch, self.vector)
-            kept = vectors.to(torch.promote_types(torch.float32, vectors.dtype)).cpu().numpy()
-            self._refuse_non_finite(place, batch, kept)
+            found[place] = vectors.to(torch.promote_types(torch.float32, vectors.dtype)).cpu().numpy()
+            self._refuse_non_finite(place, batch, found[place])
+        for place, kept in found.items():  # behind all that may run out of memory: a word is added once
             self.store.add(place, batch.samples.tolist(), (kept * shares).astype(kept.dtype))
         return len(batch.shares)
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from actmax.model.objective import Row
 from actmax.model.settings import TransferSettings
 from actmax.model.subject import Subject
+from actmax.model.target import Unit
 from actmax.records.store import Summary
 from actmax.tasks.contexts import context_label
 from actmax.tasks.settings import asked_address, seeds
@@ -40,10 +41,19 @@ class UnitsWork(SubjectWork):
 
     @property
     def title(self) -> tuple[str, list[str]]:
-        """Subject, units and seeds; tagged by subject and site."""
-        cfg = self.cfg
-        name = f"{cfg.subject.name} {asked_address(cfg.unit)} seeds {cfg.seeds}"
-        return name, [cfg.subject.name, self.units[0].site]
+        """Subject, unit, method, context and seeds; tagged by subject and site.
+
+        A single coordinate's numbers are as long as the largest of its model, so that names sort as numbers do.
+        """
+        cfg, first = self.cfg, self.units[0]
+        address = asked_address(cfg.unit)
+        if isinstance(first, Unit) and first.layer is not None and address == str(first):
+            sizes = self.subject.geometry
+            layer, index = len(str(sizes.layers - 1)), len(str(sizes.width(first.site) - 1))
+            address = f"{first.site}.{first.layer:0{layer}}[{first.index:0{index}}]"
+        method = cast("UnitsTask", self.task).method(cfg)
+        how = [one for one in (method, context_label(cfg, self.objective.context.name)) if one != "none"]
+        return " ".join([cfg.subject.name, address, *how, f"seeds {cfg.seeds}"]), [cfg.subject.name, first.site]
 
     def provenance(self, seconds: dict[str, float]) -> Summary:
         """Adds the condition to the entries: the hash of everything but unit and seed, by which records are pooled."""
