@@ -83,14 +83,14 @@ class TestWhatIsPublished:
 
 @pytest.mark.timeout(1800)
 def test_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     venv.create(tmp_path / "venv", with_pip=True)
     tools = tmp_path / "venv" / "bin"
     install = [str(tools / "python"), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([*install, str(wheel)], check=True)
+    subprocess.run([*install, str(wheel)], check=True, env=environment)
     empty = tmp_path / "empty"
     empty.mkdir()
     command = [str(tools / "actmax"), "experiment=reproducibility", "subject=tiny", *QUICK]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(command, cwd=empty, capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stderr
     (job,) = (empty / "outputs" / "reproducibility").glob("tiny_*")
