@@ -4,15 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 # COVERAGE=1 measures and prints it for the fast tests (.ci/run does); they take half as long again
 COV := $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
-.PHONY: setup demo test fast test-all lint style types docs lock clean
+.PHONY: setup demo test fast slow test-all lint style types docs lock clean
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("actmax needs Python 3.11 or newer: make PYTHON=python3.11 setup" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("actmax needs Python 3.11 or newer: make PYTHON=python3.11 setup" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null # on all cores; else every process may compile 8 s' worth
+	@# on all cores, else every process may compile 8 s' worth; some packages carry templates that are no Python
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@
 
 demo: setup ## the main job on a real model; about 4 minutes on 2 cores, the first time
@@ -24,7 +25,9 @@ test: style ## the fast checks; tests leave a core idle now and then, so the typ
 fast: setup
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto $(COV)
 
-test-all: test ## the slow ones too: a real model, whole processes, a wheel in an empty environment
+test-all: test slow ## all of them
+
+slow: setup ## the slow ones alone: a real model, whole processes, a wheel in an empty environment
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile --durations=30
 
 lint: style types

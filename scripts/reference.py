@@ -110,7 +110,7 @@ def documentation(kind: type) -> Documented:
 
 
 def defaults() -> dict[str, Any]:
-    """What a bare `actmax` comes to."""
+    """What a job comes to that names nothing."""
     config.register()
     with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
         content: Any = OmegaConf.to_container(compose("config"), resolve=False)

@@ -25,7 +25,8 @@ from actmax.search.alphabet import Alphabet
 from actmax.search.restarts import search
 from actmax.search.settings import SearchSettings
 from actmax.text import contexts
-from actmax.text.contexts import SAMPLE, begin_token, make_context
+from actmax.text.contexts import begin_token, make_context
+from actmax.text.files import SAMPLE
 from actmax.text.typed import Typed
 from cli import QUICK, Actmax
 

@@ -46,7 +46,7 @@ def commands(text: str) -> Iterator[list[str]]:
     """What stands behind `actmax` on the lines of fenced blocks, as a shell would split it."""
     for block in FENCE.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("actmax ") and "--help" not in line:
+            if line.startswith("actmax ") and not {"--help", "experiments"} & set(line.split()):
                 yield shlex.split(line, comments=True)[1:]
 
 

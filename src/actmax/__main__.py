@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from actmax.app import config
+from actmax.app import config, front
 from actmax.app.streams import steady
 from actmax.choices import choices
 from actmax.errors import InputError, JobError, printable
@@ -38,9 +38,12 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """The console script `actmax`."""
+    """The console script `actmax`; by itself it says what one can do, and starts nothing."""
     with steady():
-        _run()
+        if sys.argv[1:] in ([], [front.EXPERIMENTS]):
+            print(front.experiments() if sys.argv[1:] else front.WELCOME)  # noqa: T201
+        else:
+            _run()
 
 
 def report() -> None:

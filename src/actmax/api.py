@@ -200,7 +200,7 @@ class LanguageModel:
 
         Args:
             target: a unit, a `Direction`, a `Latent`, a `Logit`, or several of them.
-            texts: a text file, or a folder of .txt files; streamed.
+            texts: a text file, or a folder of .txt files, streamed; or `sample`: a few passages that come with actmax.
             top: contexts to keep for each unit.
             context: what stands before each window of the text: auto (begin-of-text), none, bos, or settings with a
                 prefix.

@@ -20,6 +20,18 @@ def choices(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
 
 
+def about(group: str, name: str) -> str:
+    """The first line of the comment at the head of a choice's file, without its last full stop.
+
+    Args:
+        group: name of a folder of conf/.
+        name: name of a file in it.
+    """
+    text = (conf_folder() / group / f"{name}.yaml").read_text(encoding="utf-8")
+    lines = (line.removeprefix("#").strip() for line in text.splitlines() if not line.startswith("# @package"))
+    return next(lines).removesuffix(".")
+
+
 def choice(group: str, name: str, argument: str | None = None) -> dict[str, Any]:
     """The settings that a choice of a group holds.
 

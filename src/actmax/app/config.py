@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from actmax.app.front import grouped_choices, grouped_keys
 from actmax.app.settings import JobSettings, LaunchSettings, LoggerSettings
 from actmax.choices import conf_folder
 from actmax.errors import InputError, renamed
@@ -209,6 +210,8 @@ def register() -> None:
         "mebibytes": mebibytes,
         "notice_seconds": notice_seconds,
         "hub_name": hub_name,
+        "grouped_choices": grouped_choices,
+        "grouped_keys": lambda *, _root_: grouped_keys(_root_),
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

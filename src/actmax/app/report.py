@@ -19,29 +19,32 @@ from actmax.report.blocks import Missing, Page
 from actmax.report.pages import NAME
 from actmax.report.source import Source
 from actmax.tasks.collect import Collected, collect
-from actmax.tasks.pages import first_screen, write_job
-from actmax.tasks.sweep_page import sweep_page, write_sweep
+from actmax.tasks.commands import Next
+from actmax.tasks.pages import after, first_screen, write_job
+from actmax.tasks.sweep_page import after_sweep, sweep_page, write_sweep
 
 
 def show(record: Record, console: Console | None = None) -> None:
-    """Prints a job's result, and where the record and its page lie."""
-    _print(first_screen(record), {"Record": record.folder}, record, console)
+    """Prints a job's result, where the record and its page lie, and a command that one would want next."""
+    _print(first_screen(record), {"Record": record.folder}, record, after(record), console)
 
 
 def show_sweep(found: Collected, console: Console | None = None) -> None:
-    """Prints what a folder of records says together, and where its tables and its page lie."""
+    """Prints what a folder of records says together, where its tables and its page lie, and a command for next."""
     record = Record(found.folder)
     page = sweep_page(Source(record, job=False, brief=True, draw=False), found)
-    _print(page, {"Tables and sweep.json": record.folder}, record, console)
+    _print(page, {"Tables and sweep.json": record.folder}, record, after_sweep(found), console)
 
 
-def _print(page: Page, places: dict[str, Path], record: Record, console: Console | None) -> None:
+def _print(page: Page, places: dict[str, Path], record: Record, ahead: Next | None, console: Console | None) -> None:
     console = console or terminal.open_console()
     terminal.show(page, console)
     if record.path(NAME).exists():
         places["Page"] = record.path(NAME)
     for name, place in places.items():
         console.print(f"{name}: {escape(printable(str(place)))}", highlight=False, soft_wrap=True)
+    if ahead is not None and ahead.command == printable(ahead.command):  # as an escape it would be another command
+        console.print(f"Next, {ahead.why}: {escape(ahead.command)}", highlight=False, soft_wrap=True)
 
 
 def show_failures(failures: Sequence[tuple[Path, str, str, str]], console: Console | None = None) -> None:

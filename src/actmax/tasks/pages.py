@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from actmax.records.store import Record
@@ -9,6 +10,9 @@ from actmax.report import pages
 from actmax.report.blocks import Page
 from actmax.report.source import Source
 from actmax.tasks import registry
+from actmax.tasks.commands import Next
+
+log = logging.getLogger(__name__)
 
 
 def describe(source: Source) -> Page:
@@ -25,6 +29,19 @@ def write_job(record: Record) -> Path:
 def draw_figures(record: Record) -> list[Path]:
     """Draws a job's figures, and gives the PNG files."""
     return pages.draw_figures(record, describe)
+
+
+def after(record: Record) -> Next | None:
+    """The command that a user would want behind a job; None where no command line has its task or its subject."""
+    source = Source(record, brief=True, draw=False)
+    name = str(source.part("task").get("name"))
+    if name not in registry.names() or source.part("subject").get("source") == "memory":
+        return None
+    try:
+        return registry.task_of(name).after(source)
+    except Exception:  # whatever is wrong with a record, its page says so
+        log.debug("no command for %s could be made", record.folder, exc_info=True)
+        return None
 
 
 def first_screen(record: Record) -> Page:

@@ -31,6 +31,7 @@ from actmax.report.blocks import (
 )
 from actmax.report.source import Source, present
 from actmax.tasks.collect import Collected
+from actmax.tasks.commands import Next, place
 from actmax.tasks.pages import write_job
 
 JOBS = 24
@@ -51,6 +52,8 @@ COLUMNS = (
 """Columns of `jobs.parquet` before the keys that differ among the jobs."""
 HIDDEN = (*COLUMNS, "process", "error", "job_hash")
 """Columns of `jobs.parquet` that are no keys of the config."""
+REPORT = "actmax-report"
+"""The command that collects a folder, or shows a job."""
 SWEEP_KEYS = ("overrides", "sweeper", "launcher")
 """Parts of Hydra's own part of multirun.yaml that a reader may want."""
 
@@ -118,6 +121,28 @@ def sweep_page(source: Source, found: Collected) -> Page:
         state="complete" if whole else "incomplete",
         facts=f"actmax · sweep {name} · collected {found.summary['collected'][:16].replace('T', ' ')} UTC",
     )
+
+
+def after_sweep(found: Collected) -> Next:
+    """The command that a user would want behind a sweep: what is missing, its jobs' pages, or one of its jobs."""
+    source, counts, folder = Source(Record(found.folder), job=False), found.summary["jobs"], place(found.folder)
+    names = sorted(_job_names(found), key=_natural_order)
+    if not names or counts.get("complete", 0) < counts["total"]:
+        again = _again(source)
+        return Next("the jobs that are missing", again) if again else Next("what is there by then", (REPORT, folder))
+    if not all(source.exists(f"{name}/{pages.NAME}") for name in names):
+        return Next("a page for each job", (REPORT, folder, "--jobs", str(len(names))))
+    return Next("one of the jobs by itself", (REPORT, place(found.folder / names[0])))
+
+
+def _again(source: Source) -> tuple[str, ...]:
+    """The command that made a sweep; empty where the folder was not made by one."""
+    try:
+        asked = from_yaml(source.text("multirun.yaml"))["hydra"]["overrides"]
+        *own, _ = [str(one) for one in asked["hydra"] if not str(one).startswith("hydra.mode=")]  # the last is ours
+        return "actmax", "-m", *map(str, asked["task"]), *own
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return ()
 
 
 def _answer(found: Collected) -> str:
@@ -193,14 +218,13 @@ def _key(value: Any) -> float | None:
 
 
 def _command(source: Source) -> list[Block]:
-    try:
-        content = from_yaml(source.text("multirun.yaml"))
-        overrides = content["hydra"]["overrides"]["task"]
-        # the rest of Hydra's own part is its help and its logging
-        content["hydra"] = {key: content["hydra"][key] for key in SWEEP_KEYS if key in content["hydra"]}
-        return [
-            Code("Run it again", shlex.join(["actmax", "-m", *overrides]), folded=False),
-            Code("multirun.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True)),
-        ]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    again = _again(source)
+    if not again:
         return [Missing("The command", "multirun.yaml is not here: the folder was not made by one sweep.")]
+    content = from_yaml(source.text("multirun.yaml"))
+    # the rest of Hydra's own part is its help and its logging
+    content["hydra"] = {key: content["hydra"][key] for key in SWEEP_KEYS if key in content["hydra"]}
+    return [
+        Code("Run it again", shlex.join(again), folded=False),
+        Code("multirun.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True)),
+    ]

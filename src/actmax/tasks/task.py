@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from actmax.records.collect import Job
     from actmax.report.blocks import Page
     from actmax.report.source import Source
+    from actmax.tasks.commands import Next
 
 FILES_OF_SUBJECT = ("subject.path", "subject.wheel")
 """Keys that say where weights lie; the hash of the weights identifies them."""
@@ -132,6 +133,14 @@ class Task:
     def statement(self, summary: Mapping[str, Any]) -> str:  # noqa: ARG002
         """What a job found, in words; empty for a task that has no findings."""
         return ""
+
+    def after(self, source: Source) -> Next | None:  # noqa: ARG002
+        """The command that a user would want behind a job of this task; None where there is none.
+
+        Args:
+            source: the job's record.
+        """
+        return None
 
     def verify(self, job: Job) -> None:
         """Refuses a complete record of this task whose files do not belong together.

@@ -13,7 +13,7 @@ from actmax.errors import InputError, renamed
 from actmax.model.context import NONE, Context
 from actmax.model.settings import TOKENS, ContextSettings
 from actmax.model.subject import Subject
-from actmax.text.files import text_files
+from actmax.text.files import SAMPLE, text_files
 from actmax.text.typed import Typed
 from actmax.text.windows import windows
 
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 DOCUMENTS = "<|endoftext|>"
 """The token before every document in the training of GPT-2, GPT-Neo, GPT-NeoX and SmolLM2."""
-SAMPLE = Path(__file__).with_name("passages.txt")
-"""A small sample of real text, which comes with actmax."""
 TRIED = 200
 """Number of tokens that are tried beside the ends of a prefix or a chat."""
 FEW = 0.05

@@ -14,6 +14,16 @@ ENDINGS = ("txt", "text", "md", "rst", "csv", "tsv", "json", "jsonl", "html", "h
 ENDINGS += ("doc", "docx", "odt", "pdf", "tex", "py", "gz", "zip")
 """Endings of names by which a text is taken for a file's name."""
 
+SAMPLE = Path(__file__).with_name("passages.txt")
+"""A small sample of real text, which comes with actmax."""
+SAMPLE_NAME = "sample"
+"""What it is called where a text must be named."""
+
+
+def named_text(name: str) -> Path:
+    """The file or folder of a text that is named: `sample` is the one that comes with actmax."""
+    return SAMPLE if name == SAMPLE_NAME else Path(name)
+
 
 def require_regular(file: Path, key: str = "place") -> Path:
     """A file that lies on a disk: a pipe can be read once only, and a job is named by what its files hold.

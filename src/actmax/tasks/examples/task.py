@@ -18,11 +18,13 @@ from actmax.tasks.settings import unit_keys, units, units_label
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, digest_of
 from actmax.tasks.tuning.task import refuse_devices
 from actmax.tasks.units.task import target_digest
-from actmax.text.files import require_regular
+from actmax.text.files import named_text, require_regular
 from actmax.text.settings import MeaningSettings
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
+    from actmax.report.source import Source
+    from actmax.tasks.commands import Next
 
 NEEDED = ("gaps.parquet", "summary.json")
 """Files of a maximization's record that is set beside."""
@@ -33,7 +35,7 @@ class ExamplesSettings:
     """What is read, and what is kept of it; the units are `unit.*`."""
 
     text: str | None = None
-    """A text file, or a folder of .txt files; streamed."""
+    """A text file, or a folder of .txt files, streamed; or `sample`: a few passages that come with actmax."""
     record: str | None = None
     """A maximization's folder, to set what it reached in the same units beside; null: none."""
     window: int = setting(64, least=2)
@@ -74,8 +76,9 @@ class ExamplesTask(Task):
         check_context(cfg, READ_BEHIND)
         check_meaning(cfg, sizes.layers)
         examples = cfg.examples
-        if examples.text is None or not Path(examples.text).exists():
-            raise InputError("examples.text", examples.text, "must be a text file or a folder of .txt files")
+        if examples.text is None or not named_text(examples.text).exists():
+            allowed = "must be a text file or a folder of .txt files, or sample"
+            raise InputError("examples.text", examples.text, allowed)
         if examples.window > sizes.context:
             allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
             raise InputError("examples.window", examples.window, allowed)
@@ -86,7 +89,7 @@ class ExamplesTask(Task):
     def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:  # noqa: ARG002
         """Refuses texts that cannot be read."""
         check_text("context.texts", cfg.context.texts)
-        check_text("examples.text", cfg.examples.text)
+        check_text("examples.text", str(named_text(cfg.examples.text)))
         if cfg.examples.record is not None:
             for name in NEEDED:
                 require_regular(Path(cfg.examples.record) / name, "examples.record")
@@ -100,13 +103,19 @@ class ExamplesTask(Task):
 
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The text, the record that is set beside, and an embedder's folder."""
-        named = {"*.txt": cfg.examples.text, "*.parquet": cfg.examples.record}
+        named = {"*.txt": named_text(cfg.examples.text), "*.parquet": cfg.examples.record}
         data = digest_of((Path(place), pattern) for pattern, place in named.items() if place is not None)
         return super().read(cfg) | {"data": data, **meaning_digest(cfg), **target_digest(cfg)}
 
     def label(self, cfg: DictConfig) -> str:
         """Subject and units, as of a maximization."""
         return units_label(cfg)
+
+    def after(self, source: Source) -> Next:
+        """The search of the same units."""
+        from actmax.tasks.commands import same_search
+
+        return same_search(source.config, "a search over real tokens")
 
     def line(self, summary: Mapping[str, Any]) -> str:
         """How much was read."""

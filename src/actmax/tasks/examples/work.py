@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from pathlib import Path
 
 from actmax.errors import InputError
 from actmax.progress import Bar
@@ -16,7 +15,7 @@ from actmax.tasks.settings import asked_address
 from actmax.tasks.subjects import SubjectWork, context_of, on_cuda
 from actmax.tasks.targets import own_targets
 from actmax.tasks.task import Run, keys_of, plain
-from actmax.text.files import text_files
+from actmax.text.files import named_text, text_files
 from actmax.text.settings import MeaningSettings
 from actmax.text.windows import windows
 
@@ -29,7 +28,7 @@ class ExamplesWork(SubjectWork):
         cfg = self.cfg.examples
         self.units = own_targets(self.cfg, self.subject)
         with keys_of(self.cfg, "examples", place="examples.text"):
-            self.files = text_files(Path(cfg.text))
+            self.files = text_files(named_text(cfg.text))
         (self.before,) = context_of(self.cfg, self.task, self.subject, tokens=1).before
         if len(self.before) >= cfg.window:
             allowed = f"must be above {len(self.before)}, the tokens that stand before each window"

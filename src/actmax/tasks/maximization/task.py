@@ -24,6 +24,8 @@ from actmax.tasks.units.task import GROUPS, KEYS, UnitsTask, init_digest
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
+    from actmax.report.source import Source
+    from actmax.tasks.commands import Next
 
 
 @dataclass
@@ -93,6 +95,12 @@ class MaximizationTask(UnitsTask):
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The record that restarts start from."""
         return {**super().read(cfg), "init": init_digest(cfg)}
+
+    def after(self, source: Source) -> Next:
+        """The search of the same unit."""
+        from actmax.tasks.units.after import after_maximization
+
+        return after_maximization(source)
 
     def method(self, cfg: DictConfig) -> str:
         """The priors as a person calls them: `none`, `l2`, `simplex+fluency`, `l2 0.5`."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
     from actmax.model.subject import Subject
     from actmax.records.collect import Job
+    from actmax.report.source import Source
+    from actmax.tasks.commands import Next
     from actmax.tasks.units.task import Ends
 
 
@@ -71,6 +73,12 @@ class SearchTask(UnitsTask):
         """The text that it chooses among, where there is one."""
         own = {"data": digest_of([(Path(cfg.search.text), "*.txt")])} if reads_text(cfg) else {}
         return super().read(cfg) | own
+
+    def after(self, source: Source) -> Next:
+        """Where in real text the same unit is highest."""
+        from actmax.tasks.units.after import after_search
+
+        return after_search(source)
 
     def method(self, cfg: DictConfig) -> str:
         """The name of the search."""

@@ -12,7 +12,8 @@ from actmax.stats.design import Design
 from actmax.tasks.task import Task, settings_of
 
 if TYPE_CHECKING:
-    pass
+    from actmax.report.source import Source
+    from actmax.tasks.commands import Next
 
 
 class SimulationTask(Task):
@@ -32,6 +33,12 @@ class SimulationTask(Task):
     def label(self, cfg: DictConfig) -> str:
         """The distribution that is drawn from."""
         return f"simulation_{cfg.simulation.distribution}"
+
+    def after(self, source: Source) -> Next:  # noqa: ARG002
+        """The same tests on real words."""
+        from actmax.tasks.commands import job
+
+        return job("the same tests on real words", "experiment=nouns_verbs", "subject=smollm2")
 
     def statement(self, summary: Mapping[str, Any]) -> str:
         """Where logistic regression breaks."""

@@ -22,6 +22,8 @@ from actmax.words.lists import BUILT_IN, check_reading, read
 
 if TYPE_CHECKING:
     from actmax.model.architecture import Geometry
+    from actmax.report.source import Source
+    from actmax.tasks.commands import Next
 
 
 class TuningTask(Task):
@@ -86,6 +88,20 @@ class TuningTask(Task):
     def label(self, cfg: DictConfig) -> str:
         """The beginning of the job's folder name: subject and words."""
         return f"{cfg.subject.name}_{Path(cfg.tuning.data).stem}"
+
+    def after(self, source: Source) -> Next | None:
+        """The search for what the decoder of the best layer responds to; None for a result that is on no disk."""
+        from actmax.tasks.commands import asked, job, override, place, same_context
+
+        if source.record is None:
+            return None
+        best = source.summary["decoder"]["best_layer"]
+        file = place(source.record.path("directions.safetensors"))
+        asks = {"direction": file, "name": "decoder", "site": best["site"], "layer": best["layer"]}
+        unit = [override(f"unit.{key}", value) for key, value in asks.items()]
+        around = [*same_context(source.config), override("seeds", "0:8")]
+        why = "what the decoder of the best layer responds to"
+        return job(why, "task=search", *asked(source.config, "subject"), *unit, *around)
 
     def statement(self, summary: Mapping[str, Any]) -> str:
         """How many units are tuned, and whether other words would give the same."""
