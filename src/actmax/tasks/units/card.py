@@ -9,7 +9,7 @@ from typing import Any
 from actmax.evidence.findings import Finding, Measure, is_missing, known, unit_findings
 from actmax.evidence.readings import MeaningStatus, Transfer
 from actmax.evidence.settings import CLAIMS, RANDOM_MOVES
-from actmax.report.blocks import Cell, Column, Row, Table, in_brackets, join, number, number_cell, p_said
+from actmax.report.blocks import Cell, Column, Row, Table, in_brackets, interval, join, number, number_cell, p_said
 from actmax.report.words import (
     ELSEWHERE,
     answer_word,
@@ -192,11 +192,8 @@ def instead(row: Row) -> Table:
     """
     row = known(row)
     passes, low, high = row["passes"], row["best_of_random_low"], row["best_of_random_high"]
-    best = (
-        f"95 %: {low:.3g} to {high:.3g}"
-        if not isnan(low)
-        else "more passes than random sequences were drawn (gap.draws)"
-    )
+    unknown = isnan(low) or isnan(high)
+    best = "more passes than random sequences were drawn (gap.draws)" if unknown else interval(low, high, ".3g")
     z, p, sd = row["z_of_mean_snapped"], row["null_snapped_p"], number(row["random_activation_sd"], ".2g")
     rows: list[tuple[str, Any, str]] = [
         ("optimum", row["activation_final_mean"], ""),

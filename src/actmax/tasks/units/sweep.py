@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -194,12 +194,12 @@ def _layer_maps(source: Source, found: Gathered) -> list[Block]:
     if not len(found.table("layers")):
         return []
     groups = found.table("layers").groupby(["condition", "site"])
-    several = [(key, pd.DataFrame(rows)) for key, rows in groups if len(rows) > 1]
+    several: list[Any] = [(key, pd.DataFrame(rows)) for key, rows in groups if len(rows) > 1]
     one_condition = len(set(found.table("layers")["condition"])) == 1
     blocks: list[Block] = []
-    for place, (key, rows) in enumerate(several[:MAPS]):
+    for place, ((condition, site), rows) in enumerate(several[:MAPS]):
         name = f"layers_{place + 1}" if place else "layers"
-        named = " · ".join(str(part)[:12] for part in key[one_condition:])
+        named = str(site) if one_condition else f"{str(condition)[:12]} · {site}"
         caption = (
             f"{named}: every measure from its lowest (dark) to its highest (light) layer, grey where all have "
             "the same; means over units."
