@@ -21,6 +21,7 @@ from actmax.errors import InputError
 from actmax.model.directions import read_directions
 from actmax.model.target import Direction, Unit, names_in, read_own, target_of_row
 from actmax.records.store import Record
+from actmax.report.blocks import Page, Table
 from actmax.stats.layers import ridge_logistic
 from actmax.tasks.targets import targets_of
 from cli import QUICK
@@ -541,8 +542,14 @@ class TestLatents:
         own = values[..., 5].double().numpy()
         np.testing.assert_allclose(optimum["post"], np.where(own > 0.1, own, 0).mean(1), rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(optimum["firing"], (own > 0.1).mean(1))
-        page = latent.page(draw=False)
-        assert "behind it" in str(page.sections)
+        shown = shown_tables(latent.page(draw=False))
+        assert shown["Targets"] == [["target", "is", "length of w", "b"], ["sae:planted[5]", "own", "1", "0"]]
+        heads, *stages = shown["Latents"]
+        assert heads[:2] == ["latent", "stage"]
+        assert heads[2:] == ["before its activation function", "behind it", "positions at which it fires"]
+        (last,) = [row for row in stages if row[1] == "optimum"]
+        means = optimum[["pre", "post", "firing"]].mean()
+        assert last[2:] == [f"{means['pre']:.4g}", f"{means['post']:.4g}", f"{means['firing']:.0%}"]
         latent.contents._tables.pop("latents")
         assert_same_tables(unit, latent)
 
@@ -570,6 +577,15 @@ class TestLatents:
         save_file({**tensors, "W_enc": tensors["W_enc"] + 1}, planted / "sae_weights.safetensors")
         ran = actmax(*asked)
         assert (ran.code, "another job" in ran.err) == (2, True)
+
+
+def shown_tables(page: Page) -> dict[str, list[list[str]]]:
+    """The tables of a page's sections by title: their heads, and the texts of their rows."""
+    tables = [block for section in page.sections for block in section.blocks if isinstance(block, Table)]
+    return {
+        one.title: [[column.name for column in one.columns], *([cell.text for cell in row] for row in one.rows)]
+        for one in tables
+    }
 
 
 def actmax_latent(folder: Path, index: int) -> actmax.Latent:

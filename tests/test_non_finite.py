@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from actmax.evidence.readings import DecisionStatus, GapEnd, Transfer, Verdict
 from actmax.evidence.transfer import Carriage, Carried
 from actmax.evidence.verdicts import bh_level, judge_shared
 from actmax.model.subject import load
+from actmax.tasks.units.card import card, instead
 from cli import QUICK, Actmax
 
 JOB = ("subject=tiny", "steps=6", "seeds=0:5", *QUICK, "controls=2", "callbacks.comparison=null", "page=true")
@@ -33,6 +35,52 @@ def said(text: str) -> str:
 
 def summary(job: Path) -> dict[str, Any]:
     return json.loads((job / "summary.json").read_text())
+
+
+def no_numbers(page: Path | str) -> list[str]:
+    """Where a page, its figures too, or what a terminal shows prints a number that does not exist."""
+    text = page if isinstance(page, str) else page.read_text()
+    figures = [base64.b64decode(data).decode() for data in re.findall(r"svg\+xml;base64,([\w+/=]+)", text)]
+    drawn = [" ".join(re.findall(r"<text[^>]*>([^<]*)", figure)) for figure in figures]
+    printed = "\n".join([re.sub(r"base64,[\w+/=]+", "", text), *drawn])
+    return re.findall(r".{0,40}\b(?:nan|inf|None|NaT)\b.{0,20}", printed)
+
+
+class TestPages:
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            ("seeds=0",),
+            ("seeds=[0,1]",),
+            ("unit.index=[3,5]", LOST, "+callbacks.lost.index=3"),
+            ("unit.index=[3,5]", LOST),
+            (LOST, "+callbacks.lost.seeds=[1,4]"),
+            ("task=search", "seeds=0", "search.passes=16", "search.candidates=8", "callbacks.comparison=null"),
+        ],
+        ids=" ".join,
+    )
+    def test_print_no_number_that_does_not_exist(self, overrides: tuple[str, ...], actmax: Actmax) -> None:
+        ran = actmax(*JOB, *overrides)
+        assert ran.code == 0, ran.err
+        assert no_numbers(ran.job / "report.html") == []
+        assert no_numbers(ran.out) == []
+
+    def test_whichever_number_of_a_unit_is_missing(self, actmax: Actmax) -> None:
+        row = summary(actmax(*JOB, "callbacks.trajectory=null").job)
+        known = ("_draws", "_alpha")  # what was asked for is never missing
+        numbers = [name for name, value in row.items() if isinstance(value, float) and not name.endswith(known)]
+        assert len([name for name in numbers if name.endswith("_p")]) > 10
+        for name in numbers:
+            without = {**row, name: None}
+            for shown in (card(without), instead(without)):
+                texts = [part for cells in shown.rows for cell in cells for part in (cell.text, cell.note, cell.detail)]
+                assert [text for text in texts if no_numbers(text)] == [], name
+
+    def test_the_check_can_fail(self, tmp_path: Path) -> None:
+        svg = base64.b64encode(b'<svg><text x="1">nan</text></svg>').decode()
+        page = tmp_path / "page.html"
+        page.write_text(f'<p>p = nan, a nanosecond</p><img src="data:image/svg+xml;base64,{svg}">')
+        assert len(no_numbers(page)) == 2
 
 
 class TestRestarts:
@@ -52,6 +100,7 @@ class TestRestarts:
         assert "All 5 restarts went non-finite" in said(ran.out)
         assert not re.search(r"[Bb]eyond chance:|random tokens\.|above chance", said(ran.out))
         assert "eyond chance: " not in (ran.job / "report.html").read_text()
+        assert no_numbers(ran.job / "report.html") == no_numbers(ran.out) == []
 
     def test_and_where_none_is_something_is(self, actmax: Actmax) -> None:
         ran = actmax(*JOB)

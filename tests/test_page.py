@@ -23,7 +23,7 @@ from actmax.app.report import main
 from actmax.evidence.findings import Measure, unit_findings
 from actmax.records.store import Record
 from actmax.report import figures
-from actmax.report.blocks import Cell, Column, Number, Page, Section, Shown, Table, table, visible_text
+from actmax.report.blocks import FEW, Cell, Column, Number, Page, Section, Shown, Table, table, visible_text
 from actmax.report.html import render
 from actmax.report.words import answer_word, in_order, p_words, unit_answer
 from actmax.tasks.collect import collect
@@ -171,6 +171,15 @@ class TestJob:
         assert f"random moves: up to {limit}" in said.text
         assert p_words(found, brief=True) in said.text
 
+    def test_the_card_then_figures_then_what_was_found(self, job: Path) -> None:
+        source = write_job(Record(job)).read_text()
+        figures = ('href="figures/nulls.svg"', 'href="figures/trajectory.svg"')
+        parts = ("would another start give", *figures, "<h3>Decoded tokens")
+        places = [source.index(part) for part in parts]
+        assert places == sorted(places)
+        assert all(source.count(part) == 1 for part in figures)
+        assert places[-1] < source.index('href="figures/decode_gap.svg"')
+
     def test_numbers_of_control_units_stand_in_a_table_of_their_own(self, actmax: Actmax) -> None:
         ran = actmax(*JOB, "controls=2")
         assert ran.code == 0, ran.err
@@ -207,6 +216,9 @@ class TestJob:
         assert hosts(source) == []
         assert hosts(source + '<a href="https://wandb.ai/x">') == ["https://wandb.ai/x"]
         for tag, attributes in read(source).tags:
+            if attributes.get("class") == "save":  # a file that the page holds too
+                assert base64.b64encode((job / str(attributes["href"])).read_bytes()).decode() in source
+                continue
             for name in ("src", "href", "data", "action"):
                 assert str(attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
         assert len(source) < 5_000_000
@@ -217,6 +229,9 @@ class TestJob:
         assert names == {file.stem for file in (job / "figures").glob("*.png")}
         assert names == {"trajectory", "decode_gap", "nulls", "rarefaction", "neighbours"}
         assert source.count("data:image/svg+xml") == len(names)
+        links = [attributes for tag, attributes in read(source).tags if attributes.get("class") == "save"]
+        assert [one["href"] for one in links] == [f"figures/{one['download']}" for one in links]
+        assert {str(one["download"]) for one in links} == {f"{name}.svg" for name in names}
         tokens = pd.read_csv(job / "tokens.csv", keep_default_na=False)
         assert len(tokens) == 15
         assert tokens["token_id"].tolist() == pd.read_parquet(job / "tokens.parquet")["token_id"].tolist()
@@ -419,6 +434,16 @@ class TestTable:
         assert len(made.rows) == 1000
         assert made.cut() == "The first 1,000 of 1,500 rows; units.parquet has them all."
         assert table(frame.head(1000), [Shown("a")], title="t", source="x").cut() == ""
+
+    def test_is_folded_where_it_is_long_and_says_how_long(self) -> None:
+        frame = pd.DataFrame({"a": np.arange(1500.0)})
+        for rows, size in ((FEW, ""), (FEW + 1, f"{FEW + 1} rows"), (1500, "1,000 of 1,500 rows")):
+            made = table(frame.head(rows), [Shown("a")], title="t", source="units.parquet")
+            source = render(Page("q", first=(made,)))
+            folds = re.findall(r"<details[^>]*><summary><h3>t</h3> <small>(.*?)</small></summary>", source)
+            assert folds == [size] * bool(size), rows
+            assert read(source).count("td") == min(rows, 1000)
+            assert "open" not in dict(read(source).tags).get("details", {})
 
     def test_missing_numbers_are_dashes(self) -> None:
         made = table(pd.DataFrame({"a": [1.5, np.nan]}), [Shown("a"), Shown("absent")], title="t", source="x")

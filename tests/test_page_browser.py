@@ -1,17 +1,25 @@
-"""The pages of real runs on the tiny subject in Chromium, at phone and desktop width."""
+"""The pages of real runs on the tiny subject in Chromium: on a phone and a desktop, light and dark, by keyboard."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shutil
+import subprocess
+import tarfile
+import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from actmax.records.store import Record
-from actmax.report import notebook
+from actmax.report import html, notebook
+from actmax.report.blocks import FEW, Cell, Code, Column, Page, Table
 from actmax.report.pages import page_of
 from actmax.report.source import Source
 from actmax.tasks.collect import collect
@@ -58,13 +66,28 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
 
-    def open(self, file: Path, width: int) -> None:
+    def open(self, file: Path, width: int, *, theme: str = "light") -> None:
         """Loads a page as wide as that: a window cannot be narrower than 500 pixels, but the device can."""
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.media(theme=theme)
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)  # of the page before
         self.driver.get(file.as_uri())
+
+    def media(self, kind: str = "", theme: str = "light") -> None:
+        """Shows the page as on paper (`print`) or on a screen, in light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
+
+    def press(self, key: str) -> None:
+        """Presses a key where the focus is."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(key).perform()
+
+    def unfold(self) -> None:
+        self.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
 
     def asks(self) -> list[str]:
         """What the page requested, but for itself and what is in it."""
@@ -76,7 +99,7 @@ class Browser:
         """What the page left on the console."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
-    def run(self, script: str, *arguments: object) -> object:
+    def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
 
 
@@ -98,22 +121,42 @@ RUNS = {
         "search.candidates=8",
         "search=epo",
     ),
+    "tuning": (
+        "experiment=nouns_verbs",
+        "subject=tiny",
+        "tuning.layers=0",
+        "tuning.permutations=20",
+        "tuning.splits=2",
+    ),
     "simulation": ("task=simulation", "simulation.effects=[0.0,1.0,5.0]", "simulation.repetitions=40"),
     "sweep": ("-m", "subject=tiny", "steps=4", "sweep=s", "seeds='0:2'", "unit.layer=1,4,8"),
     "failed": ("subject=tiny", "seeds=0", "steps=8", "+callbacks.failing._target_=cli.Failing"),
 }
 
 
+KINDS = ("maximization", "search", "tuning", "simulation", "sweep")
+MADE: dict[str, Path] = {}
+"""Pages by their run: a job runs once, and a test that writes into its folder takes a copy."""
+
+
 def made(name: str, actmax: Actmax) -> Path:
-    quick = [one for one in QUICK if "=" in one and (name != "simulation" or one.startswith(("logger", "page")))]
-    ran = actmax(*RUNS[name], *quick)
-    assert ran.code == (1 if name == "failed" else 0), ran.err
-    return write_sweep(collect(ran.folder / "outputs/s")) if name == "sweep" else write_job(Record(ran.job))
+    if name not in MADE:
+        own = name not in ("tuning", "simulation")
+        ran = actmax(*RUNS[name], *(one for one in QUICK if own or one.startswith(("logger", "page"))))
+        assert ran.code == (1 if name == "failed" else 0), ran.err
+        MADE[name] = write_sweep(collect(ran.folder / "outputs/s")) if name == "sweep" else write_job(Record(ran.job))
+    return MADE[name]
+
+
+def copied(name: str, actmax: Actmax, folder: Path) -> Path:
+    """A page in a copy of its record."""
+    file = made(name, actmax)
+    return Path(shutil.copytree(file.parent, folder / name)) / file.name
 
 
 def sort(browser: Browser, head: str) -> list[str]:
     """Presses the first column head of that name, and gives the column from top to bottom."""
-    return browser.run(  # pyright: ignore[reportReturnType]
+    return browser.run(
         """const heads = [...document.querySelectorAll("table.sortable th")];
         const head = heads.find((one) => one.innerText.startsWith(arguments[0]));
         head.querySelector("button").click();
@@ -130,8 +173,10 @@ def test_pages_load_and_fit(name: str, browser: Browser, actmax: Actmax) -> None
         assert browser.run("return innerWidth") == width
         assert browser.says() == [], words
         assert browser.asks() == [], words
-        assert browser.run("return document.scrollingElement.scrollWidth") <= width, words
-        assert browser.run(OVERFLOW) == [], words
+        for _ in ("folded", "unfolded"):
+            assert browser.run("return document.scrollingElement.scrollWidth") <= width, words
+            assert browser.run(OVERFLOW) == [], words
+            browser.unfold()
         assert browser.run("return [...document.images].every((one) => one.complete && one.naturalWidth > 0)")
 
 
@@ -186,8 +231,8 @@ def test_a_notebook_takes_its_colours_and_leaves_the_rest_alone(
     assert browser.run(STYLES) != before
 
 
-def test_what_a_vocabulary_holds_does_not_run(browser: Browser, actmax: Actmax) -> None:
-    file = made("maximization", actmax)
+def test_what_a_vocabulary_holds_does_not_run(browser: Browser, actmax: Actmax, tmp_path: Path) -> None:
+    file = copied("maximization", actmax, tmp_path / "copy")
     tokens = pd.read_parquet(file.parent / "tokens.parquet")
     hostile = [
         "<script>document.title = 'in'</script>",
@@ -211,9 +256,210 @@ def test_the_checks_can_fail(browser: Browser, actmax: Actmax, tmp_path: Path) -
     assert len(browser.says()) >= 2
     assert browser.asks() == ["http://127.0.0.1:9/x.png"]
     assert browser.run("return document.scrollingElement.scrollWidth") > 390
-    file = made("maximization", actmax)
+    file = copied("maximization", actmax, tmp_path / "copy")
     injected = file.read_text().replace("</main>", "</main><script>document.title = 'in'</script>")
     file.write_text(injected)
     browser.open(file, 390)
     assert browser.run("return document.title") != "in"
     assert any("Content Security Policy" in said for said in browser.says())
+
+
+# accessibility
+
+AXE = "axe-core@4.14.1"
+AXE_DIGEST = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+"""SHA-512 of its package, as npm names it: the script of somebody else (Deque, MPL-2.0) is fetched, not committed."""
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core, from npm's registry or its cache."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs npm, which fetches axe-core")
+    folder = tmp_path_factory.mktemp("axe")
+    command = [npm, "pack", AXE, "--prefer-offline", "--pack-destination", str(folder)]
+    fetched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    if fetched.returncode:
+        pytest.skip(f"npm could not fetch {AXE}: {fetched.stderr[-200:]}")
+    (package,) = folder.glob("*.tgz")
+    assert base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() == AXE_DIGEST
+    with tarfile.open(package) as archive:
+        script = archive.extractfile("package/axe.min.js")
+        assert script is not None
+        return script.read().decode()
+
+
+def faults(browser: Browser, axe: str) -> dict[str, list[str]]:
+    """The serious and critical findings of axe-core on the page, by rule: the elements that they are about."""
+    browser.unfold()
+    browser.run(axe)
+    found = browser.driver.execute_async_script("axe.run(document, {resultTypes: ['violations']}).then(arguments[0])")
+    assert len(found["passes"]) > 10
+    return {
+        one["id"]: [node["html"][:200] for node in one["nodes"]]
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    }
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_pages_are_accessible(name: str, browser: Browser, axe: str, actmax: Actmax) -> None:
+    file = made(name, actmax)
+    for width in WIDTHS.values():
+        for theme in THEMES:
+            browser.open(file, width, theme=theme)
+            assert faults(browser, axe) == {}, (width, theme)
+
+
+def test_what_is_not_accessible_is_found(browser: Browser, axe: str, actmax: Actmax, tmp_path: Path) -> None:
+    good = made("maximization", actmax).read_text()
+    planted = {
+        "image-alt": ('alt="Line chart', 'data-alt="Line chart'),
+        "color-contrast": ("--dim: #5b606b", "--dim: #c5c8cf"),
+        "button-name": ("</main>", "<button></button></main>"),
+        "scrollable-region-focusable": (' tabindex="0" role="group"', ' role="group"'),
+    }
+    for rule, (right, wrong) in planted.items():
+        assert right in good
+        file = tmp_path / f"{rule}.html"
+        file.write_text(good.replace(right, wrong))
+        browser.open(file, 390)
+        assert list(faults(browser, axe)) == [rule]
+
+
+# the keyboard
+
+FOCUS = """
+const at = document.activeElement;
+if (at === document.body || at === document.documentElement) return null;
+const style = getComputedStyle(at), box = at.getBoundingClientRect();
+return {tag: at.tagName, text: at.innerText.split("\\n")[0], place: [...document.querySelectorAll("*")].indexOf(at),
+  outlined: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1,
+  seen: box.bottom > 0 && box.top < innerHeight && box.width > 0};
+"""
+
+
+def walked(browser: Browser) -> list[dict[str, Any]]:
+    """Where the focus goes by Tab, from the beginning of a page to its end."""
+    from selenium.webdriver.common.keys import Keys
+
+    stops: list[dict[str, Any]] = []
+    while True:
+        browser.press(Keys.TAB)
+        stop = browser.run(FOCUS)
+        if stop is None or (stops and stop["place"] == stops[0]["place"]):
+            return stops
+        stops.append(stop)
+        assert len(stops) < 1000
+
+
+def reached(browser: Browser, what: str) -> int:
+    return browser.run(f"return [...document.querySelectorAll('{what}')].filter((one) => one.checkVisibility()).length")
+
+
+@pytest.mark.parametrize("name", ["maximization", "tuning"])
+def test_a_keyboard_reaches_everything_in_order(name: str, browser: Browser, actmax: Actmax) -> None:
+    file = made(name, actmax)
+    for width in WIDTHS.values():
+        browser.open(file, width)
+        stops = walked(browser)
+        assert [stop["place"] for stop in stops] == sorted({stop["place"] for stop in stops})
+        assert [stop for stop in stops if not (stop["outlined"] and stop["seen"])] == []
+        tags = [stop["tag"] for stop in stops]
+        for what in ("th button", "summary", "a[href]"):
+            assert tags.count(what.split()[-1].split("[")[0].upper()) == reached(browser, what) > 0, what
+
+
+def test_a_focus_that_is_not_seen_or_out_of_order_is_noticed(browser: Browser, actmax: Actmax, tmp_path: Path) -> None:
+    good = made("maximization", actmax).read_text()
+    file = tmp_path / "bad.html"
+    file.write_text(good.replace("th button:focus-visible { outline: 2px", "th button:focus-visible { outline: 0px"))
+    browser.open(file, 1280)
+    assert {stop["tag"] for stop in walked(browser) if not stop["outlined"]} == {"BUTTON"}
+    before, _, behind = good.rpartition(' tabindex="0"')
+    file.write_text(f'{before} tabindex="1"{behind}')
+    browser.open(file, 1280)
+    places = [stop["place"] for stop in walked(browser)]
+    assert places != sorted(places)
+    file.write_text(good.replace("<summary>", '<summary tabindex="-1">', 1))
+    browser.open(file, 1280)
+    assert [stop["tag"] for stop in walked(browser)].count("SUMMARY") == reached(browser, "summary") - 1
+
+
+def test_enter_sorts_and_unfolds(browser: Browser, actmax: Actmax) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(made("tuning", actmax), 1280)
+    browser.run("document.querySelector('table.sortable th button').focus()")
+    for order in ("ascending", "descending"):
+        browser.press(Keys.ENTER)
+        assert browser.run("return document.activeElement.parentNode.getAttribute('aria-sort')") == order
+    browser.run("document.querySelector('details.folded summary').focus()")
+    for unfolded in (True, False):
+        browser.press(Keys.ENTER)
+        assert browser.run("return document.activeElement.parentNode.open") == unfolded
+
+
+# what is folded, and what can be saved
+
+
+def long_page(rows: int) -> Page:
+    """A page with a table of so many rows, and folded code."""
+    cells = tuple((Cell(f"row {number}"),) for number in range(rows))
+    return Page("q", first=(Table("words", (Column("n"),), cells, total=2 * rows), Code("config", "folded")))
+
+
+SHOWN = """
+return [...document.querySelectorAll("td, pre")]
+  .filter((one) => one.getBoundingClientRect().height > 0 && one.checkVisibility()).length;
+"""
+
+
+@pytest.fixture
+def still(browser: Browser) -> Iterator[Browser]:
+    """The browser with scripts of pages switched off."""
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    yield browser
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_long_tables_are_folded_and_print_whole_without_a_script(still: Browser, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    file = tmp_path / "page.html"
+    file.write_text(html.render(long_page(FEW + 1)))
+    still.open(file, 390)
+    assert still.driver.find_element(By.CSS_SELECTOR, "details.folded summary").text == f"words {FEW + 1} of 42 rows"
+    assert still.run(SHOWN) == 0
+    still.media("print")
+    assert still.run(SHOWN) == FEW + 2
+    still.media()
+    assert still.run(SHOWN) == 0
+    still.driver.find_element(By.CSS_SELECTOR, "details.folded summary").click()
+    assert still.run(SHOWN) == FEW + 1
+    file.write_text(html.render(long_page(FEW + 1)).replace("details::details-content", "details::nothing"))
+    still.open(file, 390)
+    still.media("print")
+    assert still.run(SHOWN) == 0  # paper would lack it
+    file.write_text(html.render(long_page(FEW)))
+    still.open(file, 390)
+    assert still.run(SHOWN) == FEW
+
+
+def test_a_figure_is_saved_from_the_page_alone(browser: Browser, actmax: Actmax, tmp_path: Path) -> None:
+    file = made("maximization", actmax)
+    alone = Path(shutil.copy(file, tmp_path / "mailed.html"))
+    folder = tmp_path / "saved"
+    behaviour = {"behavior": "allow", "downloadPath": str(folder)}
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    browser.open(alone, 1280)
+    names = browser.run("return [...document.querySelectorAll('a.save')].map((one) => (one.click(), one.download))")
+    drawn = {one.name: one.read_bytes() for one in (file.parent / "figures").glob("*.svg")}
+    assert sorted(names) == sorted(drawn)
+    end = time.monotonic() + 30
+    while {one.name for one in folder.glob("*.svg")} != set(drawn) and time.monotonic() < end:
+        time.sleep(0.1)
+    for name, content in drawn.items():
+        assert (folder / name).read_bytes() == content
+        assert ET.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"

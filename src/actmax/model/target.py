@@ -407,6 +407,11 @@ def names_in(table: pd.DataFrame) -> list[str]:
     return [*UNIT, TARGET] if TARGET in table else UNIT
 
 
+def addresses(table: pd.DataFrame) -> list[str]:
+    """The address of each row's target, as it is read."""
+    return [str(target_of_row(row)) for row in table.to_dict("records")]
+
+
 def rows_of(table: pd.DataFrame, unit: Target) -> pd.DataFrame:
     """The rows of a table that are about a target."""
     layer = table["layer"].isna() if unit.layer is None else (table["layer"] == unit.layer).fillna(value=False)

@@ -15,6 +15,8 @@ ROWS = 1_000
 """Most rows of a table on a page."""
 FEW, MANY = 20, 60
 """Most rows of a table on a terminal and in a notebook, and of one with a row per restart, layer or effect."""
+PHONE = 400
+"""Width in points from which on a figure has the page's width to itself."""
 LONG = 24
 """Characters from which on a text may be wrapped."""
 Row = Mapping[Any, Any]
@@ -124,6 +126,22 @@ class Table:
     brief: int = FEW
     """Most rows on a terminal and in a notebook."""
 
+    @property
+    def long(self) -> bool:
+        """Whether a page folds the table."""
+        return len(self.rows) > FEW
+
+    @property
+    def size(self) -> str:
+        """How many rows there are to see, and in all where these are more.
+
+        Example:
+            >>> Table("t", (), ((),) * 3, total=1500).size
+            '3 of 1,500 rows'
+        """
+        of = f" of {self.total:,}" if self.total > len(self.rows) else ""
+        return f"{len(self.rows):,}{of} rows"
+
     def legend(self, shown: int = ROWS, *, brief: bool = False) -> str:
         """The text below the table: the caption, the columns, and the rows that are left out.
 
@@ -161,6 +179,11 @@ class Figure:
     """The figure as SVG, base64."""
     width: float
     """Width on a page in points."""
+
+    @property
+    def broad(self) -> bool:
+        """Whether it is wider than a phone: there it is moved from side to side."""
+        return self.width > PHONE
 
 
 @dataclass(frozen=True)
@@ -210,9 +233,10 @@ class Page:
     numbers: tuple[Number, ...] = ()
     """The headline numbers, each beside its null."""
     first: tuple[Block, ...] = ()
-    """The first screen: main tables, statements, main figures. A terminal shows nothing else."""
+    """The first screen: main tables, statements, main figures. A terminal shows nothing else, and no figures."""
     sections: tuple[Section, ...] = ()
-    """The rest. A block of the first screen may stand in a section too; a page shows it there alone."""
+    """The rest. A block of the first screen may stand in a section too; a page shows it there alone, but for figures,
+    which it shows on the first screen alone."""
     card: tuple[Block, ...] = ()
     """The card that the verdict is read from: a page shows it below the verdict, a terminal as the last thing."""
     title: str = ""
@@ -226,9 +250,18 @@ class Page:
 
     @property
     def opening(self) -> tuple[Block, ...]:
-        """The blocks of the first screen that neither the verdict nor a section repeats."""
+        """The first screen behind the card: figures, then the blocks that neither the verdict nor a section repeats."""
         repeated = {id(block) for section in self.sections for block in section.blocks}
-        return tuple(block for block in self.first if id(block) not in repeated and not self._is_verdict(block))
+        drawn = [block for block in self.first if isinstance(block, Figure)]
+        others = [block for block in self.first if not isinstance(block, Figure) and id(block) not in repeated]
+        return (*drawn, *(block for block in others if not self._is_verdict(block)))
+
+    @property
+    def rest(self) -> tuple[Section, ...]:
+        """The sections without the figures of the first screen; one that has nothing else is left out."""
+        drawn = {id(block) for block in self.first if isinstance(block, Figure)}
+        parts = [(one.title, tuple(block for block in one.blocks if id(block) not in drawn)) for one in self.sections]
+        return tuple(Section(title, blocks) for title, blocks in parts if blocks)
 
     def _is_verdict(self, block: Block) -> bool:
         return isinstance(block, Prose) and block.text == self.verdict
@@ -311,8 +344,8 @@ def _cells(rows: Sequence[Row], shown: Shown) -> list[Cell]:
 
 
 def _key(value: Any) -> float | None:
-    number = isinstance(value, (int, float)) or hasattr(value, "dtype")
-    return float(value) if number and not is_missing(value) else None
+    numeric = isinstance(value, (int, float)) or hasattr(value, "dtype")
+    return float(value) if numeric and not is_missing(value) else None
 
 
 def _cell(row: Row, key: float | None, shown: Shown, low: float, high: float) -> Cell:
@@ -371,9 +404,33 @@ def interval(low: float | None, high: float | None, form: str) -> str:
     return "no interval" if is_missing(low) or is_missing(high) else f"95 %: {low:{form}} to {high:{form}}"
 
 
-def p_value(p: float | None) -> str:
-    """A p as it is printed everywhere."""
-    return "–" if is_missing(p) else f"{p:.2g}"
+def number(value: float | int | None, form: str) -> str:
+    """A number as it is printed; a dash where it does not exist.
+
+    Example:
+        >>> number(0.0312, ".2g"), number(float("nan"), ".2g")
+        ('0.031', '–')
+    """
+    return "–" if is_missing(value) else f"{value:{form}}"
+
+
+def number_cell(value: float | int | None, form: str) -> Cell:
+    """A number as a cell, which sorts by it."""
+    return Cell(number(value, form), _key(value))
+
+
+def p_said(p: float | None, before: str = "") -> str:
+    """A p as small print; that nothing was tested where there is none.
+
+    Args:
+        p: the p.
+        before: what stands before it.
+
+    Example:
+        >>> p_said(0.0312, "paired "), p_said(None, "paired ")
+        ('paired p = 0.031', 'not tested')
+    """
+    return "not tested" if is_missing(p) else f"{before}p = {p:.2g}"
 
 
 def join(parts: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actmax.model.target import names_in, place_name, place_of_row, target_of_row
+from actmax.model.target import addresses, names_in, place_name, place_of_row
 from actmax.records.store import Record
 
 # Okabe & Ito (2008), without its yellow, which is too light on white
@@ -218,9 +218,11 @@ def against_nulls(units: pd.DataFrame) -> Figure:
         axes.set_xlabel(words)
         axes.margins(x=0.15)
         if np.isfinite(found).any():  # a scale that is cut would show any distance as large
-            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if np.nanmin(found) < 0 else 0.0)
+            left, right = axes.get_xlim()
+            left = min(0.0, left) if np.nanmin(found) < 0 else 0.0
+            axes.set_xlim(left, right + 0.05 * (right - left))
         axes.locator_params(axis="x", nbins=2)
-    panels[0].set_yticks(places, [str(target_of_row(row)) for row in some.to_dict("records")])
+    panels[0].set_yticks(places, addresses(some))
     panels[0].set_ylim(len(some) - 0.4, -0.6)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
@@ -285,6 +287,7 @@ def neighbours(changes: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
         axes.scatter(x[rows], y[rows], s=size, color=colour, lw=0, label=words, rasterized=len(x) > POINTS)
     axes.axhline(0, color="0.6", lw=0.8, zorder=0)
     axes.set_yscale("symlog", linthresh=max(float(np.nanmedian(np.abs(y))), 1e-12))
+    axes.margins(y=0.1)
     axes.set_xlabel("coordinate")
     axes.set_ylabel("change of activation\n(optimum − initial noise)")
     figure.legend(loc="outside upper center", ncols=3)

@@ -15,13 +15,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from actmax.report.blocks import Page, Table, visible_text
+from actmax.report.blocks import Figure, Page, Table, visible_text
 
 
 def render(page: Page) -> str:
-    """The page as HTML; it holds a script where it holds a table, which the script sorts."""
-    blocks = (*page.card, *page.opening, *(block for section in page.sections for block in section.blocks))
-    script = asset("page.js") if any(isinstance(block, Table) for block in blocks) else ""
+    """The page as HTML; it holds a script where it holds a table or a figure: to sort the one, and save the other."""
+    blocks = (*page.card, *page.opening, *(block for section in page.rest for block in section.blocks))
+    script = asset("page.js") if any(isinstance(block, Table | Figure) for block in blocks) else ""
     style = asset("blocks.css") + asset("page.css")
     return template("page.html", page=page, style=style, script=script, policy=_policy())
 

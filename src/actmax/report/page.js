@@ -19,4 +19,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.tBodies[0].append(...keyed.map((one) => one.row));
   }));
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+// A figure can be saved wherever the page is: what is in it is what lies in figures/.
+for (const link of document.querySelectorAll("a.save")) link.href = link.closest("figure").querySelector("img").src;
+// Paper shows what is folded (so does page.css, where a browser knows ::details-content).
+const opened = [];
+addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details:not([open])")) { one.open = true; opened.push(one); }
+});
+addEventListener("afterprint", () => { for (const one of opened.splice(0)) one.open = false; });

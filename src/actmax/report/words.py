@@ -31,7 +31,7 @@ from actmax.evidence.readings import (
 )
 from actmax.evidence.settings import ALPHA, SINK
 from actmax.model.target import place_name, target_of_row
-from actmax.report.blocks import join, visible
+from actmax.report.blocks import join, number, visible
 from actmax.stats.sizes import Caution
 from actmax.stats.t_and_logit import SEPARATED
 
@@ -400,7 +400,8 @@ def gap_shares(units: pd.DataFrame) -> str:
         GapEnd.SURVIVES: "as text",
     }
     parts = "; ".join(f"{counts[end]} {text}" for end, text in endings.items() if counts[end])
-    z = ", ".join(f"{stage} {units[f'z_{stage}'].mean():.3g}" for stage in STAGES)
+    means: dict[str, Any] = {stage: units[f"z_{stage}"].mean() for stage in STAGES}
+    z = ", ".join(f"{stage} {number(mean, '.3g')}" for stage, mean in means.items())
     spread = "Mean z, in standard deviations of one random sequence"
     return f"Beyond random tokens are, of {len(units)} units: {parts}. {spread}: {z}."
 

@@ -86,11 +86,11 @@ class Result:
         Raises:
             AttributeError: the task gives no verdict on units.
         """
-        from actmax.model.target import target_of_row
+        from actmax.model.target import addresses
 
         units = self.units
         units = units.loc[~units["control"]]
-        names = [str(target_of_row(row)) for row in units.to_dict("records")]
+        names = addresses(units)
         return pd.Series([Verdict(value) for value in units["verdict"]], names, dtype=object, name="verdict")
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 
 from actmax.evidence.findings import is_missing
 from actmax.evidence.readings import MeaningStatus, Verdict
-from actmax.model.target import target_of_row
+from actmax.model.target import addresses, target_of_row
 from actmax.report.blocks import (
     ROWS,
     Block,
@@ -84,11 +84,8 @@ def _meaning(source: Source) -> Block | None:
     rows = source.table("quantiles")
     if "meaning_status" not in rows or not bool((rows["meaning_status"] != MeaningStatus.OFF).any()):
         return None
-    records = rows.to_dict("records")
-    named = rows.assign(
-        unit=[str(target_of_row(row)) for row in records],
-        verdict=[meaning_obstacle(row) or label(Verdict(row["verdict_meaning"])) for row in records],
-    )
+    verdicts = [meaning_obstacle(row) or label(Verdict(row["verdict_meaning"])) for row in rows.to_dict("records")]
+    named = rows.assign(unit=addresses(rows), verdict=verdicts)
     shown = [
         Shown("unit", form="s"),
         Shown("verdict", form="s"),
@@ -106,7 +103,7 @@ def _meaning(source: Source) -> Block | None:
 
 def _quantiles(source: Source) -> Block:
     rows = source.table("quantiles")
-    named = rows.assign(unit=[str(target_of_row(row)) for row in rows.to_dict("records")])
+    named = rows.assign(unit=addresses(rows))
     shares = [name for name in rows.columns if name.startswith("q")]
     shown = [
         Shown("unit", form="s"),

@@ -7,7 +7,7 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
-from actmax.model.target import UNIT, rows_of, target_of_row
+from actmax.model.target import UNIT, addresses, rows_of, target_of_row
 from actmax.report import concordance
 from actmax.report.blocks import (
     MANY,
@@ -24,6 +24,7 @@ from actmax.report.blocks import (
     Table,
     Token,
     in_brackets,
+    number,
     table,
 )
 from actmax.report.html import encodable, render
@@ -114,7 +115,8 @@ def heat_map_text(tokens: pd.DataFrame, title: str) -> ColouredText:
 def _token(row: Row) -> Token:
     score = float(row["score"])
     share = 0.0 if isnan(score) else max(-1.0, min(1.0, score / SATURATED))
-    return Token(str(row["token"]), share, f"{row['position']}: activation {row['activation']:.4g}, {score:+.2f} SD")
+    numbers = f"activation {number(row['activation'], '.4g')}, {number(score, '+.2f')} SD"
+    return Token(str(row["token"]), share, f"{row['position']}: {numbers}")
 
 
 def _heat_map(source: Source) -> Block | None:
@@ -209,7 +211,7 @@ def _top_units(source: Source) -> Block:
     units = source.table("tuning", *columns, "welch_t", "welch_p_bh", "logit_coef", "firth_coef", "status", "tuned")
     order = np.argsort(-units["welch_t"].abs().to_numpy(float), kind="stable")  # NaN goes last
     top = units.iloc[order[:ROWS]]
-    top = top.assign(unit=[str(target_of_row(row)) for row in top.to_dict("records")])
+    top = top.assign(unit=addresses(top))
     first, second = _categories(source)
     shown = [
         Shown("unit", form="s"),

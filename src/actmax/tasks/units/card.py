@@ -9,7 +9,7 @@ from typing import Any
 from actmax.evidence.findings import Finding, Measure, is_missing, known, unit_findings
 from actmax.evidence.readings import MeaningStatus, Transfer
 from actmax.evidence.settings import CLAIMS, RANDOM_MOVES
-from actmax.report.blocks import Cell, Column, Row, Table, join
+from actmax.report.blocks import Cell, Column, Row, Table, in_brackets, interval, join, number, number_cell, p_said
 from actmax.report.words import (
     ELSEWHERE,
     answer_word,
@@ -95,13 +95,20 @@ def _claim(row: Row, one: Finding) -> tuple[Cell, ...]:
     name, form = NAMES[one.measure]
     if one.measure == Measure.RETENTION and row["null_of_ends"] != RANDOM_MOVES:
         name = "still the token of the start"
-    observed, low, high = in_order(one, form)
-    observed += {
-        Measure.UNIQUE_TOKENS: f" of {row['tokens_total']:.0f}",
-        Measure.SHARED_TOKENS: f" ({row['pairs_sharing']:.0f} of {row['pairs']:.0f} pairs)",
-    }.get(one.measure, "")
+    observed, low, high = _printed(one, form)
+    if not isnan(one.observed):
+        observed += {
+            Measure.UNIQUE_TOKENS: f" of {row['tokens_total']:.0f}",
+            Measure.SHARED_TOKENS: f" ({row['pairs_sharing']:.0f} of {row['pairs']:.0f} pairs)",
+        }.get(one.measure, "")
     p = Cell("–") if isnan(one.p) else Cell(p_words(one, brief=True), one.p, detail=floor_words(one))
     return Cell(name), Cell(observed), Cell(_chance(row, one, low, high)), Cell(claim_words(one)), p
+
+
+def _printed(one: Finding, form: str) -> tuple[str, ...]:
+    """The observed number and both limits of the null, with a dash for each that does not exist."""
+    values = (one.observed, one.null_low, one.null_high)
+    return tuple("–" if isnan(value) else text for value, text in zip(values, in_order(one, form), strict=True))
 
 
 def _chance(row: Row, one: Finding, low: str, high: str) -> str:
@@ -128,12 +135,9 @@ def _meaning(row: Row, found: Mapping[Measure, Finding]) -> list[tuple[Cell, ...
         return [(Cell("meaning in common"), Cell("–"), Cell("–"), Cell(meaning_obstacle(row)), Cell("–"))]
     rows = [_claim(row, found[measure]) for measure in OF_MEANING if measure in found]
     if not is_missing(row.get("meaning_whole")):
-        ends = [f"{row[name]:.3f}" for name in ("meaning_whole", "null_meaning_whole_high")]
-        p = row["null_meaning_whole_p"]
-        note = "confounded by what the unit raises"
-        rows.append(
-            (Cell("… nothing left out"), Cell(ends[0]), Cell(f"up to {ends[1]}"), Cell(note), Cell(f"{p:.2g}", p))
-        )
+        ends = [number(row[name], ".3f") for name in ("meaning_whole", "null_meaning_whole_high")]
+        p, note = number_cell(row["null_meaning_whole_p"], ".2g"), "confounded by what the unit raises"
+        rows.append((Cell("… nothing left out"), Cell(ends[0]), Cell(f"up to {ends[1]}"), Cell(note), p))
     if not is_missing(row.get("theme_words")):
         words = str(row["theme"] or "").split(", ")
         shown = ", ".join(words[:THEME_SHOWN]) + (", …" if len(words) > THEME_SHOWN else "")
@@ -147,14 +151,14 @@ def _transfer(row: Row) -> tuple[Cell, ...]:
     found = {name: one for one in unit_findings(row) for name in ELSEWHERE if one.measure == f"transfer_{name}_mean"}
     if not found:
         return ()
-    texts = {name: in_order(one, ".3g") for name, one in found.items()}
+    texts = {name: _printed(one, ".3g") for name, one in found.items()}
     reading = Transfer(row["transfer"])
     observed = ", ".join(f"{name} {text[0]}{_share(row, name, reading)}" for name, text in texts.items())
     up = next(iter(found.values())).alternative == "greater"
     limits = ", ".join(high if up else low for _, low, high in texts.values())
     p = ", ".join(dict.fromkeys(p_words(one, brief=True) for one in found.values()))
     chance = f"random tokens: {'up' if up else 'down'} to {limits}"
-    return Cell("works elsewhere"), Cell(observed), Cell(chance), Cell(label(reading)), Cell(p)
+    return Cell("works elsewhere"), Cell(observed), Cell(chance), Cell(label(reading)), Cell(p or "–")
 
 
 def _share(row: Row, name: str, reading: Transfer) -> str:
@@ -167,7 +171,7 @@ def _kappa(row: Row) -> tuple[Cell, ...]:
     """How much of the answer is the same: the agreement of tokens beyond chance."""
     low, high = row["kappa_tokens_low"], row["kappa_tokens_high"]
     value = "–" if isnan(row["kappa_tokens"]) else f"{row['kappa_tokens'] + 0:.2f}".replace("-0.00", "0.00")
-    ends = "no interval" if isnan(low) else f"{low:.2f} to {high:.2f}".replace("-0.00", "0.00")
+    ends = "no interval" if isnan(low) or isnan(high) else f"{low:.2f} to {high:.2f}".replace("-0.00", "0.00")
     return Cell("κ, beyond chance"), Cell(f"{value} ({ends})"), Cell("0"), Cell(""), Cell("")
 
 
@@ -175,7 +179,7 @@ def _spread(row: Row) -> tuple[Cell, ...]:
     """How far the optima differ, beside how far the starts do."""
     value, start = row["activation_final_sd"], row["activation_initial_sd"]
     share = abs(value / row["activation_final_mean"]) if row["activation_final_mean"] else float("nan")
-    observed = "–" if isnan(value) else f"± {value:.3g} ({share:.0%})"
+    observed = join([f"± {value:.3g}", in_brackets(share, ".0%")]) if not isnan(value) else "–"
     before = "–" if isnan(start) else f"at the start: ± {start:.2g}"
     return Cell("spread over restarts"), Cell(observed), Cell(before), Cell(""), Cell("")
 
@@ -188,23 +192,19 @@ def instead(row: Row) -> Table:
     """
     row = known(row)
     passes, low, high = row["passes"], row["best_of_random_low"], row["best_of_random_high"]
-    best = (
-        f"95 %: {low:.3g} to {high:.3g}"
-        if not isnan(low)
-        else "more passes than random sequences were drawn (gap.draws)"
-    )
-    z, p = row["z_of_mean_snapped"], row["null_snapped_p"]
+    unknown = isnan(low) or isnan(high)
+    best = "more passes than random sequences were drawn (gap.draws)" if unknown else interval(low, high, ".3g")
+    z, p, sd = row["z_of_mean_snapped"], row["null_snapped_p"], number(row["random_activation_sd"], ".2g")
     rows: list[tuple[str, Any, str]] = [
         ("optimum", row["activation_final_mean"], ""),
-        ("snapped to its tokens", row["activation_snapped_mean"], f"z of the mean {z:.2g}, p = {p:.2g}"),
-        ("their text, tokenised again", row["activation_retokenised_mean"], f"p = {row['null_retokenised_p']:.2g}"),
-        ("random tokens", row["random_activation_mean"], f"± {row['random_activation_sd']:.2g}, one sequence"),
-        ("tokens of the start", row["start_tokens_activation_mean"], f"paired p = {row['start_tokens_p']:.2g}"),
+        ("snapped to its tokens", row["activation_snapped_mean"], p_said(p, f"z of the mean {number(z, '.2g')}, ")),
+        ("their text, tokenised again", row["activation_retokenised_mean"], p_said(row["null_retokenised_p"])),
+        ("random tokens", row["random_activation_mean"], f"± {sd}, one sequence"),
+        ("tokens of the start", row["start_tokens_activation_mean"], p_said(row["start_tokens_p"], "paired ")),
         (f"best of {passes:,.0f} random sequences", row["best_of_random_mean"], best),
     ]
     cells = tuple(
-        (Cell(name, wide=True), Cell("–" if isnan(value) else f"{value:.4g}", float(value)), Cell(note, wide=True))
-        for name, value, note in rows
+        (Cell(name, wide=True), number_cell(value, ".4g"), Cell(note, wide=True)) for name, value, note in rows
     )
     heads = (Column("what is put in", numeric=False), Column("activation"), Column("beside it", numeric=False))
     caption = (

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from actmax.evidence.findings import is_missing
 from actmax.evidence.readings import Verdict
-from actmax.model.target import names_in, rows_of, target_of_row
+from actmax.model.target import addresses, names_in, rows_of, target_of_row
 from actmax.report.blocks import (
     MANY,
     Block,
@@ -25,6 +24,8 @@ from actmax.report.blocks import (
     Shown,
     Table,
     join,
+    number,
+    number_cell,
     table,
     visible,
 )
@@ -101,7 +102,7 @@ def _page(source: Source, how: str) -> Page:
     nulls = source.figures("Measures beside their nulls", lambda: _nulls(source))
     sections = [
         source.section("Activation", lambda: curves, lambda: beside, lambda: _gap(source), lambda: _gap_table(source)),
-        source.section("Targets", lambda: _targets(source), lambda: _latents(source)),
+        source.section("Targets", *(lambda name=name: _of_targets(source, name) for name in OF_TARGETS)),
         source.section("In other contexts", lambda: _transfer(source)),
         source.section("Meaning", lambda: _meaning_map(source), lambda: themes(source)),
         source.section("Activation against fluency", lambda: _front(source)),
@@ -117,7 +118,7 @@ def _page(source: Source, how: str) -> Page:
         source.section("Neighbours before and after", lambda: neighbours, lambda: _neighbours(source)),
         source.section("Priors and rounding", lambda: _priors(source), lambda: rounding),
     ]
-    first = (*main, *best, *beside, *rounding, *neighbours, *curves, *nulls)
+    first = (*main, *best, *beside, *rounding, *neighbours, *nulls, *curves)
     return Page(_question(source, how), verdict, numbers, first, present(sections), card=tuple(shown))
 
 
@@ -169,22 +170,22 @@ def headline(units: pd.DataFrame) -> tuple[Number, ...]:
     means = pd.DataFrame(units.select_dtypes("number").astype(float).mean()).T.to_dict("records")[0]
     chance = str(units.iloc[0]["null_of_ends"])
     before, after = means["activation_initial_mean"], means["activation_final_mean"]
-    random = f"random tokens: {means['random_activation_mean']:.3g} ± {means['random_activation_sd']:.2g}"
+    random = f"{number(means['random_activation_mean'], '.3g')} ± {number(means['random_activation_sd'], '.2g')}"
     return (
         Number(
             "Tokens that two restarts share (mean over units)",
-            f"{means['shared_tokens']:.1%}",
-            f"{chance}: {means['null_shared_tokens_mean']:.1%}",
+            number(means["shared_tokens"], ".1%"),
+            f"{chance}: {number(means['null_shared_tokens_mean'], '.1%')}",
         ),
         Number(
             "Activation once snapped to tokens (mean over units)",
-            f"{means['activation_snapped_mean']:.3g}",
-            f"{before:.3g} at the start, {after:.4g} at the optimum; {random}",
+            number(means["activation_snapped_mean"], ".3g"),
+            f"{number(before, '.3g')} at the start, {number(after, '.4g')} at the optimum; random tokens: {random}",
         ),
         Number(
             "Positions that kept their first token (mean over units)",
-            f"{means['init_retention']:.0%}",
-            f"{chance}: {means['null_retention_mean']:.0%}",
+            number(means["init_retention"], ".0%"),
+            f"{chance}: {number(means['null_retention_mean'], '.0%')}",
         ),
     )
 
@@ -192,8 +193,9 @@ def headline(units: pd.DataFrame) -> tuple[Number, ...]:
 # the first screen
 
 
-def _rise(row: Row) -> str:
-    return f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}"
+def rise(row: Row) -> str:
+    """The activation at the start and at the optimum, means over restarts."""
+    return f"{number(row['activation_initial_mean'], '.3g')} → {number(row['activation_final_mean'], '.4g')}"
 
 
 def _inside(name: str, form: str, *, mean: bool = False) -> Callable[[Row], str]:
@@ -211,7 +213,7 @@ def _inside(name: str, form: str, *, mean: bool = False) -> Callable[[Row], str]
 UNIT_COLUMNS = (
     Shown("restarts", form=".0f", extra=True),
     Shown("verdict", form="s", extra=True),
-    Shown("activation_final_mean", "activation", text=_rise),
+    Shown("activation_final_mean", "activation", text=rise),
     Shown(
         "activation_snapped_mean",
         "snapped",
@@ -241,7 +243,7 @@ UNIT_COLUMNS = (
     Shown(
         "tokens_unique",
         "unique tokens",
-        text=lambda row: f"{row['tokens_unique']:.0f} of {row['tokens_total']:.0f}",
+        text=lambda row: f"{row['tokens_unique']:.0f} of {number(row['tokens_total'], '.0f')}",
         note=_inside("unique", ".0f"),
         about="different tokens (random moves or tokens)",
     ),
@@ -266,7 +268,7 @@ def unit_table(units: pd.DataFrame, file: str) -> Table:
         file: name of the file that holds all rows.
     """
     named = units.assign(
-        unit=[str(target_of_row(row)) for row in units.to_dict("records")],
+        unit=addresses(units),
         verdict=[label(Verdict(verdict)) for verdict in units["verdict"]],
     )
     several_contexts = "context" in units and len(set(units["context"])) > 1
@@ -300,8 +302,9 @@ def _token_table(tokens: pd.DataFrame) -> Table:
     for seed, some in seeds[:RESTARTS_SHOWN]:
         ends = some.iloc[0]
         cells = [_token(row, low, high) for row in some.sort_values("position").to_dict("records")]
-        change = f"{ends['activation_initial']:.3g} → {ends['activation_final']:.3g}"
-        rows.append((Cell(str(seed), float(str(seed))), *cells, Cell(change, float(ends["activation_final"]))))
+        change = f"{number(ends['activation_initial'], '.3g')} → {number(ends['activation_final'], '.3g')}"
+        final = replace(number_cell(ends["activation_final"], ".3g"), text=change)
+        rows.append((Cell(str(seed), float(str(seed))), *cells, final))
     caption = (
         "The token nearest to each optimum, with its cosine; a page shades by the cosine, and adds the token of the "
         "initial noise. = is still the token of its initial noise; * occurs more than once. Spaces are shown as dots."
@@ -312,9 +315,9 @@ def _token_table(tokens: pd.DataFrame) -> Table:
 
 def _token(row: Row, low: float, high: float) -> Cell:
     marks = ("=" if row["token_id"] == row["init_token_id"] else "") + ("*" if row["repeat"] else "")
-    shade = (row["cosine"] - low) / (high - low) if high > low + SAME else None
-    detail = f"{row['cosine']:.3f} · {visible(str(row['init_token']))}"
-    return Cell(visible(str(row["token"])), None, f"{row['cosine']:.2f}", detail, marks, shade)
+    shade = (row["cosine"] - low) / (high - low) if high > low + SAME and not is_missing(row["cosine"]) else None
+    detail = f"{number(row['cosine'], '.3f')} · {visible(str(row['init_token']))}"
+    return Cell(visible(str(row["token"])), None, number(row["cosine"], ".2f"), detail, marks, shade)
 
 
 def _best_of_search(source: Source) -> Block | None:
@@ -374,7 +377,7 @@ def _gap(source: Source) -> Block:
 def _gap_table(source: Source) -> Block:
     gaps = own_rows(source, "gaps")
     several = len(gaps.drop_duplicates(names_in(gaps))) > 1
-    gaps = gaps.assign(unit=[str(target_of_row(row)) for row in gaps.to_dict("records")])
+    gaps = gaps.assign(unit=addresses(gaps))
     stages = {"initial": "start", "final": "optimum", "snapped": "snapped", "retokenised": "tokenised again"}
     shown = [
         *([Shown("unit", form="s")] if several else []),
@@ -403,7 +406,7 @@ def _transfer(source: Source) -> Block | None:
         Shown("p", form=".2g"),
     ]
     named = rows.assign(
-        unit=[str(target_of_row(row)) for row in rows.to_dict("records")],
+        unit=addresses(rows),
         where=[f"{WHERE[row['context']]}{' (its own)' if row['own'] else ''}" for row in rows.to_dict("records")],
     )
     caption = "z and p (one-sided): each restart beside single random sequences in the same context."
@@ -414,7 +417,7 @@ def _transfer(source: Source) -> Block | None:
 
 
 def _random_interval(row: Row) -> str:
-    return f"({row['random_low']:.3g} to {row['random_high']:.3g})"
+    return f"({number(row['random_low'], '.3g')} to {number(row['random_high'], '.3g')})"
 
 
 def _meaning_map(source: Source) -> Block | None:
@@ -439,7 +442,7 @@ def themes(source: Source) -> Block | None:
         return None
     rows = source.table("theme")
     words = pd.DataFrame(rows[rows["kind"] == "word"])
-    named = words.assign(unit=[str(target_of_row(row)) for row in words.to_dict("records")])
+    named = words.assign(unit=addresses(words))
     shown = [
         *([Shown("unit", form="s")] if len(words.drop_duplicates(names_in(words))) > 1 else []),
         Shown("text", "word", form="s"),
@@ -454,42 +457,48 @@ def themes(source: Source) -> Block | None:
     return table(named, shown, title="Theme", source="theme.parquet", caption=caption)
 
 
-def _targets(source: Source) -> Block | None:
-    """What directions are: their length, what is added, and the file that they come from."""
-    if not source.has("targets"):
-        return None
-    rows = source.table("targets")
-    named = rows.assign(unit=[str(target_of_row(row)) for row in rows.to_dict("records")])
-    named["is"] = ["control" if control else "own" for control in rows["control"]]
-    shown = [
-        Shown("unit", "target", form="s"),
-        Shown("is", "", form="s"),
-        Shown("norm", "length of w", ".4g"),
-        Shown("bias", "b", ".4g"),
-    ]
-    caption = "What is read is w · x + b; lengths are as they are given."
-    return table(named, shown, title="Targets", source="targets.parquet", caption=caption)
+OF_TARGETS = {
+    "targets": (
+        "Targets",
+        (
+            Shown("unit", "target", "s"),
+            Shown("control", "is", lambda control: "control" if control else "own", words=True),
+            Shown("norm", "length of w"),
+            Shown("bias", "b"),
+        ),
+        "What is read is w · x + b; lengths are as they are given.",
+    ),
+    "latents": (
+        "Latents",
+        (
+            Shown("unit", "latent", "s"),
+            Shown("stage", form="s"),
+            Shown("pre", "before its activation function"),
+            Shown("post", "behind it"),
+            Shown("firing", "positions at which it fires", ".0%"),
+        ),
+        "What is optimized is what enters the latent's activation function. Means over restarts.",
+    ),
+}
+"""Tables about targets, by the names of their files: title, columns and caption.
+
+The first is about what directions are, the second about what latents of autoencoders give behind their activation
+function.
+"""
 
 
-def _latents(source: Source) -> Block | None:
-    """What latents of autoencoders give behind their activation function, means over restarts."""
-    if not source.has("latents"):
+def _of_targets(source: Source, name: str) -> Block | None:
+    """A table about targets; None where the job has none."""
+    if not source.has(name):
         return None
-    rows = own_rows(source, "latents")
-    numbers = ["pre", "post", "firing"]
-    means = pd.DataFrame(
-        rows.groupby([*names_in(rows), "stage"], sort=False, dropna=False)[numbers].mean()
-    ).reset_index()
-    named = means.assign(unit=[str(target_of_row(row)) for row in means.to_dict("records")])
-    shown = [
-        Shown("unit", "latent", form="s"),
-        Shown("stage", form="s"),
-        Shown("pre", "before its activation function", ".4g"),
-        Shown("post", "behind it", ".4g"),
-        Shown("firing", "positions at which it fires", ".0%"),
-    ]
-    caption = "What is optimized is what enters the latent's activation function. Means over restarts."
-    return table(named, shown, title="Latents", source="latents.parquet", caption=caption)
+    rows = source.table(name) if name == "targets" else _means_of_latents(own_rows(source, name))
+    title, shown, caption = OF_TARGETS[name]
+    return table(rows.assign(unit=addresses(rows)), shown, title=title, source=f"{name}.parquet", caption=caption)
+
+
+def _means_of_latents(rows: pd.DataFrame) -> pd.DataFrame:
+    groups = rows.groupby([*names_in(rows), "stage"], sort=False, dropna=False)
+    return pd.DataFrame(groups[["pre", "post", "firing"]].mean()).reset_index()
 
 
 def _front(source: Source) -> Block | None:
@@ -538,7 +547,7 @@ def _agreement(row: Row) -> Table:
     for name, (words, form) in MEASURES.items():
         ends = [_limits(row[f"{stem}_low"], row[f"{stem}_high"], form) for stem in (name, f"null_{name}")]
         value, mean, p = (
-            _number(row[column], form)
+            number_cell(row[column], form)
             for column, form in ((name, form), (f"null_{name}_mean", form), (f"null_{name}_p", ".2g"))
         )
         rows.append((Cell(words, wide=True), value, Cell(ends[0]), mean, Cell(ends[1]), p))
@@ -557,10 +566,6 @@ def _limits(low: float | None, high: float | None, form: str) -> str:
     if is_missing(low) or is_missing(high):
         return f"from {low:{form}}" if is_missing(high) else f"up to {high:{form}}"
     return f"{low:{form}} to {high:{form}}"
-
-
-def _number(value: Any, form: str) -> Cell:
-    return Cell("–") if is_missing(value) else Cell(f"{value:{form}}", float(value))
 
 
 def _rarefaction(source: Source) -> Block:

@@ -8,10 +8,10 @@ import pandas as pd
 
 from actmax.evidence.findings import is_missing
 from actmax.evidence.readings import VERDICTS
-from actmax.report.blocks import Block, Missing, Number, Page, Prose, Row, Shown, Table, table
+from actmax.report.blocks import Block, Missing, Number, Page, Prose, Row, Shown, Table, number, table
 from actmax.report.source import Headline, Source, present
 from actmax.report.words import label, overall_statement, priors_answer, units_answer
-from actmax.tasks.units.page import headline, histogram, unit_table
+from actmax.tasks.units.page import headline, histogram, rise, unit_table
 
 if TYPE_CHECKING:
     from actmax.tasks.task import Gathered
@@ -75,15 +75,16 @@ def _priors_side_by_side(priors: pd.DataFrame) -> Headline:
         priors.sort_values(name, ascending=False, na_position="last").iloc[0]
         for name in ("z_snapped", "shared_tokens_above")
     )
+    error = "" if is_missing(best["z_snapped_se"]) else f"± {best['z_snapped_se']:.2f} over {best['units']} units; "
     tokens = Number(
         f"Activation in tokens, {best['prior']} ({best['site']})",
-        f"z = {best['z_snapped']:.2f}",
-        f"± {best['z_snapped_se']:.2f} over {best['units']} units; random tokens: 0 ± 1",
+        f"z = {number(best['z_snapped'], '.2f')}",
+        f"{error}random tokens: 0 ± 1",
     )
     shared = Number(
         f"Tokens that two restarts share, {alike['prior']} ({alike['site']})",
-        f"{alike['shared_tokens']:.1%}",
-        f"its null: {alike['null_shared_tokens_mean']:.1%}",
+        number(alike["shared_tokens"], ".1%"),
+        f"its null: {number(alike['null_shared_tokens_mean'], '.1%')}",
     )
     return priors_answer(priors), (tokens, shared)
 
@@ -193,12 +194,14 @@ def _layer_maps(source: Source, found: Gathered) -> list[Block]:
     if not len(found.table("layers")):
         return []
     groups = found.table("layers").groupby(["condition", "site"])
-    several = [(key, pd.DataFrame(rows)) for key, rows in groups if len(rows) > 1]
+    several: list[Any] = [(key, pd.DataFrame(rows)) for key, rows in groups if len(rows) > 1]
+    one_condition = len(set(found.table("layers")["condition"])) == 1
     blocks: list[Block] = []
-    for number, (key, rows) in enumerate(several[:MAPS]):
-        name = "layers" if number == 0 else f"layers_{number + 1}"
+    for place, ((condition, site), rows) in enumerate(several[:MAPS]):
+        name = f"layers_{place + 1}" if place else "layers"
+        named = str(site) if one_condition else f"{str(condition)[:12]} · {site}"
         caption = (
-            f"{_named(key)}: every measure from its lowest (dark) to its highest (light) layer, grey where all have "
+            f"{named}: every measure from its lowest (dark) to its highest (light) layer, grey where all have "
             "the same; means over units."
         )
         alt = "Heat map: measures by layer."
@@ -206,10 +209,6 @@ def _layer_maps(source: Source, found: Gathered) -> list[Block]:
     if len(several) > MAPS:
         blocks.append(Prose(f"The first {MAPS} of {len(several)} conditions and sites; layers.parquet has them all."))
     return blocks
-
-
-def _named(key: Any) -> str:
-    return " · ".join(str(part)[:12] for part in key)
 
 
 def _verdict_figure(source: Source, found: Gathered) -> Block | None:
@@ -239,7 +238,7 @@ def _layer_table(found: Gathered) -> Table | None:
         Shown("layer", form="d"),
         Shown("units", form="d"),
         Shown("restarts", form=".0f"),
-        Shown("activation_final_mean", "activation", text=_rise),
+        Shown("activation_final_mean", "activation", text=rise),
         Shown("z_final", "z optimum", ".3g", extra=True, about="activation in standard deviations of random tokens"),
         Shown("z_snapped", "z snapped", ".2f", shade=True, extra=True, about="the same once snapped to tokens"),
         Shown("unique_share", "unique", ".0%", beside="null_unique_share", about="different tokens"),
@@ -256,7 +255,3 @@ def _layer_table(found: Gathered) -> Table | None:
     ]
     title = "Means over units, by layer"
     return table(found.table("layers"), shown, title=title, source="layers.parquet", caption=MEANS, brief=ROWS_SHOWN)
-
-
-def _rise(row: Row) -> str:
-    return f"{row['activation_initial_mean']:.3g} → {row['activation_final_mean']:.4g}"
