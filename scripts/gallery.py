@@ -58,7 +58,8 @@ COMMANDS = {
     "contexts": "actmax -m task=search subject=smollm2 'seeds=\"0:8\"' controls=0 context=none,bos",
     "theme": f"actmax task=search subject=smollm2 {UNIT} 'seeds=\"0:8\"' meaning.embedder=wordllama",
     "nouns": "actmax experiment=nouns_verbs subject=smollm2 hydra.run.dir=nouns",
-    "verbs": f"actmax task=search subject=smollm2 {DIRECTION} {NAMED} 'seeds=\"0:8\"' controls=0 hydra.run.dir=verbs",
+    "verbs": f"actmax task=search subject=smollm2 {DIRECTION} {NAMED} 'seeds=\"0:8\"' controls=0 "
+    "meaning.embedder=wordllama hydra.run.dir=verbs",
     "simulation": "actmax experiment=simulation",
     "layers": "actmax -m experiment=layers subject=smollm2 unit.layer=1,8,15,22,29 'seeds=\"0:5\"' steps=200 "
     "gap.draws=2000",
@@ -84,9 +85,11 @@ ROW = 12.6
 """Points from one row of the card to the next."""
 RESTARTS = 12
 """Most restarts whose tokens the card shows."""
-LETTERS = 13
+LETTERS = 11
 """Most letters of a token there."""
-STEPS = 80
+TEXT = 40
+"""Most letters of a restart's text on a picture."""
+STEPS = 60
 """Most points of a curve there."""
 WORDS = 10
 """Most words of a theme."""
@@ -152,7 +155,7 @@ def card_figure(
     """
     width, head, panel = figures.WIDE * POINTS, 64.0, 158.0
     below = head + ROW * len(table.rows)
-    height = below + 44 + panel + 40
+    height = below + 44 + panel + 30
     figure = Figure(figsize=(figures.WIDE, height / POINTS))
     page = Sheet(figure, width, height)
     answer, _, question = table.title.partition(": ")
@@ -161,11 +164,11 @@ def card_figure(
     page.write(MARGIN, 41, about, size=7, color=FAINT)
     card_rows(page, row, table, head)
     top, left = below + 44, MARGIN + 24
-    axes = figure.add_axes((left / width, 1 - (top + panel) / height, 206 / width, panel / height))
+    axes = figure.add_axes((left / width, 1 - (top + panel) / height, 188 / width, panel / height))
     page.write(MARGIN, below + 22, "Activation by step, then as text", weight="bold")
     rise_panel(axes, row, curves, gaps)
-    page.write(left + 226, below + 22, "What each restart decodes to", weight="bold")
-    token_panel(page, tokens, left + 226, below + 34, width - MARGIN)
+    page.write(left + 204, below + 22, "What each restart decodes to", weight="bold")
+    token_panel(page, tokens, left + 204, below + 34, width - MARGIN)
     return figure
 
 
@@ -234,11 +237,10 @@ def rise_panel(axes: Axes, row: Mapping[Any, Any], curves: pd.DataFrame, gaps: p
     ticks = [0.0, *(10.0**power for power in range(-6, 9) if middle + half < 10.0**power < top)]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xticks([0, last / 2, last, text], ["0", f"{last / 2:g}", f"{last:g}", "as text"], fontsize=7)
+    axes.set_xticks([0, last / 2, last, text], ["step 0", f"{last / 2:g}", f"{last:g}", "as text"], fontsize=7)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_xlim(-0.03 * last, 1.3 * last)
-    axes.set_xlabel("step", fontsize=7, loc="left", labelpad=1)
-    axes.text(0.5 * last, middle, "95 % of random tokens", fontsize=6.5, color=FAINT, ha="center", va="center")
+    axes.text(0.5 * last, middle, "random tokens (95 %)", fontsize=6.5, color=FAINT, ha="center", va="center")
     at = mean.index[len(mean) // 3]
     place = {"textcoords": "offset points", "xytext": (12, -20), "fontsize": 6.5, "color": figures.COLOURS[1]}
     axes.annotate(f"mean of {curves['seed'].nunique()} restarts", (at, mean["activation"].loc[at]), **place)
@@ -256,20 +258,26 @@ def token_panel(page: Sheet, tokens: pd.DataFrame, left: float, top: float, righ
     x = page.write(left, top, "grey: still the initial noise", size=6.5, color=FAINT)
     page.write(x + 10, top, "bold: in two restarts or more", size=6.5, weight="bold", color=figures.COLOURS[1])
     positions = int(tokens["position"].nunique())
-    step = (right - left - 10) / positions
+    step = (right - left - 12) / positions
     for number, (seed, rows) in enumerate(seeds[:RESTARTS]):
-        y = top + 16 + 15.2 * number
-        page.write(left, y, f"{seed}", size=6, color=FAINT)
+        y = top + 17 + 15.2 * number
+        page.write(left, y, f"{seed}", size=6.5, color=FAINT)
         for place, one in enumerate(rows.sort_values("position").to_dict("records")):
             style: dict[str, Any] = {"color": FAINT if one["token_id"] == one["init_token_id"] else INK}
             if shared[one["token_id"]] > 1:
                 style = {"color": figures.COLOURS[1], "weight": "bold"}
-            page.write(left + 10 + step * place, y, shortened(visible(str(one["token"])).lstrip("·")), size=6, **style)
+            page.write(
+                left + 12 + step * place,
+                y,
+                shortened(visible(str(one["token"])).lstrip("·"), LETTERS),
+                size=6.5,
+                **style,
+            )
 
 
-def shortened(token: str) -> str:
-    """A token of a few letters at most."""
-    return token if len(token) <= LETTERS else f"{token[: LETTERS - 1]}…"
+def shortened(text: str, letters: int) -> str:
+    """A text of a few letters at most."""
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
 # searches
@@ -302,7 +310,8 @@ def kept(row: Mapping[Any, Any], name: str, *, interval: bool = False) -> str:
 
 def best_texts(restarts: pd.DataFrame, count: int = 3) -> list[str]:
     """The texts of the restarts with the highest activation."""
-    return [visible(text.strip()).replace("·", " ") for text in restarts.nlargest(count, "activation_final")["text"]]
+    found = restarts.nlargest(count, "activation_final")["text"]
+    return [shortened(visible(text.strip()).replace("·", " "), TEXT) for text in found]
 
 
 def contexts_figure(tried: Mapping[str, tuple[Mapping[Any, Any], pd.DataFrame, pd.DataFrame]]) -> Figure:
@@ -380,7 +389,9 @@ def theme_figure(texts: pd.DataFrame, words: pd.DataFrame, ends: Sequence[str]) 
     axes.set_yticks(places, words["text"].map(visible).tolist())
     axes.set_ylim(len(words) - 0.4, -0.6)
     axes.set_xlabel("mean cosine of the word to the restarts")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, columnspacing=1, handletextpad=0.3)
+    figure.legends.clear()  # one above each panel in its place
+    for panel in figure.axes:
+        panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1, handletextpad=0.3)
     lines = ["   ".join(f"“{text}”" for text in ends[start : start + 2]) for start in range(0, len(ends), 2)]
     figure.supxlabel("\n".join(lines), fontsize=6.5, x=0.03, ha="left")
     return figure
@@ -436,7 +447,7 @@ def direction_figure(targets: Sequence[tuple[str, np.ndarray, np.ndarray]], text
     for place, (_, scores, null) in enumerate(targets):
         low, high = np.quantile(null, [0.05, 0.95])
         shift = np.linspace(-0.2, 0.2, len(scores))
-        said = ["", "", ""] if place else ["90 % of chance (5 % on either side)", "a restart", "mean"]
+        said = ["", "", ""] if place else ["chance (90 %)", "a restart", "mean"]
         axes.barh(place, high - low, left=low, height=0.62, color="0.85", label=said[0])
         axes.plot(scores, place + shift, "o", color=figures.COLOURS[0], ms=3.5, mew=0, alpha=0.6, label=said[1])
         axes.plot(scores.mean(), place, "D", color=figures.COLOURS[1], ms=6, label=said[2])
@@ -445,7 +456,7 @@ def direction_figure(targets: Sequence[tuple[str, np.ndarray, np.ndarray]], text
     names = [f"{name}\n{said}" for (name, _, _), said in zip(targets, quoted, strict=True)]
     axes.set_yticks(range(len(targets)), names, fontsize=6.5)
     axes.set_ylim(len(targets) - 0.5, -0.5)
-    axes.set_xlabel("share of verbs less share of nouns, of the tokens that the lexicon knows")
+    axes.set_xlabel("verbs less nouns\n(share of the tokens that the lexicon knows)")
     figure.legend(loc="outside upper center", ncols=3)
     return figure
 
@@ -514,6 +525,7 @@ def null_figure(p: Mapping[str, np.ndarray], decoders: Mapping[str, pd.DataFrame
     right.fill_between(list(rows.groups), low, high, color="0.85", lw=0, label="95 % of shuffles", zorder=0)
     left.axhline(5, color="0.4", lw=0.8, ls=":", label="uniform, as by chance")
     left.set_yscale("log")
+    left.set_yticks([1, 10, 100], ["1", "10", "100"])
     left.set_xlabel("p of a unit (Welch's t)")
     left.set_ylabel("units (percent)")
     right.set_xlabel("layer")
@@ -640,7 +652,19 @@ def svg(draw: Callable[[], Figure]) -> bytes:
             engine.set(w_pad=0.12, h_pad=0.1)
         stream = BytesIO()
         figure.savefig(stream, format="svg", metadata=figures.PLAIN)
-    return re.sub(rb'( (?:width|height)=")([\d.]+)pt"', _larger, stream.getvalue(), count=2)
+    return _slim(re.sub(rb'( (?:width|height)=")([\d.]+)pt"', _larger, stream.getvalue(), count=2))
+
+
+def _slim(content: bytes) -> bytes:
+    """The same picture in fewer bytes: no comments, no indents, thousandths of a point."""
+    for what, better in (
+        (rb"<!-- .*? -->", b""),
+        (rb"\n\s+", b"\n"),
+        (rb"(\.\d{3})\d+", rb"\1"),
+        (rb"DejaVuSans-", b"D"),
+    ):
+        content = re.sub(what, better, content)
+    return content
 
 
 def _larger(size: re.Match[bytes]) -> bytes:
@@ -662,7 +686,8 @@ def run(folder: Path) -> None:
         words = shlex.split(command)[1:]
         place = f"hydra.{'sweep' if '-m' in words else 'run'}.dir={name}"
         print(command, flush=True)
-        ran = subprocess.run([sys.executable, "-m", "actmax", *words, place], cwd=folder, stdout=subprocess.DEVNULL)
+        whole = [sys.executable, "-m", "actmax", *words, *([place] if place not in words else [])]
+        ran = subprocess.run(whole, cwd=folder, stdout=subprocess.DEVNULL)
         if ran.returncode:
             raise SystemExit(f"exit code {ran.returncode}: {command} (in {folder})")
 
