@@ -44,7 +44,7 @@ from actmax.evidence.readings import Transfer
 from actmax.model.target import target_of_row
 from actmax.report import figures
 from actmax.report.blocks import Table, visible
-from actmax.report.words import label
+from actmax.report.words import ELSEWHERE, label
 from actmax.tasks.units.card import NAMES, card
 from actmax.words.lists import BUILT_IN_FILE
 
@@ -61,7 +61,7 @@ COMMANDS = {
     "verbs": f"actmax task=search subject=smollm2 {DIRECTION} {NAMED} 'seeds=\"0:8\"' controls=0 "
     "meaning.embedder=wordllama hydra.run.dir=verbs",
     "simulation": "actmax experiment=simulation",
-    "layers": "actmax -m experiment=layers subject=smollm2 unit.layer=1,8,15,22,29 'seeds=\"0:5\"' steps=200 "
+    "layers": "actmax -m experiment=layers subject=smollm2 unit.layer=2,8,14,20 'seeds=\"0:5\"' steps=200 "
     "gap.draws=2000",
     "shuffled": "actmax experiment=nouns_verbs subject=smollm2 tuning.data=shuffled.csv",
 }
@@ -285,7 +285,8 @@ def shortened(text: str, letters: int) -> str:
 
 def contexts_picture(folder: Path) -> Picture:
     """What one unit's searches found in each context, and what the same tokens give elsewhere."""
-    searches = {found.config["context"]["name"]: found for found in map(actmax.open, jobs_in(folder))}
+    found_in = {found.config["context"]["name"]: found for found in map(actmax.open, jobs_in(folder))}
+    searches = {name: found_in[name] for name in WHERE if name in found_in}
     rows = {name: own(found.units).iloc[0].to_dict() for name, found in searches.items()}
     numbers = {}
     for name, row in rows.items():
@@ -332,7 +333,7 @@ def contexts_figure(tried: Mapping[str, tuple[Mapping[Any, Any], pd.DataFrame, p
         names = [WHERE[name] + "\nfound here", *(f"{WHERE[one]}\nkeeps {kept(row, one)}" for one in places[1:])]
         axes.set_xticks(range(len(places)), names, fontsize=7)
         axes.set_xlim(-0.3, len(places) - 0.7)
-        axes.set_title(f"found with {WHERE[name]}".replace("\n", " ").replace("- ", "-"), weight="bold", loc="left")
+        axes.set_title(f"found {ELSEWHERE[name].replace('before them', 'before')}", weight="bold", loc="left")
         axes.set_xlabel("\n" + "\n".join(f"“{text}”" for text in best_texts(restarts)), fontsize=6.5, loc="left")
     panels[0].set_ylabel("activation of the tokens,\nz against random tokens there")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -432,7 +433,9 @@ def direction_picture(folder: Path, nouns: Path) -> Picture:
 def named_direction(address: str) -> str:
     """A direction's name in words, from its address."""
     name = address.rpartition("#")[2]
-    return "decoder of the real labels" if name == "decoder" else f"of shuffled labels, {name.rpartition('_')[2]}"
+    return (
+        "decoder of the real labels" if name == "decoder" else f"decoder of shuffled labels, {name.rpartition('_')[2]}"
+    )
 
 
 def direction_figure(targets: Sequence[tuple[str, np.ndarray, np.ndarray]], texts: Sequence[Sequence[str]]) -> Figure:
@@ -456,6 +459,7 @@ def direction_figure(targets: Sequence[tuple[str, np.ndarray, np.ndarray]], text
     names = [f"{name}\n{said}" for (name, _, _), said in zip(targets, quoted, strict=True)]
     axes.set_yticks(range(len(targets)), names, fontsize=6.5)
     axes.set_ylim(len(targets) - 0.5, -0.5)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("verbs less nouns\n(share of the tokens that the lexicon knows)")
     figure.legend(loc="outside upper center", ncols=3)
     return figure
