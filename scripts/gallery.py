@@ -481,6 +481,7 @@ def tuning_numbers(found: actmax.Result) -> dict[str, str]:
     return {
         "words": " and ".join(f"{count} {LABELLED.get(name, name)}" for name, count in summary["words"].items()),
         "units": f"{summary['compared_units']:,}",
+        "shuffles": f"{found.config['tuning']['permutations']}",
         "tuned": f"{summary['tuned_share']:.1%} ({summary['tuned_units']:,})",
         "tuned, shuffled labels, corrected per layer": f"{summary['null_tuned_share_layer']:.3%}",
         "Bonferroni": f"{summary['tuned_share_bonferroni']:.1%}",
