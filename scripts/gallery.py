@@ -597,12 +597,15 @@ def layers_figure(units: pd.DataFrame) -> Figure:
     ):
         left.plot(places, units[name].to_numpy(float), mark, color=colour, ms=6, label=words)
     left.set_yscale("symlog", linthresh=3)
-    left.set_ylabel("activation, z against random tokens")
+    left.set_yticks([0, 10, 100, 1000][: 2 + int(np.log10(max(10, units["z_final"].max())))])
+    left.yaxis.set_major_formatter("{x:g}")
+    left.set_ylabel("activation, z against random tokens", fontsize=7)
     high = 100 * units["null_shared_tokens_high"].to_numpy(float)
     right.bar(places, high, width=0.6, color="0.85", label="chance: up to here")
-    right.plot(places, 100 * units["shared_tokens"].to_numpy(float), "o", color=figures.COLOURS[0], ms=6, label="found")
+    shared = 100 * units["shared_tokens"].to_numpy(float)
+    right.plot(places, shared, "o", color=figures.COLOURS[0], ms=6, label="found", clip_on=False)
     right.set_ylim(0, max(10.0, 1.25 * right.get_ylim()[1]))
-    right.set_ylabel("tokens that two restarts share (percent)")
+    right.set_ylabel("tokens that two restarts share (percent)", fontsize=7)
     for axes in (left, right):
         axes.set_xticks(places, layers)
         axes.set_xlim(-0.6, len(units) - 0.4)
