@@ -209,7 +209,11 @@ def card_rows(page: Sheet, row: Mapping[Any, Any], table: Table, top: float) -> 
             bold = number > 0 and place >= 3 and line[0] in claimed
             colour = FAINT if number == 0 or place == 2 else figures.COLOURS[1] if bold else INK
             at = starts[place] if place < 4 else page.width - MARGIN
-            style = {"weight": "bold" if bold else "normal", "color": colour, "ha": "left" if place < 4 else "right"}
+            style: dict[str, Any] = {
+                "weight": "bold" if bold else "normal",
+                "color": colour,
+                "ha": "left" if place < 4 else "right",
+            }
             page.write(at, top + ROW * number, text, **style)
     page.rule(top + ROW * len(table.rows) + 7, EDGE)
 
