@@ -59,18 +59,28 @@ def print_table(
     title: str, found: actmax.Result, subject: Subject, score: Callable[[list[list[str]]], np.ndarray]
 ) -> None:
     """A row per target: the mean score of its restarts' texts, beside that of as many random texts."""
-    tokens, rng = found.config["tokens"], np.random.default_rng(0)
-    drawn = random_tokens(subject, tokens, draws=POOL, seed=0).tolist()
-    pool = score([[subject.token(token) for token in ids] for ids in drawn])
-    print(f"{title}: random texts of {tokens} tokens: {pool.mean():.2f} ± {pool.std(ddof=1):.2f}")
-    rows = found.tokens.loc[~found.tokens["control"]]
-    names = pd.Series([str(target_of_row(row)) for row in rows.to_dict("records")], rows.index)
-    for name in dict.fromkeys(names):
-        own = score([some["token"].tolist() for _, some in rows[names == name].groupby("seed")])
-        null = rng.choice(pool, (DRAWS, len(own))).mean(1)
+    pool, rows = scored(found, subject, score)
+    print(f"{title}: random texts of {found.config['tokens']} tokens: {pool.mean():.2f} ± {pool.std(ddof=1):.2f}")
+    for name, own, null in rows:
         p = (1 + (null >= own.mean()).sum()) / (1 + DRAWS)
         limit, spread = np.sort(null)[int(0.95 * (DRAWS + 1)) - 1], own.std(ddof=1)
         print(f"{name}: {own.mean():.2f} ± {spread:.2f}, {len(own)} restarts; chance up to {limit:.2f}, p = {p:.4f}")
+
+
+def scored(
+    found: actmax.Result, subject: Subject, score: Callable[[list[list[str]]], np.ndarray]
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray, np.ndarray]]]:
+    """Scores of random texts, and for each target its name, its restarts' scores, and means of as many random texts."""
+    tokens, rng = found.config["tokens"], np.random.default_rng(0)
+    drawn = random_tokens(subject, tokens, draws=POOL, seed=0).tolist()
+    pool = score([[subject.token(token) for token in ids] for ids in drawn])
+    rows = found.tokens.loc[~found.tokens["control"]]
+    names = pd.Series([str(target_of_row(row)) for row in rows.to_dict("records")], rows.index)
+    targets = []
+    for name in dict.fromkeys(names):
+        own = score([some["token"].tolist() for _, some in rows[names == name].groupby("seed")])
+        targets.append((name, own, rng.choice(pool, (DRAWS, len(own))).mean(1)))
+    return pool, targets
 
 
 def by_lexicon(texts: list[list[str]]) -> np.ndarray:

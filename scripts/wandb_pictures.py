@@ -2,7 +2,7 @@
 
     actmax -m experiment=reproducibility subject=smollm2 unit.layer=4,8,12,16 'seeds="0:5"' steps=200 controls=0 \
         logger=wandb sweep=wandb_layers
-    python scripts/wandb_pictures.py outputs/wandb_layers docs/figures/wandb.svg
+    python scripts/wandb_pictures.py outputs/wandb_layers --figure wandb.svg
 
 Reads each run by W&B's own `wandb leet inspect`, so what is drawn is what W&B was given.
 """
@@ -86,14 +86,14 @@ def main() -> None:
     """Reads the runs of a sweep's folder and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of a sweep with logger=wandb")
-    parser.add_argument("picture", type=Path, help="an SVG file")
+    parser.add_argument("--figure", type=Path, required=True, help="an SVG file")
     arguments = parser.parse_args()
     files = sorted(arguments.folder.glob("*/wandb/offline-run-*/run-*.wandb"))
     if not files:
         raise SystemExit(f"{arguments.folder} holds no offline run of W&B. Run the sweep with logger=wandb.")
     runs = sorted(map(run_of, files), key=lambda run: run["name"])
     with mpl.rc_context({**STYLE, "svg.fonttype": "path", "figure.facecolor": "white"}):
-        drawn(runs).savefig(arguments.picture, format="svg", metadata=PLAIN)
+        drawn(runs).savefig(arguments.figure, format="svg", metadata=PLAIN)
     print("\n".join(run["name"] for run in runs))
 
 

@@ -213,13 +213,13 @@ def test_what_wandb_was_given_can_be_drawn(actmax: Actmax, tmp_path: Path) -> No
     assert ran.code == 0, ran.err
     script = Path(__file__).parents[1] / "scripts" / "wandb_pictures.py"
     folders = {job.parent for job in ran.jobs}
-    words = [sys.executable, str(script), str(folders.pop()), str(tmp_path / "runs.svg")]
+    words = [sys.executable, str(script), str(folders.pop()), "--figure", str(tmp_path / "runs.svg")]
     drawn = subprocess.run(words, capture_output=True, text=True)
     assert drawn.returncode == 0, drawn.stderr
     names = drawn.stdout.splitlines()
     assert names == sorted(names) == [f"tiny resid_pre.{layer}[91] seeds 0:2" for layer in ("02", "10")]
     assert "<svg" in (tmp_path / "runs.svg").read_text()
-    nothing = subprocess.run([*words[:2], str(tmp_path / "empty"), words[3]], capture_output=True, text=True)
+    nothing = subprocess.run([*words[:2], str(tmp_path / "empty"), *words[3:]], capture_output=True, text=True)
     assert (nothing.returncode, "holds no offline run" in nothing.stderr) == (1, True)
 
 

@@ -53,11 +53,10 @@ class Reader(LightningModule):
         self.__dict__["subject"] = subject  # past nn.Module's registration
         self.store, self.vector, self.words = store, vector, words
         self.rows: int | None = None
+        """Most texts of a forward pass, where memory ran out for more; None as long as it has not."""
 
     subject: Subject
     """The language model, hidden from Lightning."""
-    rows: int | None
-    """Most texts of a forward pass, where memory ran out for more; None as long as it has not."""
 
     def on_predict_start(self) -> None:
         """Moves the subject, which Lightning does not know of, to this device."""
