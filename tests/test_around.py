@@ -242,6 +242,7 @@ class TestCommand:
         assert before == {"none": [], "bos": [END], "prefix": [END, "H", "i"]}
         assert len({positions[f"{name} highest"] for name in before}) == 3
 
+    @pytest.mark.slow
     def test_contexts_stand_side_by_side_in_a_sweep(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax(
             "-m", *TINY, "method=none,gcg", "context=none,bos", "seeds='0:3'", "steps=3", "search.passes=60", "sweep=s"

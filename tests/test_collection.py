@@ -140,6 +140,7 @@ def test_a_subject_that_is_not_here_is_said(swept: Path) -> None:
     assert len(pd.read_parquet(swept / "tokens.parquet")) == 20
 
 
+@pytest.mark.slow
 def test_the_command(swept: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (swept / "sweep.json").unlink()
     main([str(swept)])

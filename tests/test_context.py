@@ -1025,6 +1025,7 @@ class TestCompiled:
         yield handed
         torch.compiler.reset()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["gpt2", "llama"])
     def test_gives_the_same_behind_a_prefix(self, name: str, graphs: list[Any]) -> None:
         context = surrounding(2, after=AFTER)

@@ -89,6 +89,7 @@ class TestNumber:
 
 
 class TestWhich:
+    @pytest.mark.slow
     def test_are_the_same_for_every_job_on_a_site_and_layer(self, actmax: Actmax) -> None:
         def controls(place: str, *overrides: str) -> list[Unit]:
             job = done(actmax(*BASE, "steps=1", "seeds='0:2'", f"hydra.run.dir={place}", *overrides), place)

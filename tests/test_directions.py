@@ -277,6 +277,7 @@ class TestBatch:
 class TestPlanted:
     """At layer 0 the residual stream is the embedding, so a token's own embedding is a direction that it maximizes."""
 
+    @pytest.mark.slow
     def test_the_token_is_found_at_every_position_of_every_restart(self) -> None:
         lm = random_model("llama")  # no position embeddings: what enters block 0 is the token's embedding alone
         matrix = lm.subject.embedding_matrix.double().numpy()

@@ -254,6 +254,7 @@ def test_behind_a_check_stands_a_unit_that_the_model_has(actmax: Actmax) -> None
 class TestSweeps:
     SWEEP = ("-m", *TINY, *UNIT, "seeds=0,1", "sweep=s")
 
+    @pytest.mark.slow
     def test_first_the_jobs_pages_then_a_job(
         self, actmax: Actmax, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -65,6 +65,7 @@ class TestPages:
         assert no_numbers(ran.job / "report.html") == []
         assert no_numbers(ran.out) == []
 
+    @pytest.mark.slow
     def test_whichever_number_of_a_unit_is_missing(self, actmax: Actmax) -> None:
         row = summary(actmax(*JOB, "callbacks.trajectory=null").job)
         known = ("_draws", "_alpha")  # what was asked for is never missing

@@ -85,6 +85,7 @@ class TestCommitted:
         assert all(one.outputs for one in code if isinstance(ast.parse(one.source).body[-1], ast.Expr))
         assert_shows_the_verdict(committed)
 
+    @pytest.mark.slow
     def test_it_is_what_runs_here(self, committed: NotebookNode, on_tiny: NotebookNode) -> None:
         pairs = list(zip(committed.cells, on_tiny.cells, strict=True))
         assert [ours.id for ours, theirs in pairs if ours.source != theirs.source] == ["load"]

@@ -180,6 +180,7 @@ class TestJob:
         assert all(source.count(part) == 1 for part in figures)
         assert places[-1] < source.index('href="figures/decode_gap.svg"')
 
+    @pytest.mark.slow
     def test_numbers_of_control_units_stand_in_a_table_of_their_own(self, actmax: Actmax) -> None:
         ran = actmax(*JOB, "controls=2")
         assert ran.code == 0, ran.err
@@ -242,6 +243,7 @@ class TestJob:
         assert "steps: 4" in said
         assert json.loads((job / "summary.json").read_text())["versions"]["torch"] in said
 
+    @pytest.mark.slow
     def test_twice_is_the_same(self, job: Path) -> None:
         assert write_job(Record(job)).read_bytes() == write_job(Record(job)).read_bytes()
 
@@ -397,6 +399,7 @@ class TestSweep:
         assert f"z = {best['z_snapped']:.2f}" in said
         assert "Over 2 conditions together" not in said
 
+    @pytest.mark.slow
     def test_whole(self, swept: Path) -> None:
         source = write_sweep(collect(swept)).read_text()
         assert 'class="missing"' not in source

@@ -440,6 +440,7 @@ class TestCommand:
         rungs = json.loads((ran.folder / "outputs" / "search" / "sweep.json").read_text())["ladder"]
         assert {rung["prior"] for rung in rungs} == {"gcg", "random"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("written", [None, "the quick brown fox jumps over the lazy dog, and so do all of us"])
     def test_methods_stand_beside_each_other_at_equal_passes(
         self, actmax: Actmax, tmp_path: Path, written: str | None

@@ -78,6 +78,7 @@ def raw(cfg: DictConfig) -> object:
 
 
 class TestSerial:
+    @pytest.mark.slow
     def test_a_sweep_of_2x2x2(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax(*GRID)
         assert ran.code == 0, ran.err

@@ -53,6 +53,7 @@ def test_the_token_table_holds_no_control_unit(actmax: Actmax) -> None:
     assert (units, len(table["data"])) == ({91}, 2 * 5)
 
 
+@pytest.mark.slow
 def test_figures_are_logged(actmax: Actmax) -> None:
     ran = actmax(*WANDB, "seeds='0:2'", "page=true", "hydra.run.dir=with")
     assert ran.code == 0, ran.err

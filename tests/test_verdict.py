@@ -173,12 +173,14 @@ class TestLevel:
         found = [p_and_verdict(nearest, one, starts(10_000 + 100 * at)) for at, one in enumerate(moves)]
         return pd.DataFrame([p for p, _ in found]), [verdict for _, verdict in found]
 
+    @pytest.mark.slow
     def test_nothing_there(self, nearest: NearestTokens) -> None:
         p, verdicts = self.of(nearest, [wobble(7 + at, 3, 1.0) for at in range(REPETITIONS)])
         assert ((p <= ALPHA).mean() <= MOST).all(), (p <= ALPHA).mean()
         assert ((p <= 0.5).mean() > 0.3).all()
         assert np.mean([one != CHANCE for one in verdicts]) <= MOST
 
+    @pytest.mark.slow
     def test_moves_in_a_subspace_that_all_units_share(self, nearest: NearestTokens) -> None:
         """Uniform in three dimensions of sixteen: no direction is in common, though moves are anything but uniform."""
         basis = noise(4, 3, WIDTH)

@@ -217,6 +217,7 @@ class TestChangedModels:
 
         return change
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
     def test_are_other_jobs(self, actmax: Actmax, changed: Callable[[str], None], name: str) -> None:
         first = self.run(actmax)
@@ -229,6 +230,7 @@ class TestChangedModels:
         assert again.code == 2
         assert "it holds the record of another job" in again.err
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
     def test_are_run_again_by_a_sweep(self, actmax: Actmax, changed: Callable[[str], None], name: str) -> None:
         sweep = ("-m", *self.JOB, "seeds=0,1", "sweep=s")

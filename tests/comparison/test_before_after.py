@@ -61,6 +61,7 @@ def test_planted_neighbours_are_found_and_counted() -> None:
     assert "Of its 39 neighbours 1 changed (paired t, Bonferroni 0.05): 0 rose and 1 fell" in said
 
 
+@pytest.mark.slow
 def test_where_nothing_moved_few_are_called() -> None:
     rng = np.random.default_rng(0)
     called = [_called(rng) for _ in range(80)]

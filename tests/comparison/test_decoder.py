@@ -157,6 +157,7 @@ def test_a_group_is_never_on_both_sides(names):
         assert set(LABEL_OF_WORD[found.folds == fold]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_words_that_are_recognised_are_no_decoding():
     """Negative control: without groups every word's label is known from its other occurrences."""
     recognised = decode_labels(occurrences(1), LABEL_OF_WORD, seed=0, folds=4).table
