@@ -153,7 +153,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/python.md", marks=pytest.mark.slow), "docs/howto.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/howto.md"])
+@pytest.mark.slow
 def test_every_python_block_runs(page: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = ran((ROOT / page).read_text(encoding="utf-8"))["found"]
     assert "would another start give the same answer?" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from actmax.model.identities import KEPT, Identity, measure, proved, recognised
 from actmax.model.subject import Subject, byte_tokenizer, load, settle
 from actmax.weights import cache_folder
 from test_families import captured, difference, shaken, the_ids, the_subject
-from tiny_families import CASES, LAYERS
+from tiny_families import CASES, LAYERS, SOME
 
 FAR = 1e-2
 
@@ -44,11 +44,6 @@ def one_thread() -> Iterator[None]:
 
 
 # ---------------------------------------------------------------- what holds
-
-
-KINDS = ("gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "falcon", "mixtral")
-"""One family of each kind of block; the others are among the slow tests."""
-SOME = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 
 @pytest.mark.parametrize("name", CASES)

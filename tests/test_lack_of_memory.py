@@ -66,6 +66,7 @@ class TestHalving:
         np.testing.assert_allclose(evaluation.cross_entropies(subject, ids), entropy, rtol=1e-9)
         np.testing.assert_allclose(evaluation.activations(subject, Objective(), ids.tolist(), units * 40), own)
 
+    @pytest.mark.slow
     def test_one_row_too_many_is_said_with_what_helps(
         self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:

@@ -41,6 +41,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "closed"), WAYS)
 def test_a_complete_job_is_0_whatever_becomes_of_its_output(ran: Ran, command: str, closed: str) -> None:
     done = shell(f"{COMMANDS[command]} {closed}", ran.folder)

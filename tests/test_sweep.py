@@ -109,6 +109,7 @@ class TestSerial:
         alone = pd.concat([pd.read_parquet(job / "units.parquet") for job in (tmp_path / "outputs/s").glob("tiny_*")])
         assert (alone["tokens_unique"].max() < swept["tokens_unique"]).all()  # one job's numbers are not the unit's
 
+    @pytest.mark.slow
     def test_the_same_command_again_runs_nothing(self, actmax: Actmax, tmp_path: Path) -> None:
         sweep = ("-m", *TINY, "unit.layer=4,8")
         actmax(*sweep, "seeds=0,1")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 LAYERS, D_MODEL, D_MLP, WINDOW = 3, 24, 40, 3
 _MODERN = {
     "num_hidden_layers": LAYERS,
@@ -118,3 +120,7 @@ CASES = {name: {"model_type": name, **sizes} for name, sizes in TINY.items()} | 
     name: {"model_type": family, **TINY[family], **changes} for name, (family, changes) in VARIANTS.items()
 }
 """All of them as an `architecture`, by name."""
+
+KINDS = ("gpt2", "gpt_neox", "llama", "gemma2", "olmo2", "falcon", "mixtral")
+"""One family of each kind of block; the others are among the slow tests."""
+SOME = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
