@@ -7,7 +7,7 @@ Frequencies are wordfreq's (Zipf scale: log10 of occurrences in a billion words;
 one tokenizer. Neither package is a dependency of actmax.
 
     pip install wordfreq lemminflect tokenizers scipy
-    python scripts/nouns_verbs.py TOKENIZER.json src/actmax/tasks/tuning/nouns_verbs.csv
+    python scripts/nouns_verbs.py TOKENIZER.json src/actmax/words/nouns_verbs.csv
 """
 
 from __future__ import annotations
