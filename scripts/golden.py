@@ -46,7 +46,7 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "reference" / "golden" / "golden.
 
 COMMON = (
     "subject=tiny subject.dtype=float64 trainer=cpu logger=none page=false "
-    "nulls.draws=299 nulls.displacements=40 gap.draws=40 transfer.draws=40"
+    "nulls.draws=299 nulls.displacements=40 gap.draws=40 transfer.draws=40 meaning.draws=99 meaning.pool=20"
 )
 """Overrides of every case."""
 CASES = {

@@ -23,6 +23,7 @@ QUICK = (
     "nulls.displacements=20",
     "gap.draws=40",
     "transfer.draws=40",
+    "meaning.embedder=none",
     "controls=0",
     "logger=none",
     "page=false",

@@ -109,7 +109,12 @@ def test_the_experiment_sets_a_maximization_beside(actmax: Actmax, folder: Path)
     assert actmax("steps=3", "seeds=[0,1]", "tokens=4", *unit[:2], "unit.index=3", *QUICK, "sweep=m").code == 0
     (record,) = (folder.parent / "outputs" / "m").glob("tiny*")
     ran = actmax(
-        "experiment=max_examples", *unit, f"examples.text={folder}", f"examples.record={record}", "examples.top=3"
+        "experiment=max_examples",
+        *unit,
+        f"examples.text={folder}",
+        f"examples.record={record}",
+        "examples.top=3",
+        "meaning.embedder=none",
     )
     assert ran.code == 0, ran.err
     (job,) = (folder.parent / "outputs" / "max_examples").glob("tiny*")
@@ -223,7 +228,7 @@ class TestMeaning:
 
     def test_a_job_says_what_its_passages_have_in_common(self, actmax: Actmax, folder: Path) -> None:
         asked = ("experiment=max_examples", "subject=tiny", "unit.layer=2", "unit.index=[3,4]", "logger=none")
-        options = (f"examples.text={folder}", "examples.top=3", "examples.window=10", "meaning.embedder=wordllama")
+        options = (f"examples.text={folder}", "examples.top=3", "examples.window=10")
         ran = actmax(*asked, *options, "page=true")
         assert ran.code == 0, ran.err
         quantiles, summary = (pd.read_parquet(ran.job / "quantiles.parquet"), json.loads(self.summary(ran)))
@@ -234,7 +239,7 @@ class TestMeaning:
         assert "In meaning the passages where it is highest" in contexts_statement(summary)
         assert "What the passages have in common" in (ran.job / "report.html").read_text()
         first = ran.job
-        plain = actmax(*asked, *options[:-1])
+        plain = actmax(*asked, *options, "meaning.embedder=none")
         assert plain.code == 0, plain.err
         (other,) = set(plain.jobs) - {first}  # another job, without a column on meaning
         assert not any("meaning" in name for name in pd.read_parquet(other / "quantiles.parquet"))

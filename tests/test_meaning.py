@@ -37,6 +37,7 @@ from actmax.evidence.meaning import (
 from actmax.evidence.own import Relabelled, relabel
 from actmax.evidence.readings import DecisionStatus, MeaningStatus, OwnStatus, Verdict
 from actmax.evidence.themes import WORDS, held, held_out, near_from, raised_by, theme
+from actmax.model import evaluation
 from actmax.model.context import Context
 from actmax.model.evaluation import activations, random_tokens
 from actmax.model.objective import Objective
@@ -196,6 +197,7 @@ class TestBesideTheBest:
         least, _ = best_of_blocks(values, passes=100, restarts=8, maximize=False)
         assert values[least[0]] == values[:100].min()
         assert best_of_blocks(values, passes=9999, restarts=8)[1] == 125  # as many blocks as restarts
+        assert [len(best_of_blocks(values, passes=1, restarts=some)[0]) for some in (8, 300)] == [200, 300]
 
 
 class TestOwn:
@@ -526,7 +528,8 @@ class TestUnits:
         space = Space.of(asked, (), tokens=2)
         rng = np.random.default_rng(0)
         texts, chance = space(words[:3]), space.words[rng.integers(0, len(words), (99, 3))]
-        found = in_units._raised(asked, unit, texts, chance, list(range(33, 253)), space.words)
+        in_text = in_units._InText(asked, [Unit("resid_pre", 1, 4), unit])
+        found = in_units._raised(in_text, unit, texts, chance, space.words)
         some = np.sort(np.random.default_rng([0, *b"words"]).permutation(220)[:100])
         there = Objective(context=Context("text", ((5, 6), (7, 8))))
         values = activations(tiny, there, [[33 + int(word)] for word in some], [unit] * 100)
@@ -536,6 +539,19 @@ class TestUnits:
         assert found["theme_raises"] == pytest.approx(wanted.observed)
         assert found["null_theme_raises_p"] == pytest.approx(wanted.p)
 
+    def test_words_are_read_once_and_kept_for_other_jobs(
+        self, tiny: Subject, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, units = replace(self.asked(tiny), cache=tmp_path), [Unit("resid_pre", 1, 3), Unit("resid_pre", 1, 4)]
+        found = in_units._InText(asked, units).activation
+        assert found.shape == (100, 2)
+        again = replace(asked, settings=replace(asked.settings, seed=1))
+        assert not np.array_equal(in_units._InText(again, units).activation, found)  # other words
+        monkeypatch.setattr(evaluation, "by_unit_activations", None)
+        np.testing.assert_array_equal(in_units._InText(asked, units[1:]).activation, found[:, 1:])
+        with pytest.raises(TypeError):  # of another unit nothing is kept
+            _ = in_units._InText(asked, [Unit("resid_pre", 1, 5)]).activation
+
     def test_a_theme_is_held_against_the_other_half(self, tiny: Subject, words: list[str]) -> None:
         asked, unit = self.asked(tiny), Unit("resid_pre", 1, 3)
         space = Space.of(asked, (), tokens=1)
@@ -544,7 +560,9 @@ class TestUnits:
         chance = space.words[rng.integers(0, len(words), (99, 6))]
         ids = torch.arange(33, 39)[:, None]
         columns: dict[str, Any] = {}
-        (table,) = in_units._about(columns, asked, space, unit, ids, own, chance, {Unit("resid_pre", 1, 4): other}, ids)
+        others = {Unit("resid_pre", 1, 4): other}
+        in_text = in_units._InText(asked, [unit])
+        (table,) = in_units._about(columns, in_text, space, unit, ids, own, chance, others, ids)
         wanted = held_out(own[:3], np.stack([own[3:], other[3:]]))
         assert columns["theme_held_out"] == pytest.approx(wanted.observed)
         assert columns["null_theme_held_out_p"] == pytest.approx(wanted.p)
@@ -723,12 +741,21 @@ class TestRecord:
         assert abs(row["meaning_whole"] - row["meaning"]) > 1e-5
         assert "nothing left out" in (ran.job / "report.html").read_text()
 
-    def test_it_is_not_asked_by_default(self, actmax: Actmax) -> None:
-        ran = actmax(*SEARCH, "seeds=0:3", "search.passes=20")
+    def test_it_is_asked_by_default(self, actmax: Actmax) -> None:
+        asked = [some for some in SEARCH if not some.startswith("meaning")]
+        ran = actmax(*asked, "seeds=0:3", "search.passes=20")
+        assert ran.code == 0, ran.err
+        (row,) = pd.read_parquet(ran.job / "units.parquet").to_dict("records")
+        assert row["meaning_status"] == MeaningStatus.OK
+        assert "meaning in common" in ran.out
+
+    def test_it_need_not_be_asked(self, actmax: Actmax) -> None:
+        asked = (*SEARCH, "seeds=0:3", "search.passes=20", "meaning.embedder=none")
+        ran = actmax(*asked)
         assert ran.code == 0, ran.err
         assert not any("meaning" in name for name in pd.read_parquet(ran.job / "units.parquet"))
         assert not (ran.job / "meaning.safetensors").exists()
-        again = actmax(*SEARCH, "seeds=0:3", "search.passes=20", "meaning.draws=50")  # what is not asked names no job
+        again = actmax(*asked, "meaning.draws=50")  # what is not asked names no job
         assert again.jobs == ran.jobs
         assert "complete" in again.out + again.err
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import comb, nan
 from typing import Any
@@ -30,6 +31,8 @@ UNKNOWN = 0.5
 """Share of pieces that the embedder does not know from which on a unit's texts are not judged."""
 LEAST_BEST = 3
 """Least number of best random sequences that restarts are set beside."""
+MOST_BEST = 200
+"""Most of them: more say hardly more, and each has to be embedded."""
 
 
 def centred(vectors: Float[ndarray, "*batch dims"], centre: Float[ndarray, " dims"]) -> Float[ndarray, "*batch dims"]:
@@ -114,34 +117,35 @@ def beside_best(
     if restarts < 2 or others < LEAST_BEST:
         return against(nan, [], alternative="greater")
     both = np.concatenate([texts, best])
-    chosen = _divisions(restarts, others, draws, seed)
     base = mean_similarity(best)
-    found = base + _contrasts(both, chosen)
+    found = base + _contrasts(both, _divisions(restarts, others, draws, seed))
     return against(found[0], found[1:], alternative="greater")
 
 
-def _divisions(restarts: int, others: int, draws: int, seed: int) -> Float[ndarray, "divisions texts"]:
-    """Which texts are called restarts, as ones; the first division is what was found."""
+@lru_cache(maxsize=2)  # the units of a job are divided alike
+def _divisions(restarts: int, others: int, draws: int, seed: int) -> Int[ndarray, "divisions restarts"]:
+    """The numbers of the texts that are called restarts; the first division is what was found."""
     total = restarts + others
     if comb(total, restarts) <= EXACT:
-        rows = np.array(list(combinations(range(total), restarts)))  # the first is 0 … restarts - 1
-    else:
-        rng = np.random.default_rng([seed, *b"divisions"])
-        rows = np.argsort(rng.random((draws + 1, total)), axis=1)[:, :restarts]
-        rows[0] = np.arange(restarts)
-    chosen = np.zeros((len(rows), total))
-    np.put_along_axis(chosen, rows, 1.0, axis=1)
-    return chosen
+        return np.array(list(combinations(range(total), restarts)))  # the first is 0 … restarts - 1
+    rng = np.random.default_rng([seed, *b"divisions"])
+    rows = np.argsort(rng.random((draws + 1, total)), axis=1)[:, :restarts]
+    rows[0] = np.arange(restarts)
+    return rows
 
 
-def _contrasts(texts: Float[ndarray, "texts dims"], chosen: Float[ndarray, "divisions texts"]) -> ndarray:
-    """Mean similarity of the chosen texts less that of the others, of each division."""
+def _contrasts(texts: Float[ndarray, "texts dims"], chosen: Int[ndarray, "divisions restarts"]) -> ndarray:
+    """Mean similarity of the chosen texts less that of the others, of each division.
+
+    What the others share is what all do, less what the chosen share with all, plus what these share among themselves,
+    which that took away twice.
+    """
     similarity = texts @ texts.T
     np.fill_diagonal(similarity, 0.0)
-    rest = 1 - chosen
-    count, others = chosen[0].sum(), rest[0].sum()
-    inside = ((chosen @ similarity) * chosen).sum(1) / (count * (count - 1))
-    return inside - ((rest @ similarity) * rest).sum(1) / (others * (others - 1))
+    count, others = chosen.shape[1], len(texts) - chosen.shape[1]
+    inside = sum(similarity[one[:, None], chosen].sum(1) for one in chosen.T)
+    outside = similarity.sum() - 2 * similarity.sum(1)[chosen].sum(1) + inside
+    return inside / (count * (count - 1)) - outside / (others * (others - 1))
 
 
 def best_of_blocks(
@@ -150,7 +154,7 @@ def best_of_blocks(
     """The best of every so many random sequences, each block of others: their numbers, and the size of a block.
 
     A block is as long as a restart took passes; where that gives fewer blocks than restarts (three, at least), it is
-    shorter.
+    shorter. More than `MOST_BEST` blocks are not taken.
 
     Args:
         activation: activations of random sequences, in their order.
@@ -159,7 +163,7 @@ def best_of_blocks(
         maximize: whether the largest activation is the best.
     """
     size = max(1, min(passes, len(activation) // max(restarts, LEAST_BEST)))
-    blocks = activation[: len(activation) // size * size].reshape(-1, size)
+    blocks = activation[: len(activation) // size * size].reshape(-1, size)[: max(restarts, MOST_BEST)]
     best = blocks.argmax(1) if maximize else blocks.argmin(1)
     return best + size * np.arange(len(blocks)), size
 

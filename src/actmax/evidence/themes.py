@@ -95,7 +95,9 @@ def _at_least(drawn: Float[ndarray, " draws"], z: Float[ndarray, " words"]) -> I
 
 def _largest(values: ndarray, numbers: ndarray, top: int) -> tuple[ndarray, ndarray]:
     """The largest values of each row, largest first, with their numbers."""
-    order = np.argsort(-values, axis=1, kind="stable")[:, :top]
+    some = np.sort(np.argpartition(-values, min(top, values.shape[1]) - 1, axis=1)[:, :top], axis=1)
+    order = np.argsort(-np.take_along_axis(values, some, 1), axis=1, kind="stable")
+    order = np.take_along_axis(some, order, 1)
     return np.take_along_axis(values, order, 1), np.take_along_axis(numbers, order, 1)
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from math import nan
 from pathlib import Path
@@ -180,24 +180,53 @@ def random_activations(
         settings: number and seed of the sequences.
         cache: a folder that keeps them, a file per weights, unit, objective, length, number and seed.
     """
-    names = {unit: _random_name(subject, objective, unit, tokens, settings) for unit in units}
+    ids = partial(random_tokens, subject, tokens, draws=settings.draws, seed=settings.seed)
+    made_of = [tokens, settings.draws, settings.seed]
+    given = {"rows": settings.draws, "made_of": made_of, "cache": cache, "title": "activations of random tokens"}
+    return kept_activations(subject, objective, units, ids, **given)
+
+
+def kept_activations(
+    subject: Subject,
+    objective: Objective,
+    units: Sequence[Target],
+    ids: Callable[[], Int[Tensor, "rows tokens"]],
+    *,
+    rows: int,
+    made_of: Sequence[int | str],
+    cache: Path | None,
+    title: str,
+) -> Float[ndarray, "rows units"]:
+    """The activations of every unit at some token sequences, kept for other jobs on the same units.
+
+    Args:
+        subject: the language model.
+        objective: whose reduction counts.
+        units: what is read.
+        ids: makes the sequences, where activations have to be computed.
+        rows: their number.
+        made_of: everything that the sequences depend on besides the subject.
+        cache: a folder that keeps activations, a file per weights, unit, objective and `made_of`; None: they are not
+            kept.
+        title: what the progress bar says.
+    """
+    names = {unit: _kept_name(subject, objective, unit, made_of) for unit in units}
     files = {} if cache is None else {unit: cache / name for unit, name in names.items()}
-    kept = {unit: _kept(file, settings.draws) for unit, file in files.items()}
+    kept = {unit: _kept(file, rows) for unit, file in files.items()}
     found = {unit: values for unit, values in kept.items() if values is not None}
     missing = [unit for unit in units if unit not in found]
     if missing:
-        ids = random_tokens(subject, tokens, draws=settings.draws, seed=settings.seed)
-        with Bar("activations of random tokens", len(ids), unit="sequence") as bar:
-            made = by_unit_activations(subject, objective, ids, missing, progress=bar.advance)
+        with Bar(title, rows, unit="sequence") as bar:
+            made = by_unit_activations(subject, objective, ids(), missing, progress=bar.advance)
         found |= dict(zip(missing, made.T, strict=True))
         for unit in files.keys() & set(missing):
             _keep(files[unit], found[unit])
     return np.stack([found[unit] for unit in units], axis=1)
 
 
-def _random_name(subject: Subject, objective: Objective, unit: Target, tokens: int, settings: GapSettings) -> str:
+def _kept_name(subject: Subject, objective: Objective, unit: Target, made_of: Sequence[int | str]) -> str:
     """A file's name that says everything the activations depend on."""
-    asked: list[Any] = [unit.identity, objective.reduction, str(subject.dtype), tokens, settings.draws, settings.seed]
+    asked: list[Any] = [unit.identity, objective.reduction, str(subject.dtype), *made_of]
     if objective.positions != "own" or not objective.seen.bare:
         asked += [objective.positions, objective.seen.before, objective.seen.after]
     if subject.revision is None:  # of a plain folder the weights alone are not the model

@@ -24,7 +24,7 @@ FILES = {
 class MeaningSettings:
     """How it is asked whether restarts agree in what they are about; docs/meaning.md says what each does."""
 
-    embedder: str = setting("none", choices=EMBEDDERS)
+    embedder: str = setting("wordllama", choices=EMBEDDERS)
     """What makes a vector of a text: `wordllama` is a static table of word pieces (extra `meaning`), the next two are
     folders, `subject` is its own residual stream (confounded); `none`: it is not asked."""
     path: str | None = None

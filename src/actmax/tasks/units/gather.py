@@ -309,7 +309,9 @@ def _pooled(
     carried = measuring.carry_units(subject, objective, {read: restarts}, gaps, nearest, transfer, **tried)
     numbers = measuring.unit_row(read, measured, decision, gaps[read])
     numbers |= measuring.context_columns(subject, objective, read, carried[read])
-    asked = Asked(subject, objective, _meaning(config), gap_settings, measuring.text_of(transfer[1]))
+    asked = Asked(
+        subject, objective, _meaning(config), gap_settings, measuring.text_of(transfer[1]), cache_folder() / "nulls"
+    )
     some = {read: restarts} | {one: _restarts(ended[one]) for one in beside if one != unit}
     numbers |= _pooled_meaning(asked, read, some, gaps[read], ends.ids[: asked.settings.pool], nearest, passes)
     names = {"job": None, "condition": condition, **{name: jobs[0].summary[name] for name in NAMES}}

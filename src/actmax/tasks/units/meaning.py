@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations
 from math import nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from actmax.evidence.readings import MeaningStatus, OwnStatus
 from actmax.evidence.settings import ALPHA
 from actmax.evidence.themes import Held, Theme, held, held_out, near_from, raised_by, theme
 from actmax.model.context import Context
-from actmax.model.evaluation import by_unit_activations, random_tokens
+from actmax.model.evaluation import kept_activations, random_tokens
 from actmax.model.objective import Objective
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
@@ -68,6 +69,8 @@ class Asked:
     """Number and seed of the random sequences whose activations are known."""
     text: Context | None
     """Windows of real text in which words are read; None where they do not fit."""
+    cache: Path | None = None
+    """The folder that keeps activations of these words; None: they are not kept."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def meaning_columns(
     embedded = {unit: space.embed(some) for unit, some in texts.items()}
     vectors = {unit: centred(one.vectors, space.centre) for unit, one in embedded.items()}
     combined, whole = _Combined(space, settings), _whole(asked, space, texts, ids)
+    in_text = _InText(asked, [unit for unit in units if unit in own][:THEMES])
     columns: dict[Target, dict[str, Any]] = {unit: {} for unit in units}
     measured, tables = dict[Target, Meaning](), dict[str, list[pd.DataFrame]](meaning=[], theme=[])
     for unit, some in zip(units, by_chance, strict=True):
@@ -161,7 +165,7 @@ def meaning_columns(
             others = {other: vectors[other] for other in units if other != unit}
             tables["meaning"].append(_map(unit, vectors[unit], others, pool[:, 0]))
             read = ids[unit], vectors[unit], chance, others, some[:, 0]
-            tables["theme"] += _about(columns[unit], asked, space, unit, *read)
+            tables["theme"] += _about(columns[unit], in_text, space, unit, *read)
     apart = (
         vectors
         if seeds is None
@@ -338,9 +342,43 @@ def _tokens(subject: Subject) -> list[int]:
     return [token for token, _ in whole_words(subject)]
 
 
+@dataclass(frozen=True)
+class _InText:
+    """What words of the vocabulary, drawn beforehand, give in windows of real text; read once for all units."""
+
+    asked: Asked
+    """What is asked, and of which subject."""
+    units: Sequence[Target]
+    """The units that are read."""
+
+    @cached_property
+    def words(self) -> Int[ndarray, " words"]:
+        """The numbers of these words in the vocabulary; none without windows of text."""
+        settings, count = self.asked.settings, len(vocabulary(self.asked.subject))
+        drawn = np.random.default_rng([settings.seed, *b"words"]).permutation(count)
+        return np.sort(drawn[: settings.words if self.asked.text else 0])
+
+    @cached_property
+    def activation(self) -> Float[ndarray, "words units"]:
+        """The activation of every unit at each word alone, the mean over the windows that it stands behind."""
+        asked, tokens = self.asked, _tokens(self.asked.subject)
+        if asked.text is None:
+            return np.empty((0, len(self.units)))
+        return kept_activations(
+            asked.subject,
+            replace(asked.objective, context=asked.text),
+            self.units,
+            lambda: torch.tensor([[tokens[word]] for word in self.words]),
+            rows=len(self.words),
+            made_of=["words", asked.settings.words, asked.settings.seed],
+            cache=asked.cache,
+            title="activations of words in text",
+        )
+
+
 def _about(
     columns: dict[str, Any],
-    asked: Asked,
+    in_text: _InText,
     space: Space,
     unit: Target,
     ids: Int[torch.Tensor, "restarts tokens"],
@@ -350,20 +388,20 @@ def _about(
     random_ids: Int[torch.Tensor, "sequences tokens"],
 ) -> list[pd.DataFrame]:
     """A unit's theme: its words, and its tokens; whether it holds for what it was not made of goes into its columns."""
-    words = vocabulary(asked.subject)
+    words, seed = vocabulary(space.subject), in_text.asked.settings.seed
     if not words:
         return []
     vectors = space.words
     found = theme(texts, chance, vectors)
     half = len(texts) // 2
     tried = np.stack([texts[half:], *(one[half:] for one in others.values() if len(one) == len(texts))])
-    kept = held_out(texts[:half], tried, seed=asked.settings.seed)
+    kept = held_out(texts[:half], tried, seed=seed)
     columns |= theme_columns(found, words)
     numbers: dict[str, float] = {"theme_held_out": kept.observed}
     numbers |= kept.claim_columns("theme_held_out", ALPHA)
-    numbers |= _raised(asked, unit, texts[:half], chance[:, :half], _tokens(asked.subject), vectors)
+    numbers |= _raised(in_text, unit, texts[:half], chance[:, :half], vectors)
     columns |= _floats(numbers)
-    listed = _held(space, ids, random_ids, near_from(vectors, seed=asked.settings.seed))
+    listed = _held(space, ids, random_ids, near_from(vectors, seed=seed))
     return [addressed(theme_rows(found, words, listed), [unit])]
 
 
@@ -374,24 +412,21 @@ def theme_columns(found: Theme, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _raised(
-    asked: Asked,
+    in_text: _InText,
     unit: Target,
     texts: Float[ndarray, "half dims"],
     chance: Float[ndarray, "draws half dims"],
-    tokens: Sequence[int],
     words: Float[ndarray, "words dims"],
 ) -> dict[str, float]:
     """Whether words of a theme of half of the restarts raise the unit in real text, beside random themes.
 
     Only words that are drawn beforehand are read, and the theme and the random themes are made of these alone.
     """
-    settings = asked.settings
-    some = np.sort(np.random.default_rng([settings.seed, *b"words"]).permutation(len(tokens))[: settings.words])
-    if asked.text is None or not len(some):
+    if not len(in_text.words):
         return {"theme_raises": nan, **against(nan, []).claim_columns("theme_raises", ALPHA)}
-    there, column = replace(asked.objective, context=asked.text), torch.tensor([[tokens[word]] for word in some])
-    activation = by_unit_activations(asked.subject, there, column, [unit])[:, 0]
-    found, side = theme(texts, chance, words[some]), "greater" if asked.objective.sign == "maximize" else "less"
+    activation = in_text.activation[:, in_text.units.index(unit)]
+    found = theme(texts, chance, words[in_text.words])
+    side = "greater" if in_text.asked.objective.sign == "maximize" else "less"
     raised = raised_by(activation, found.nearest, found.drawn, alternative=side)
     return {"theme_raises": raised.observed, **raised.claim_columns("theme_raises", ALPHA)}
 

@@ -126,7 +126,7 @@ def measure_units(
     gaps = {unit: one.untested() if lost[unit].all() else one for unit, one in gaps.items()}
     contents.write_table("surroundings", surroundings(subject, objective, transfer[1]))
     carried = carry_units(subject, objective, own, gaps, nearest, transfer, alpha=decided[0].alpha, cache=cache)
-    asked_of = Asked(subject, objective, meaning, gap_settings, text_of(transfer[1]))
+    asked_of = Asked(subject, objective, meaning, gap_settings, text_of(transfer[1]), cache)
     on_meaning, themes = write_meaning(contents, asked_of, found, gaps, by_chance, nearest, list(own), passes, lost)
     numbers = zip(found, map(unit_row, found, measured, decided, gaps.values()), strict=True)
     on_context = partial(context_columns, subject, objective)
