@@ -56,10 +56,9 @@ NAMED = "'unit.name=[decoder,decoder_shuffled_1,decoder_shuffled_2,decoder_shuff
 COMMANDS = {
     "card": "actmax experiment=reproducibility subject=smollm2",
     "contexts": "actmax -m task=search subject=smollm2 'seeds=\"0:8\"' controls=0 context=none,bos",
-    "theme": f"actmax task=search subject=smollm2 {UNIT} 'seeds=\"0:8\"' meaning.embedder=wordllama",
+    "theme": f"actmax task=search subject=smollm2 {UNIT} 'seeds=\"0:8\"'",
     "nouns": "actmax experiment=nouns_verbs subject=smollm2 hydra.run.dir=nouns",
-    "verbs": f"actmax task=search subject=smollm2 {DIRECTION} {NAMED} 'seeds=\"0:8\"' controls=0 "
-    "meaning.embedder=wordllama hydra.run.dir=verbs",
+    "verbs": f"actmax task=search subject=smollm2 {DIRECTION} {NAMED} 'seeds=\"0:8\"' controls=0 hydra.run.dir=verbs",
     "simulation": "actmax experiment=simulation",
     "layers": "actmax -m experiment=layers subject=smollm2 unit.layer=2,8,14,20 'seeds=\"0:5\"' steps=200 "
     "gap.draws=2000",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -235,3 +236,14 @@ def test_a_search_is_named_by_its_method_and_context(actmax: Actmax) -> None:
     )
     assert ran.code == 0, ran.err
     assert "tiny resid_pre.08[91] gcg bos seeds 0:2" in inspected(ran.job)["text"]
+
+
+@pytest.mark.slow
+def test_the_page_names_keys_that_runs_have(actmax: Actmax) -> None:
+    page = (Path(__file__).parents[1] / "docs/wandb.md").read_text()
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)*)`", page[page.index("## A sweep") : page.index("## Without")]))
+    ran = actmax(*WANDB, "meaning.embedder=wordllama")
+    assert ran.code == 0, ran.err
+    text = inspected(ran.job)["text"]
+    assert {"z_snapped", "null_meaning_p", "layer"} <= named
+    assert [name for name in sorted(named | {"z_snap"}) if f'"{name}"' not in text] == ["z_snap"]

@@ -18,7 +18,7 @@ WORDS = 20
 """Number of words of a theme, claimed or not: what is shown, and what predictions are made from."""
 NEIGHBOUR_RANK = 0.999
 """A word's near neighbours are as near as the nearest thousandth of other words is, on average."""
-BLOCK = 4096
+BLOCK = 512
 """Words that are scored at once."""
 
 
@@ -202,4 +202,4 @@ def near_from(words: Float[ndarray, "words dims"], *, seed: int = 0, tried: int 
     some = np.random.default_rng([seed, *b"near"]).choice(len(words), min(tried, len(words)), replace=False)
     cosines = words[some] @ words.T
     cosines[np.arange(len(some)), some] = -1.0
-    return float(np.quantile(cosines, NEIGHBOUR_RANK))
+    return float(np.quantile(cosines, NEIGHBOUR_RANK, overwrite_input=True))
