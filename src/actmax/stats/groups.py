@@ -255,18 +255,19 @@ def _logistic_columns(block: Block, status: ndarray, overlap: ndarray) -> Column
     ml, firth = _fit_where(overlap, x, fit_ml), _fit_where(varied, x, fit_firth)
     failed = (overlap & ~ml.converged) | (varied & ~firth.converged)
     status = np.where(failed & (status == "ok"), "not_converged", status)
-    columns = _raw_columns("logit", ml, x) | _raw_columns("firth", firth, x)
+    deviation = x.values.std(axis=1)
+    columns = _raw_columns("logit", ml, x, deviation) | _raw_columns("firth", firth, x, deviation)
     return columns | {"logit_wald_z": ml.slope / ml.se, "status": status}
 
 
-def _raw_columns(name: str, fit: Fit, x: Predictor) -> Columns:
+def _raw_columns(name: str, fit: Fit, x: Predictor, deviation: Float[ndarray, " units"]) -> Columns:
     """A fit of a predictor in the units of the activations."""
     # α + β(raw/2^e - offset), with e the predictor's exponent, is (α - β·offset) + (β/2^e) raw.
     return {
         f"{name}_coef": np.ldexp(fit.slope, -x.exponent),
         f"{name}_intercept": fit.intercept - fit.slope * x.offset,
         f"{name}_se": np.ldexp(fit.se, -x.exponent),
-        f"{name}_coef_std": fit.slope * x.values.std(axis=1),
+        f"{name}_coef_std": fit.slope * deviation,
         f"{name}_lr": fit.lr,
     }
 
