@@ -111,16 +111,16 @@ def test_the_bound_rules_out_no_maximum(place, monkeypatch):
     """Where the bound says that no sharper maximum is higher, trying all starts finds none, to the last bit."""
     x, y = parting_sets(0)[place], np.repeat([0, 1], 24)
     asked = []
-    bound = _logistic._maybe_beyond
+    bound = _logistic._maybe_elsewhere
 
     def counted(*given):
         asked.append(bound(*given))
         return asked[-1]
 
-    monkeypatch.setattr(_logistic, "_maybe_beyond", counted)
+    monkeypatch.setattr(_logistic, "_maybe_elsewhere", counted)
     ours = compare(x, y).table
     assert place == 2 or not np.concatenate(asked).all()
-    monkeypatch.setattr(_logistic, "_maybe_beyond", lambda x, *_: np.ones(len(x), dtype=bool))
+    monkeypatch.setattr(_logistic, "_maybe_elsewhere", lambda x, *_: np.ones(len(x), dtype=bool))
     pd.testing.assert_frame_equal(ours, compare(x, y).table, check_exact=True)
 
 
@@ -128,5 +128,5 @@ def test_without_sharp_starts_maxima_are_missed(monkeypatch):
     """Negative control of the bound: one that rules out everything loses some."""
     x, y = parting_sets(0)[2], np.repeat([0, 1], 24)
     ours = compare(x, y).table["firth_lr"]
-    monkeypatch.setattr(_logistic, "_maybe_beyond", lambda x, *_: np.zeros(len(x), dtype=bool))
+    monkeypatch.setattr(_logistic, "_maybe_elsewhere", lambda x, *_: np.zeros(len(x), dtype=bool))
     assert (compare(x, y).table["firth_lr"] < ours - 1e-3).any()

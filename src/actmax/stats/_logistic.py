@@ -38,8 +38,9 @@ FEW = 5
 """Share of the samples, 1/FEW, up to which so few are on the wrong side of a cut that a maximum may stand there."""
 CUTS, SLOPES, CLIMBED = 4, 20, 6
 """Cuts between neighbouring samples that are tried on either side, slopes tried at each, and how many are climbed."""
-STEEPER = 2.0
-"""Times the slope of a maximum from which the likelihood's concavity is asked whether a higher one may be there."""
+ELSEWHERE = 4.0
+"""Standard errors from a maximum's slope, or the slope itself if that is more, from which on a higher one is bounded;
+in units with far samples always the slope itself."""
 DISTINCT = 1e-9
 """Relative difference of two maxima of Firth's objective from which it is more than rounding."""
 PRODUCT = 512
@@ -220,6 +221,10 @@ class _Best(NamedTuple):
     value: Float[ndarray, " units"]
     """The penalised log likelihood there."""
 
+    def take(self, rows: ndarray) -> _Best:
+        """Those of the chosen units."""
+        return _Best(*(field[rows] for field in self))
+
     def climb(self, x: ndarray, sign: ndarray, rows: ndarray, intercept: ndarray, slope: ndarray) -> None:
         """Climbs from other starts of some units, and keeps what is higher."""
         a, b, found, end = _maximize(_penalised, x[rows], sign, intercept, slope)
@@ -256,39 +261,50 @@ def _highest(x: ndarray, sign: ndarray, start: float) -> _Best:
         a, b, _, _ = _maximize(_penalised, clipped, sign, *_flat(rows, start))
         best.climb(x, sign, rows, a, b)
     wrong = np.count_nonzero(sign * (best.intercept[:, None] + best.slope[:, None] * x) < 0, axis=1)
-    rows = np.flatnonzero((farthest > OUTLIER_FROM[0] * deviation) | (wrong <= max(5, x.shape[1] // FEW)))
-    rows = rows[_maybe_beyond(x[rows], sign, best.intercept[rows], best.slope[rows], best.value[rows])]
+    far = farthest > OUTLIER_FROM[0] * deviation
+    rows = np.flatnonzero(far | (wrong <= max(5, x.shape[1] // FEW)))
+    # With far samples the other maximum may also be the flatter one, so that less is left out of the bound.
+    rows = rows[_maybe_elsewhere(x[rows], sign, best.take(rows), np.where(far[rows], 0.0, ELSEWHERE))]
     for start_a, start_b, value in _sharp_starts(x[rows], sign):
         known = np.isfinite(value)
         best.climb(x, sign, rows[known], start_a[known], start_b[known])
     return best
 
 
-def _maybe_beyond(
-    x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray, value: ndarray
-) -> Bool[ndarray, " units"]:
-    """Whether a higher maximum may have a slope of the other sign, or one more than `STEEPER` times as steep.
+def _maybe_elsewhere(x: ndarray, sign: ndarray, best: _Best, errors: ndarray) -> Bool[ndarray, " units"]:
+    """Whether a higher maximum may have a slope far from that of the known one.
 
     The likelihood ℓ is concave, and so is its profile p(β) = max over α of ℓ(α, β). The penalty is largest where every
-    weight is 1/4. Where p(0) and p(`STEEPER` β̂) plus that are below the maximum at β̂, so is all that lies beyond.
+    weight is 1/4. Where p plus that is below the known maximum at a slope to either side, it is so for all beyond.
 
     Args:
         x: the samples.
         sign: the samples' classes.
-        intercept: the known maximum's α̂.
-        slope: its β̂.
-        value: the penalised log likelihood there.
+        best: the known maxima.
+        errors: least distance of these slopes from the known one, in its standard errors; at least as much as itself.
     """
-    total, ones = len(sign), np.count_nonzero(sign > 0)
-    penalty = 0.5 * np.log(total * ((x - x.mean(axis=1, keepdims=True)) ** 2).sum(axis=1) / 16)
-    flat = ones * np.log(ones / total) + (total - ones) * np.log(1 - ones / total)
-    # Of p, one evaluation gives a bound. Along α the third derivative is at most the mass, the second one's size; so
-    # with a first one of γ·mass, ℓ(α + t) <= ℓ + mass (γt - exp(-|t|) - |t| + 1) (Bach 2010, Electron. J. Statist.
-    # 4:384). That is largest at t = -log(1 - γ), if γ < 1.
-    at = _local(x, sign, STEEPER * intercept, STEEPER * slope)
-    ratio = np.abs((at.wrong * sign).sum(axis=1)) / at.mass
-    steep = at.log_likelihood + at.mass * (ratio + (1 - ratio) * np.log1p(-np.minimum(ratio, 1)))
-    return ~((np.maximum(flat, steep) + penalty < value) & (ratio < 1))
+    intercept, slope = best.intercept, best.slope
+    at, deviation = _local(x, sign, intercept, slope), x - x.mean(axis=1, keepdims=True)
+    penalty = 0.5 * np.log(len(sign) / 16 * np.einsum("us,us->u", deviation, deviation))
+    reach = np.maximum(np.abs(slope), errors / np.sqrt(at.spread))
+    below = _profile_bound(x, sign, intercept + at.centre * reach, slope - reach) + penalty < best.value
+    above = _profile_bound(x, sign, intercept - at.centre * reach, slope + reach) + penalty < best.value
+    return ~(below & above)
+
+
+def _profile_bound(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray) -> Float[ndarray, " units"]:
+    """A bound from above of the likelihood at a slope, whatever the intercept; it is sharp near the best intercept."""
+    # Along α the third derivative is at most the mass, the second one's size; so with a first one of γ·mass, ℓ(α + t)
+    # <= ℓ + mass (γt - exp(-|t|) - |t| + 1) (Bach 2010, Electron. J. Statist. 4:384), largest at t = -log(1 - γ).
+    bound = np.full(len(x), np.inf)
+    for _ in range(3):
+        at = _local(x, sign, intercept, slope)
+        along = (at.wrong * sign).sum(axis=1) / at.mass
+        ratio = np.abs(along)
+        left = np.maximum(1 - ratio, 1e-300)
+        bound = np.where(ratio < 1, at.log_likelihood + at.mass * (ratio + left * np.log(left)), bound)
+        intercept = intercept + along / (1 + ratio)
+    return bound
 
 
 def _sharp_starts(x: ndarray, sign: ndarray) -> list[tuple[ndarray, ndarray, ndarray]]:
