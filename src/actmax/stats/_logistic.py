@@ -410,8 +410,9 @@ def _settled(x: ndarray, sign: ndarray, intercept: ndarray, slope: ndarray, here
     """
     at = _local(x, sign, intercept, slope)
     change = np.abs(here.step_intercept[:, None] + here.step_slope[:, None] * x)
-    leverage = 1 / at.mass[:, None] + at.deviation**2 / at.spread[:, None]
-    sure = np.abs(intercept[:, None] + slope[:, None] * x) >= SATURATED + np.log1p(leverage) + change
+    # The root of a sample's leverage: the leverage itself overflows where a sample is 1e200 times as far as the others.
+    root = np.hypot(1 / np.sqrt(at.mass)[:, None], at.deviation / np.sqrt(at.spread)[:, None])
+    sure = np.abs(intercept[:, None] + slope[:, None] * x) >= SATURATED + 2 * np.log(np.hypot(1, root)) + change
     return np.asarray(((change <= SETTLED) | sure).all(axis=1))
 
 
