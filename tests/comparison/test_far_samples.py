@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import optimize, special, stats
 
+from actmax.stats import _logistic
 from actmax.stats.groups import compare
 from firth_maxima import highest, penalised, random_set
 
@@ -31,7 +33,7 @@ def without_far(x, y, limit):
     return found.x[1], stats.chi2.sf(2 * (-null - found.fun), 1)
 
 
-@pytest.mark.parametrize("far", [-3.4e38, -1e100, -1e30, -1e12, -1e6, -1e4])
+@pytest.mark.parametrize("far", [-1e305, -1e200, -3.4e38, -1e100, -1e30, -1e12, -1e6, -1e4])
 def test_a_far_sample_on_its_own_side_weighs_nothing(far):
     """The group's other nine samples have the maximum that they have without it, but count one more for the null."""
     row = compare(with_first(far), Y).table.iloc[0]
@@ -95,3 +97,36 @@ def test_the_check_of_maxima_can_fail():
     climb = optimize.minimize(lambda at: -penalised(x / 1e3, y, *at), [np.log(10 / 4), 0.0], method="BFGS")
     null = penalised(x / 1e3, y, np.log(10 / 4), 0.0)
     assert 2 * (-climb.fun - null) < highest(x, y)[1] - 0.1
+
+
+def parting_sets(seed):
+    """Groups that nearly part, and rectified and log-normal ones: of 200 units some have sharp maxima."""
+    rng = np.random.default_rng(seed)
+    drawn, apart = rng.normal(size=(3, 48, 200)), 2 * np.repeat([0, 1], 24)[:, None]
+    return [drawn[0] + apart, np.maximum(drawn[1] + apart - 1.5, 0), np.sort(np.exp(2 * drawn[2]), axis=0)]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_bound_rules_out_no_maximum(place, monkeypatch):
+    """Where the bound says that no sharper maximum is higher, trying all starts finds none, to the last bit."""
+    x, y = parting_sets(0)[place], np.repeat([0, 1], 24)
+    asked = []
+    bound = _logistic._maybe_elsewhere
+
+    def counted(*given):
+        asked.append(bound(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(_logistic, "_maybe_elsewhere", counted)
+    ours = compare(x, y).table
+    assert place == 2 or not np.concatenate(asked).all()
+    monkeypatch.setattr(_logistic, "_maybe_elsewhere", lambda x, *_: np.ones(len(x), dtype=bool))
+    pd.testing.assert_frame_equal(ours, compare(x, y).table, check_exact=True)
+
+
+def test_without_sharp_starts_maxima_are_missed(monkeypatch):
+    """Negative control of the bound: one that rules out everything loses some."""
+    x, y = parting_sets(0)[2], np.repeat([0, 1], 24)
+    ours = compare(x, y).table["firth_lr"]
+    monkeypatch.setattr(_logistic, "_maybe_elsewhere", lambda x, *_: np.zeros(len(x), dtype=bool))
+    assert (compare(x, y).table["firth_lr"] < ours - 1e-3).any()

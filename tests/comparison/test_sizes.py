@@ -11,8 +11,9 @@ import pytest
 from scipy import integrate, stats
 
 from actmax.report.words import caution_statement
-from actmax.stats.groups import P_COLUMNS, compare
+from actmax.stats.groups import D_STATUSES, P_COLUMNS, compare
 from actmax.stats.sizes import TABLE, TOO_OFTEN, cautions
+from effect_intervals import by_status
 
 SIZES = pd.read_csv(TABLE)
 DOCS = Path(__file__).parents[2] / "docs" / "statistics.md"
@@ -116,6 +117,28 @@ def test_the_docs_show_the_table():
 
 def test_every_unpaired_test_is_in_the_table():
     assert {f"{name}_p" for name in SIZES["test"]} == set(P_COLUMNS) - {"paired_p"}
+
+
+class TestStatusOfD:
+    """The status of d's interval: by the size of d, since a sample does not show its own tail."""
+
+    def test_it_is_by_the_size_of_d(self):
+        rng, y = np.random.default_rng(0), np.repeat([0, 1], 50)
+        x = rng.normal(size=(100, 4)) + np.array([0, 2, -2, 0]) * y[:, None]
+        x[:, 3] = 1.0
+        result = compare(pd.DataFrame(x, columns=list("abcd")), y)
+        assert result.d_status.to_dict() == {"a": "ok", "b": "normal_only", "c": "normal_only", "d": "missing"}
+        assert set(result.d_status) == set(D_STATUSES)
+        assert "d_status on the interval of d (2 of them)" in repr(result)
+        assert "d_status" not in repr(compare(x[:, [0, 3]], y))
+
+    @pytest.mark.parametrize("name", ["normal", "exponential", "t, 3 df"])
+    @pytest.mark.parametrize("design", [(20, 20), (100, 100)])
+    def test_what_it_says_of_coverage_is_so(self, name, design):
+        """Over true d from 0 to 3: `ok` intervals hold about what they say, the others in normal groups only."""
+        found = by_status(name, design, 4000, np.random.default_rng(2))["mean"]
+        assert 0.90 < found["ok"] < 0.97
+        assert 0.93 < found["normal_only"] < 0.97 if name == "normal" else found["normal_only"] < 0.89
 
 
 class TestAucInterval:

@@ -129,7 +129,9 @@ def flat(
 def normalize(x: Float[ndarray, "units samples"]) -> tuple[Float[ndarray, "units samples"], Int[ndarray, " units"]]:
     """Divides each row by the power of two that brings its largest value into [1/2, 1); the exponents beside it."""
     exponent = np.frexp(np.abs(x).max(axis=1))[1].astype(np.int64)
-    return np.ldexp(x, -exponent[:, None]), exponent
+    # The product rounds as `ldexp` does, and costs a tenth; only to raise subnormal numbers is no float large enough.
+    factor = np.ldexp(1.0, -exponent)[:, None]
+    return (x * factor if np.isfinite(factor).all() else np.ldexp(x, -exponent[:, None])), exponent
 
 
 def check_samples(activations: Readable, labels: Readable, pairs: Readable | None = None) -> Samples:

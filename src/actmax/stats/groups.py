@@ -52,6 +52,10 @@ FIRTH_COLUMNS = ("firth_coef", "firth_intercept", "firth_se", "firth_coef_std", 
 """Columns of Firth's fit, which exist wherever the unit varies."""
 SEPARATED = ("separated", "quasi_separated")
 """Statuses of units at which the likelihood has no maximum."""
+D_STATUSES = ("missing", "normal_only", "ok")
+"""What `Comparison.d_status` may be; the first that applies is given."""
+NORMAL_ONLY_FROM = 0.5
+"""|d| beyond which its interval is too narrow in groups that are not normal; docs/statistics.md has the measurement."""
 DELAY = 2.0
 """Seconds that a comparison takes before it shows a bar."""
 
@@ -73,8 +77,9 @@ class Comparison:
     def __repr__(self) -> str:
         n_0, n_1 = self.sizes
         shown = f"{len(self.table)} units, {n_0} against {n_1} samples, alpha {self.alpha:g}: table has a row per unit"
-        doubtful = ", ".join(one.test for one in self.cautions)
-        return f"{shown}; see .cautions on {doubtful}" if doubtful else shown
+        doubtful, narrow = ", ".join(one.test for one in self.cautions), int((self.d_status == "normal_only").sum())
+        shown += f"; see .cautions on {doubtful}" if doubtful else ""
+        return f"{shown}; see .d_status on the interval of d ({narrow} of them)" if narrow else shown
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -87,6 +92,21 @@ class Comparison:
         """The tests that reject too often in groups of these sizes, at the level that a scan of these units needs."""
         families = {name: int(np.count_nonzero(self.table[name].notna())) for name in P_COLUMNS}
         return cautions(*self.sizes, self.alpha, families)
+
+    @property
+    def d_status(self) -> pd.Series:
+        """What the interval of Cohen's d asks of the groups, a value per unit, one of `D_STATUSES`.
+
+        - `missing`: there is no d.
+        - `normal_only`: |d| is above `NORMAL_ONLY_FROM`, and the interval covers what it says in normal groups only; in
+          skewed or heavy-tailed ones it is too narrow, and `auc_interval` stands beside it.
+        - `ok`: it holds in moderately skewed and heavy-tailed groups, too, not in those of extreme tails (log-normal).
+
+        A sample does not show its own tail, so this is by the size of d alone.
+        """
+        size = self.table["cohens_d"].abs()
+        known = [size.isna(), size > NORMAL_ONLY_FROM]
+        return pd.Series(np.select(known, D_STATUSES[:2], D_STATUSES[2]), index=self.table.index, name="d_status")
 
     def auc_interval(self) -> pd.DataFrame:
         """The AUC with an interval that asks nothing of the distribution: `auc auc_low auc_high`, a row per unit.
@@ -181,6 +201,7 @@ def _columns(samples: Samples, alpha: float, *, hedges: bool, by: bool) -> Colum
                 parts.append(_statistics(block, samples.pairs))
                 bar.advance(len(block.raw))
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        del parts  # the p-values below need as much again
         n_0, n_1 = int((~samples.is_1).sum()), int(samples.is_1.sum())
         columns = _blank(columns | _effect_columns(columns["student_t"], n_0, n_1, alpha, hedges=hedges))
         tails = _tails(columns, n_0, n_1)
@@ -255,18 +276,19 @@ def _logistic_columns(block: Block, status: ndarray, overlap: ndarray) -> Column
     ml, firth = _fit_where(overlap, x, fit_ml), _fit_where(varied, x, fit_firth)
     failed = (overlap & ~ml.converged) | (varied & ~firth.converged)
     status = np.where(failed & (status == "ok"), "not_converged", status)
-    columns = _raw_columns("logit", ml, x) | _raw_columns("firth", firth, x)
+    deviation = x.values.std(axis=1)
+    columns = _raw_columns("logit", ml, x, deviation) | _raw_columns("firth", firth, x, deviation)
     return columns | {"logit_wald_z": ml.slope / ml.se, "status": status}
 
 
-def _raw_columns(name: str, fit: Fit, x: Predictor) -> Columns:
+def _raw_columns(name: str, fit: Fit, x: Predictor, deviation: Float[ndarray, " units"]) -> Columns:
     """A fit of a predictor in the units of the activations."""
     # α + β(raw/2^e - offset), with e the predictor's exponent, is (α - β·offset) + (β/2^e) raw.
     return {
         f"{name}_coef": np.ldexp(fit.slope, -x.exponent),
         f"{name}_intercept": fit.intercept - fit.slope * x.offset,
         f"{name}_se": np.ldexp(fit.se, -x.exponent),
-        f"{name}_coef_std": fit.slope * x.values.std(axis=1),
+        f"{name}_coef_std": fit.slope * deviation,
         f"{name}_lr": fit.lr,
     }
 
