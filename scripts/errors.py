@@ -26,7 +26,7 @@ from actmax.app import config
 from actmax.app.settings import JobSettings
 from actmax.errors import InputError, printable
 from actmax.settings import LARGEST, limits
-from actmax.tasks import memory
+from actmax.tasks import bounds
 from actmax.tasks.settings import RestartSettings
 from reference import allowed as allowed_values
 from reference import arguments, defaults, documentation, escaped, shown, wrapped
@@ -207,7 +207,7 @@ def collected() -> Iterator[tuple[str, Iterator[Row]]]:
 def ran(case: Case) -> tuple[InputError, str]:
     """The error of a case, and the line that a person reads of it, run in a folder of its own."""
     before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(memory, "free_bytes", return_value=FREE):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(bounds, "free_bytes", return_value=FREE):
         os.chdir(folder)
         try:
             case.prepare()

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from actmax.errors import InputError
-from actmax.progress import Bar
+from actmax.progress import DELAY, Bar
 from actmax.stats._effects import cohens_d, hedges_factor, noncentrality_interval
 from actmax.stats._inputs import Block, Readable, Samples, block_of, check_level, check_samples, check_unit, flat
 from actmax.stats._logistic import Fit, Predictor, Side, fit_firth, fit_ml, predictor_of, probabilities
@@ -52,8 +52,6 @@ FIRTH_COLUMNS = ("firth_coef", "firth_intercept", "firth_se", "firth_coef_std", 
 """Columns of Firth's fit, which exist wherever the unit varies."""
 SEPARATED = ("separated", "quasi_separated")
 """Statuses of units at which the likelihood has no maximum."""
-DELAY = 2.0
-"""Seconds that a comparison takes before it shows a bar."""
 
 Columns = dict[str, ndarray]
 """Columns of the table by name, a value per unit."""
