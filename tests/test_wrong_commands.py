@@ -252,6 +252,13 @@ NO_LOOP = {
     "launch.requeue": "times that the scheduler ends a job",
 }
 """Whole numbers that make nothing longer, each with what bounds it."""
+JUST = [
+    ("nulls.draws", 16_000_000, 17_000_000, ""),  # 6 numbers for each of 5 tokens: 240 bytes
+    ("nulls.displacements", 33_000_000, 34_000_000, ""),  # 3 of them: 120
+    ("tuning.permutations", 434_000, 435_000, "task=tuning"),  # 3 for each of 384 units: 9216
+    ("tuning.splits", 434_000, 435_000, "task=tuning"),
+]
+"""Counts that 4 GB hold and that they do not, and what makes the job ask for them."""
 LONG = [
     ("steps", 7 * 24 * 3600 * 1000, "callbacks.trajectory=null"),
     ("search.passes", 7 * 24 * 3600 * 10**6, "task=search"),
@@ -307,6 +314,15 @@ class TestMuch:
         asked = {given.split()[-1] for given in MANY} | set(REFUSED)
         assert counts == asked | set(NO_LOOP)
         assert not asked & set(NO_LOOP)
+
+    @pytest.mark.parametrize(("key", "fits", "more", "others"), JUST)
+    def test_the_bound_is_near_what_is_held(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, key: str, fits: int, more: int, others: str
+    ) -> None:
+        monkeypatch.setattr(config, "has_gpu", lambda: False)  # which is asked next
+        command = (*TINY, *others.split(), "trainer.accelerator=gpu")
+        refused(actmax(*command, f"{key}={more}"), f"actmax: {key}={more}: takes")
+        refused(actmax(*command, f"{key}={fits}"), "actmax: trainer.accelerator=gpu: ")
 
     @pytest.mark.parametrize(("key", "most", "others"), LONG)
     def test_so_is_what_nobody_waits_for(

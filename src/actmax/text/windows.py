@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,5 +114,6 @@ def _blocks(file: Path, progress: Callable[[int], object]) -> Iterator[str]:
         while lines := stream.readlines(BLOCK):
             text = "".join(line.removeprefix(BYTE_ORDER_MARK) for line in lines)
             yield from (text[start : start + 10 * BLOCK] for start in range(0, len(text), 10 * BLOCK))
-            progress(stream.buffer.tell() - done)
-            done = stream.buffer.tell()
+            position = os.lseek(stream.fileno(), 0, os.SEEK_CUR)
+            progress(position - done)
+            done = position
