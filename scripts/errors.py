@@ -26,11 +26,11 @@ from actmax.app import config
 from actmax.app.settings import JobSettings
 from actmax.errors import InputError, printable
 from actmax.settings import LARGEST, limits
-from actmax.tasks import memory
+from actmax.tasks import bounds
 from actmax.tasks.settings import RestartSettings
 from reference import allowed as allowed_values
 from reference import arguments, defaults, documentation, escaped, shown, wrapped
-from test_autoencoder import WRONG_CONFIGS, WRONG_SIZES, copied
+from test_autoencoder import DAMAGED, EIGHT, WRONG_CONFIGS, WRONG_SIZES, copied
 from test_directions import (
     DIRECTION,
     FAMILIES,
@@ -40,7 +40,7 @@ from test_directions import (
     write_autoencoder,
     write_directions,
 )
-from test_wrong_commands import MANY, TINY, UNKNOWN, WRONG_VALUES
+from test_wrong_commands import LONG, MANY, TINY, UNKNOWN, WRONG_VALUES
 from test_wrong_files import BAD, WHERE
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
@@ -144,7 +144,9 @@ def cases() -> Iterator[tuple[str, Iterable[Case]]]:
     values = [given.split() for given, _ in WRONG_VALUES if given not in GROUPS]
     yield "Values that are not allowed", [Case((*TINY, *given)) for given in values]
     many = [f"{given}={10**9}".split() for given in MANY if "examples" not in given]
-    yield "More than memory holds", [Case((*TINY, *given)) for given in many]
+    key, most, others = LONG[0]
+    many.append([others, f"{key}={10 * most}"])
+    yield "More than there is memory or time for", [Case((*TINY, *given)) for given in many]
     files = []
     for key, write, _ in BAD.values():
         file = Path(FILES.get(key, "text.txt"))
@@ -169,6 +171,13 @@ def autoencoders() -> Iterator[Case]:
     for name, changes in [*changed, *((name, changes) for name, changes, _ in WRONG_SIZES)]:
         prepare = partial(copied, name, Path(), config=partial(_change, changes))
         yield Case((*TINY, f"unit.sae={Path(name).name}", "unit.index=0"), prepare)
+    eight = [f"subject.architecture.{one}" for one in EIGHT]
+    for name, damage, _ in DAMAGED.values():
+        yield Case((*TINY, *eight, f"unit.sae={Path(name).name}", "unit.index=5"), partial(_damaged, name, damage))
+
+
+def _damaged(name: str, damage: Callable[[Path], object]) -> None:
+    damage(copied(name, Path()))
 
 
 def _change(changes: Mapping[str, Any], config: dict[str, Any]) -> None:
@@ -207,13 +216,14 @@ def collected() -> Iterator[tuple[str, Iterator[Row]]]:
 def ran(case: Case) -> tuple[InputError, str]:
     """The error of a case, and the line that a person reads of it, run in a folder of its own."""
     before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(memory, "free_bytes", return_value=FREE):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(bounds, "free_bytes", return_value=FREE):
         os.chdir(folder)
         try:
             case.prepare()
             error, said = provoked(*case.overrides)
         finally:
             os.chdir(before)
+    error = InputError(error.key, error.value, error.allowed, error.way_out.replace(folder, "FOLDER"))
     return error, said.splitlines()[-1].replace(folder, "FOLDER")
 
 

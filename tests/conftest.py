@@ -12,6 +12,7 @@ import torch
 
 from actmax.app import config
 from actmax.model.subject import Subject, load
+from actmax.weights import cache_folder
 from cli import Actmax, Ran
 
 TINY = {"model_type": "gpt2", "n_layer": 3, "n_embd": 24, "n_head": 4, "n_positions": 32}
@@ -34,6 +35,17 @@ def _offline() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _weights_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of the user's cache only the converted weights of the real model are used; what runs keep stays out of it."""
+    subjects, folder = cache_folder() / "subjects", tmp_path_factory.mktemp("cache-with-weights")
+    subjects.mkdir(parents=True, exist_ok=True)
+    (folder / "subjects").symlink_to(subjects, target_is_directory=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACTMAX_CACHE", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -41,7 +53,7 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _cache(request: pytest.FixtureRequest, session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fast tests leave the user's cache alone; slow ones share the real model in it."""
+    """Fast tests take nothing at all of the user's cache."""
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setenv("ACTMAX_CACHE", str(session_cache))
 

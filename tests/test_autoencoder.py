@@ -26,6 +26,7 @@ from actmax.errors import InputError
 from actmax.model import Autoencoder, Geometry
 from actmax.model.autoencoder import SAELENS, SPARSIFY
 from actmax.model.hooks import place_of
+from cli import QUICK, Actmax
 
 ROOT = Path(__file__).parent / "reference" / "sae"
 FOLDERS = {str(file.parent.relative_to(ROOT)): file.parent for file in sorted(ROOT.rglob("cfg.json"))}
@@ -434,11 +435,115 @@ def test_a_head_whose_biases_were_folded_is_refused_and_a_residual_stream_is_not
     assert Autoencoder.load(copied("saelens/standard", tmp_path, fold))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "\xff\xfe", "null"])
-def test_a_config_that_is_no_json_object_is_refused(content: str, tmp_path: Path) -> None:
+def _spoiled(**numbers: Callable[[ndarray], ndarray]) -> Callable[[Path], object]:
+    """Damage to a folder: tensors by name, made anew of what they were."""
+
+    def spoil(folder: Path) -> None:
+        file = next(folder.glob("*.safetensors"))
+        kept = load_file(file)
+        save_file({**kept, **{name: act(kept[name]) for name, act in numbers.items()}}, file)
+
+    return spoil
+
+
+def _with_nan(values: ndarray) -> ndarray:
+    return np.where(np.arange(values.shape[-1]) == 5, np.nan, values).astype(values.dtype)
+
+
+def _set(file: str, content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_text(content)
+
+
+def _folded(folder: Path) -> None:
+    said = json.loads((folder / "cfg.json").read_text())
+    said["metadata"]["model_from_pretrained_kwargs"] = {"fold_value_biases": True}
+    (folder / "cfg.json").write_text(json.dumps(said))
+
+
+def _moved(folder: Path) -> None:
+    shutil.move(folder, folder.parent / "other")
+    folder.mkdir()
+    shutil.move(folder.parent / "other", folder)
+
+
+def _replaced(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+DAMAGED: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
+    "no folder": ("saelens/standard", shutil.rmtree, ("neither",)),
+    "a file": ("saelens/standard", _replaced, ("is a file",)),
+    "nothing in it": ("saelens/standard", lambda folder: [file.unlink() for file in folder.iterdir()], ("lacks both",)),
+    "another folder around it": ("saelens/standard", _moved, ("name one", "other")),
+    "no config": ("saelens/standard", lambda folder: (folder / "cfg.json").unlink(), ("lacks cfg.json",)),
+    "no weights": ("saelens/standard", lambda folder: (folder / SAELENS).unlink(), ("lacks", SAELENS)),
+    "both formats": (
+        "saelens/standard",
+        lambda folder: shutil.copy(ROOT / "sparsify/layers.3" / SPARSIFY, folder),
+        ("holds both",),
+    ),
+    "pickled weights": (
+        "saelens/standard",
+        lambda folder: (folder / SAELENS).rename(folder / "sae_weights.pt"),
+        ("pickled", "safetensors"),
+    ),
+    "a config of nothing": ("saelens/standard", _set("cfg.json", ""), ("cfg.json", "JSON")),
+    "a config of other bytes": (
+        "saelens/standard",
+        lambda folder: (folder / "cfg.json").write_bytes(b"\xff\xfe"),
+        ("cfg.json", "JSON"),
+    ),
+    "half a config": ("saelens/standard", _set("cfg.json", "{"), ("cfg.json", "JSON")),
+    "a list as config": ("saelens/standard", _set("cfg.json", "[1]"), ("cfg.json", "JSON")),
+    "text as weights": ("saelens/standard", _set(SAELENS, "no weights"), ("whole file of safetensors", SAELENS)),
+    "half the weights": (
+        "sparsify/layers.3",
+        lambda folder: (folder / SPARSIFY).write_bytes((folder / SPARSIFY).read_bytes()[:-1]),
+        ("whole file of safetensors", SPARSIFY),
+    ),
+    "whole numbers": ("saelens/standard", _spoiled(b_enc=lambda b: b.astype(np.int64)), ("b_enc", "I64")),
+    "no numbers": ("saelens/standard", _spoiled(b_enc=lambda b: b[:0]), ("b_enc", "[0]")),
+    "NaN in a bias": ("saelens/standard", _spoiled(b_enc=_with_nan), ("b_enc", "finite")),
+    "NaN in a latent": ("saelens/standard", _spoiled(W_enc=_with_nan), ("W_enc", "finite")),
+    "a latent of zeros": ("saelens/standard", _spoiled(W_enc=np.zeros_like), ("5", "zero")),
+    "a factor of null": (
+        "saelens/batchtopk_checkpoint",
+        _set("activation_scaler.json", '{"scaling_factor": null}'),
+        ("scaling_factor",),
+    ),
+    "folded biases": ("saelens/gated", _folded, ("fold_value_biases",)),
+}
+"""By what is wrong with a folder: of which it is a copy, what damages it, and words of the error."""
+EIGHT = ("n_embd=8", "n_layer=6", "n_head=2")
+"""Sizes of a subject that these autoencoders fit."""
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_folder_is_refused(kind: str, tmp_path: Path) -> None:
+    name, damage, words = DAMAGED[kind]
+    folder = copied(name, tmp_path)
+    Autoencoder.load(folder).weight(5)
+    damage(folder)
+    with pytest.raises(InputError) as caught:
+        Autoencoder.load(folder).weight(5)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_so_it_is_by_the_command_line(actmax: Actmax, tmp_path: Path) -> None:
+    small = (f"subject.architecture.{one}" for one in EIGHT)
+    command = ("subject=tiny", *small, "steps=2", *QUICK, "unit.sae=standard", "unit.index=5")
     folder = copied("saelens/standard", tmp_path)
-    (folder / "cfg.json").write_bytes(content.encode("latin-1"))
-    refused("cfg.json", "JSON", call=lambda: Autoencoder.load(folder))
+    assert actmax(*command, "hydra.run.dir=whole").code == 0
+    for kind in ("NaN in a latent", "half a config", "no folder"):
+        _, damage, words = DAMAGED[kind]
+        damage(folder)
+        ran = actmax(*command, "hydra.run.dir=damaged")
+        assert ran.code == 2, ran.err
+        assert ran.err.startswith("actmax: unit.sae=")
+        assert all(word in ran.err for word in words)
+        assert not (tmp_path / "damaged").exists()
 
 
 class TestFolders:
@@ -447,14 +552,6 @@ class TestFolders:
             refused("neither", call=lambda place=place: Autoencoder.load(place))
         refused("is a file", call=lambda: Autoencoder.load(FOLDERS["saelens/standard"] / SAELENS))
         refused("lacks both", call=lambda: Autoencoder.load(tmp_path))
-
-    def test_without_a_config_or_weights(self, tmp_path: Path) -> None:
-        folder = copied("saelens/standard", tmp_path)
-        (folder / "cfg.json").rename(tmp_path / "cfg.json")
-        refused("lacks cfg.json", call=lambda: Autoencoder.load(folder))
-        (folder / SAELENS).unlink()
-        (tmp_path / "cfg.json").rename(folder / "cfg.json")
-        refused("lacks", SAELENS, call=lambda: Autoencoder.load(folder))
 
     def test_in_the_hubs_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -472,11 +569,6 @@ class TestFolders:
 
     def test_that_hold_others(self) -> None:
         refused("sparsify/h.2.mlp", "name one", call=lambda: Autoencoder.load(ROOT / "sparsify"))
-
-    def test_of_both_formats(self, tmp_path: Path) -> None:
-        folder = copied("saelens/standard", tmp_path)
-        shutil.copy(FOLDERS["sparsify/layers.3"] / SPARSIFY, folder)
-        refused("holds both", call=lambda: Autoencoder.load(folder))
 
     def test_with_a_pickle_are_refused_and_it_is_not_opened(self, tmp_path: Path) -> None:
         folder = copied("saelens/standard", tmp_path)
@@ -503,18 +595,6 @@ class TestFolders:
 
 
 class TestNumbers:
-    def test_of_a_type_that_is_not_read(self, tmp_path: Path) -> None:
-        def whole(numbers: dict[str, Any]) -> None:
-            numbers["b_enc"] = numbers["b_enc"].astype(np.int64)
-
-        refused("b_enc", "I64", call=lambda: Autoencoder.load(copied("saelens/standard", tmp_path, tensors=whole)))
-
-    def test_that_are_none(self, tmp_path: Path) -> None:
-        def empty(numbers: dict[str, Any]) -> None:
-            numbers["b_enc"] = numbers["b_enc"][:0]
-
-        refused("b_enc", "[0]", call=lambda: Autoencoder.load(copied("saelens/standard", tmp_path, tensors=empty)))
-
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     @pytest.mark.parametrize("name", ["W_enc", "b_enc", "b_dec"])
     def test_that_are_not_finite(self, name: str, bad: float, tmp_path: Path) -> None:

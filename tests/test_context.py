@@ -530,13 +530,16 @@ class TestEvaluation:
 
     @pytest.mark.parametrize("rows", [3, 300])
     @pytest.mark.parametrize("count", [1, 2])
-    def test_every_unit_at_every_sequence(self, gpt2: Subject, count: int, rows: int) -> None:
+    def test_every_unit_at_every_sequence(
+        self, gpt2: Subject, monkeypatch: pytest.MonkeyPatch, count: int, rows: int
+    ) -> None:
         """More rows than a pass holds, too, with fewer of them where each has several copies."""
         context, ids = surrounding(count, after=AFTER), sequences(rows)
         objective, said, ran = Objective("mean", context=context), [], []
         hook = block_sizes(gpt2, 0, ran)
+        monkeypatch.setattr(evaluation.Bar, "advance", lambda _, steps: said.append(steps))
         try:
-            found = evaluation.by_unit_activations(gpt2, objective, ids, UNITS, progress=said.append)
+            found = evaluation.by_unit_activations(gpt2, objective, ids, UNITS)
         finally:
             hook.remove()
         assert sum(said) == rows

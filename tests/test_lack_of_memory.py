@@ -61,7 +61,9 @@ class TestHalving:
         own = evaluation.activations(subject, Objective(), ids.tolist(), units * 40)
         Small(error, 7, monkeypatch)
         seen: list[int] = []
-        np.testing.assert_allclose(evaluation.by_unit_activations(*given, progress=seen.append), whole, rtol=1e-9)
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation.Bar, "advance", lambda _, steps: seen.append(steps))
+            np.testing.assert_allclose(evaluation.by_unit_activations(*given), whole, rtol=1e-9)
         assert sum(seen) == 40
         np.testing.assert_allclose(evaluation.cross_entropies(subject, ids), entropy, rtol=1e-9)
         np.testing.assert_allclose(evaluation.activations(subject, Objective(), ids.tolist(), units * 40), own)

@@ -36,7 +36,7 @@ def test_lines_name_what_is_under_way(capsys: pytest.CaptureFixture[str]) -> Non
     with Bar("text", unit="token", seconds=0) as bar:
         bar.advance(7, lambda: "activation 1.5")
     out, err = capsys.readouterr()
-    expected = ["search: pass 5 of 20", "search: pass 20 of 20", "text: token 7, activation 1.5"]
+    expected = ["search: pass 5 of 20, 00:00 left", "search: pass 20 of 20", "text: token 7, activation 1.5"]
     assert err.splitlines() == [f"actmax: {line}" for line in expected]
     assert out == ""
 
@@ -52,6 +52,24 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" of ")[0] for line in lines] == [f"actmax: fit: step {n}" for n in (11, 22, 33, 44)]
     assert noted == [11.0, 22.0, 33.0, 44.0]  # what is costly to say is made only where it is said
+
+
+def test_a_line_says_what_is_left_at_the_pace_so_far(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Bar("fit", 10**6, unit="step", start=1000) as bar, Bar("text", unit="token") as text:
+        now[0] += 20
+        bar.advance(10)  # 2 s each; the 1,000 before took none of these
+        text.advance(10)
+        bar.reach(10**6)
+        now[0] += 20
+        bar.advance(0)
+    left = 2 * (10**6 - 1010)
+    expected = f"step 1010 of 1000000, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"actmax: fit: {expected}", "actmax: text: token 10", "actmax: fit: step 1000000 of 1000000"]
 
 
 def test_a_terminal_gets_a_bar_and_no_lines(

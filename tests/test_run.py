@@ -22,6 +22,7 @@ from actmax.maximize.optimizee import scaled
 from actmax.model.subject import load
 from actmax.records.store import Record
 from actmax.report.words import answer_word, neighbours_statement
+from actmax.tasks.units.work import UnitsWork
 from cli import QUICK, Actmax, start
 
 TINY = ("subject=tiny", "steps=12", *QUICK)
@@ -356,6 +357,26 @@ class TestFailure:
         assert ran.code == 1
         states = [json.loads((job / "status.json").read_text())["state"] for job in ran.jobs]
         assert sorted(states) == ["complete", "failed"]
+
+    @pytest.mark.parametrize("sweep", [False, True])
+    def test_before_there_is_a_tracker_is_a_failed_job_too(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, sweep: bool
+    ) -> None:
+        def title(work: UnitsWork) -> tuple[str, list[str]]:
+            if work.cfg.steps == 4:
+                raise ValueError("planted in the title")
+            return "a title", []
+
+        monkeypatch.setattr(UnitsWork, "title", property(title))
+        ran = actmax(*(("-m", *TINY, "steps=4,2") if sweep else (*TINY, "steps=4")), "logger=wandb")
+        assert ran.code == 1
+        assert "planted in the title" in ran.err + ran.out
+        assert "without a word" not in ran.err + ran.out
+        found = [json.loads((job / "status.json").read_text()) for job in ran.jobs]
+        states = {status["state"]: status for status in found}
+        assert set(states) == ({"failed", "complete"} if sweep else {"failed"})
+        assert states["failed"]["error"]["message"] == "planted in the title"
+        assert "Traceback" in states["failed"]["error"]["traceback"]
 
     def test_a_full_disk_is_one_message(self, actmax: Actmax, tmp_path: Path) -> None:
         small = tmp_path / "small"

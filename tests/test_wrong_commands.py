@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
+import signal
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from actmax import progress
+from actmax.app import config
+from actmax.evidence import gap as evidence_gap
 from actmax.model.evaluation import random_activations
-from actmax.tasks import memory
-from cli import QUICK, Actmax, Ran
+from actmax.tasks import bounds
+from cli import QUICK, Actmax, Ran, start
 
 TINY = ("subject=tiny", "steps=3", *QUICK, "nulls.draws=39", "report=false")
 
@@ -196,10 +207,14 @@ MANY = [
     "gap.draws",
     "transfer.draws",
     "transfer.windows",
+    "transfer.window",
+    "context=text context.windows",
+    "context=text context.window",
     "decode.top_k",
     "steps",
     "meaning.embedder=subject meaning.layer=1 meaning.draws",
     "meaning.embedder=subject meaning.layer=1 meaning.pool",
+    "meaning.embedder=subject meaning.layer=1 meaning.words",
     "task=search search.passes",
     "task=search search.candidates",
     "task=search search.top_k",
@@ -209,10 +224,47 @@ MANY = [
     "task=simulation simulation.n_1",
     "task=tuning tuning.permutations",
     "task=tuning tuning.splits",
+    "task=tuning tuning.folds",
+    "task=tuning tuning.words",
+    "task=tuning tuning.contexts",
     "task=tuning tuning.batch_tokens",
     "task=examples examples.rows",
+    "task=examples examples.sample",
+    "task=examples examples.top",
 ]
 """Keys that count what a job holds, behind the keys that make the job ask for them."""
+REFUSED = ("tokens", "trainer.devices", "prior.manifold.k", "prior.pca.components", "examples.window")
+"""Counts that something of the job or of its model bounds, which is named."""
+NO_LOOP = {
+    "max_rows": "rows that there are",
+    "meaning.layer": "a place, refused where there is none",
+    "rounding.restarts": "seeds that there are",
+    "search.patience": "passes",
+    "search.generations": "passes",
+    "tuning.padding": "words that there are",
+    "tuning.top": "units that there are",
+    "examples.context": "tokens of a window",
+    "launch.jobs_per_gpu": "jobs that there are",
+    "launch.gpus": "refused where there are fewer",
+    "launch.minutes": "has a limit of its own",
+    "launch.cpus": "the scheduler",
+    "launch.parallel": "jobs that there are",
+    "launch.requeue": "times that the scheduler ends a job",
+}
+"""Whole numbers that make nothing longer, each with what bounds it."""
+JUST = [
+    ("nulls.draws", 16_000_000, 17_000_000, ""),  # 6 numbers for each of 5 tokens: 240 bytes
+    ("nulls.displacements", 33_000_000, 34_000_000, ""),  # 3 of them: 120
+    ("tuning.permutations", 434_000, 435_000, "task=tuning"),  # 3 for each of 384 units: 9216
+    ("tuning.splits", 434_000, 435_000, "task=tuning"),
+]
+"""Counts that 4 GB hold and that they do not, and what makes the job ask for them."""
+LONG = [
+    ("steps", 7 * 24 * 3600 * 1000, "callbacks.trajectory=null"),
+    ("search.passes", 7 * 24 * 3600 * 10**6, "task=search"),
+    ("search.passes", 7 * 24 * 3600 * 10**6 // 12, 'task=search seeds="0:12"'),
+]
+"""Counts with the largest that is allowed for its time, and what makes the job ask for them."""
 SIZES = ["n_layer", "n_embd", "n_positions", "n_inner"]
 
 
@@ -222,7 +274,7 @@ class TestMuch:
     @pytest.fixture(autouse=True)
     def _machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A machine with 4 GB left."""
-        monkeypatch.setattr(memory, "free_bytes", lambda **_: 4 * 10**9)
+        monkeypatch.setattr(bounds, "free_bytes", lambda **_: 4 * 10**9)
 
     @pytest.mark.parametrize("given", MANY)
     def test_is_refused_with_what_would_fit(self, actmax: Actmax, tmp_path: Path, given: str) -> None:
@@ -244,13 +296,138 @@ class TestMuch:
         assert said.startswith("actmax: subject.architecture=")
         assert time.monotonic() - begun < 3
 
+    @pytest.mark.parametrize("key", REFUSED)
+    def test_where_the_job_or_its_model_is_the_bound_it_is_named(
+        self, actmax: Actmax, tmp_path: Path, key: str
+    ) -> None:
+        (tmp_path / "text.txt").write_text("some text " * 40)
+        group, _, rest = key.partition(".")
+        others = {"prior": (f"prior={rest.split('.')[0]}",), "examples": ("task=examples", "examples.text=text.txt")}
+        ran = actmax(*TINY, *others.get(group, ()), f"{key}={10**9}")
+        assert ran.code == 2
+        assert f"actmax: {key}={10**9}: must be at most" in ran.err
+
+    def test_no_count_is_left_out(self) -> None:
+        """A new setting that counts something needs a bound in tasks/bounds.py, or a reason why it needs none."""
+        whole = {key for key, kind in _kinds(config.schema()) if kind in (int, int | None)}
+        counts = {key for key in whole if not key.endswith("seed")}
+        asked = {given.split()[-1] for given in MANY} | set(REFUSED)
+        assert counts == asked | set(NO_LOOP)
+        assert not asked & set(NO_LOOP)
+
+    @pytest.mark.parametrize(("key", "fits", "more", "others"), JUST)
+    def test_the_bound_is_near_what_is_held(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, key: str, fits: int, more: int, others: str
+    ) -> None:
+        monkeypatch.setattr(config, "has_gpu", lambda: False)  # which is asked next
+        command = (*TINY, *others.split(), "trainer.accelerator=gpu")
+        refused(actmax(*command, f"{key}={more}"), f"actmax: {key}={more}: takes")
+        refused(actmax(*command, f"{key}={fits}"), "actmax: trainer.accelerator=gpu: ")
+
+    @pytest.mark.parametrize(("key", "most", "others"), LONG)
+    def test_so_is_what_nobody_waits_for(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, key: str, most: int, others: str
+    ) -> None:
+        monkeypatch.setattr(bounds, "free_bytes", lambda **_: 10**18)
+        begun = time.monotonic()
+        given = actmax(*TINY, *others.split(), f"{key}={10 * most}")
+        refused(given, f"{key}={10 * most}: takes 70 days or more, and a job may take 7. At most {most} can be done")
+        refused(actmax(*TINY, *others.split(), f"{key}={most + 1}"), f"At most {most} can be done")
+        assert time.monotonic() - begun < 6
+
+    @pytest.mark.parametrize("memory", [10**18, None])
+    def test_what_can_be_done_begins_and_says_how_long(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch, memory: int | None
+    ) -> None:
+        monkeypatch.setattr(bounds, "free_bytes", lambda **_: memory)
+        key, most, others = LONG[0]
+        fails = "+callbacks.failing._target_=cli.Failing"  # at the fifth step
+        ran = actmax(*TINY, others, f"{key}={most}", fails, "callbacks.progress.seconds=0")
+        assert ran.code == 1
+        assert "planted" in ran.err
+        assert re.search(rf"step 4 of {most}, \d+:\d\d:\d\d left", ran.err)
+
     def test_what_fits_runs(self, actmax: Actmax) -> None:
         assert actmax(*TINY, "gap.draws=5000", "transfer.draws=100", "decode.top_k=7").code == 0
 
     def test_and_what_just_does_not_is_refused(self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(memory, "free_bytes", lambda **_: 10**6)
-        # 8 bytes for each of 5 tokens, and for 2 numbers of one unit: 56; 10^6 / 56 = 17857.1
-        refused(actmax(*TINY, "gap.draws=17858"), "gap.draws=17858: takes", "At most 17857 would fit")
+        monkeypatch.setattr(bounds, "free_bytes", lambda **_: 10**7)
+        # 8 bytes for each of 5 tokens, and for 2 numbers of one unit: 56; 10^7 / 56 = 178571.4
+        refused(actmax(*TINY, "gap.draws=178572"), "gap.draws=178572: takes", "At most 178571 would fit")
+
+
+BARS = {
+    "maximization": [
+        "1 restarts of 1 unit: step 3 of 3",
+        "random moves: move 20 of 20",
+        "nulls: unit 1 of 1",
+        "activations of tokens: sequence 1 of 1",
+        "cross-entropies: sequence 40 of 40",
+        "activations of random tokens: sequence 40 of 40",
+    ],
+    "search": ["search: pass 50 of 50", "activations of random tokens: sequence 40 of 40"],
+    "meaning.embedder=subject meaning.layer=1 meaning.words=20": [
+        "vectors of texts: batch ",
+        "activations: sequence 20 of 20",
+    ],
+    "tuning": ["activations: batch ", "decoder: fit 105 of 105", "comparison: layer 1 of 1", "replication null: layer"],
+    "simulation": ["comparison: unit 40 of 40"],
+    "examples": ["text: byte 6400 of 6400"],
+}
+"""The bars of each task, or of what makes a job ask for more, as lines at their end."""
+
+
+class TestProgress:
+    """Whatever grows with a count has a bar, with the count as its end: it may take long, and never in silence."""
+
+    @pytest.mark.parametrize("given", BARS)
+    def test_shows_how_far_it_is(
+        self, actmax: Actmax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+    ) -> None:
+        ticks = count(step=2 * progress.SECONDS)
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        monkeypatch.setenv("ACTMAX_CACHE", str(tmp_path / "cache"))
+        random_activations.cache_clear()
+        evidence_gap._random_entropies.cache_clear()
+        (tmp_path / "text.txt").write_text("some text " * 640)
+        more = {
+            "maximization": ("callbacks.progress.seconds=0",),
+            "search": ("task=search", "search.passes=50"),
+            "tuning": ("task=tuning", "tuning.sites=[resid_post]", "tuning.layers=1", "tuning.permutations=20"),
+            "simulation": ("task=simulation", "simulation.effects=[0,1]", "simulation.repetitions=20"),
+            "examples": ("task=examples", "examples.text=text.txt", "examples.window=16"),
+        }
+        ran = actmax(*TINY, *more.get(given, given.split()))
+        assert ran.code == 0, ran.err
+        for line in BARS[given]:
+            assert f"actmax: {line}" in ran.err, line
+        assert not re.search(r"NaN|nan|-\d+:", ran.err)
+
+    def test_shows_nothing_of_what_is_soon_done(self, actmax: Actmax) -> None:
+        assert "actmax: " not in actmax(*TINY).err
+
+    @pytest.mark.slow
+    def test_ctrl_c_on_the_way_keeps_what_there_was(self, tmp_path: Path) -> None:
+        process = start(tmp_path, *TINY, "nulls.displacements=400000", "hydra.run.dir=job")
+        file, deadline = tmp_path / "job/restarts.parquet", time.monotonic() + 120
+        while not file.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130, err
+        assert json.loads((tmp_path / "job/status.json").read_text())["state"] == "interrupted"
+        assert len(pd.read_parquet(file)) == 1
+        assert not (tmp_path / "job/units.parquet").exists()
+
+
+def _kinds(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The kind of every setting of a dataclass and of the dataclasses in it, by dotted key."""
+    for name, kind in get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            yield from _kinds(kind, f"{prefix}{name}.")  # pyright: ignore[reportArgumentType]
+        else:
+            yield f"{prefix}{name}", kind
 
 
 class TestCache:

@@ -27,6 +27,8 @@ Item = TypeVar("Item")
 
 SECONDS = 10.0
 """Time between two lines where there is no bar."""
+DELAY = 2.0
+"""Seconds that a part of a job takes before it shows a bar of its own."""
 _shown = ContextVar("shown", default=True)
 
 
@@ -77,7 +79,8 @@ class Bar:
         delay: float | int = 0,
     ) -> None:
         self.title, self.total, self.unit, self.done, self.seconds = title, total, unit, start, seconds
-        self._visible, self._last = _shown.get(), time.monotonic()
+        self._visible, self._start = _shown.get(), start
+        self._begun = self._last = time.monotonic()
         self._bar: tqdm | None = None
         kind = _bar_class() if self._visible else None
         if kind is not None:
@@ -102,9 +105,15 @@ class Bar:
                 self._bar.set_postfix_str(note(), refresh=False)
         elif self._visible and time.monotonic() - self._last > self.seconds:
             self._last = time.monotonic()
-            count = f"{self.unit} {self.done}" + ("" if self.total is None else f" of {self.total}")
             end = "" if note is None else f", {note()}"
-            print(f"actmax: {self.title}: {count}{end}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"actmax: {self.title}: {self.unit} {self.done}{self._left()}{end}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _left(self) -> str:
+        """How many steps there are, and the time that the others take at the pace so far, as a bar shows it."""
+        if self.total is None or self.done >= self.total:
+            return "" if self.total is None else f" of {self.total}"
+        pace = (self._last - self._begun) / max(1, self.done - self._start)
+        return f" of {self.total}, {auto.tqdm.format_interval(pace * (self.total - self.done))} left"
 
     def reach(self, done: int) -> None:
         """Goes on to a number of steps."""
@@ -117,7 +126,7 @@ class Bar:
             self._bar = None
 
 
-def track(items: Collection[Item], title: str, *, unit: str) -> Iterator[Item]:
+def track(items: Collection[Item], title: str, *, unit: str, delay: float | int = 0) -> Iterator[Item]:
     """Passes items on, and shows how many have been dealt with.
 
     Example:
@@ -127,7 +136,7 @@ def track(items: Collection[Item], title: str, *, unit: str) -> Iterator[Item]:
     """
     if not items:
         return
-    with Bar(title, len(items), unit=unit) as bar:
+    with Bar(title, len(items), unit=unit, delay=delay) as bar:
         for item in items:
             yield item
             bar.advance()

@@ -25,7 +25,7 @@ from actmax.model.architecture import Geometry, geometry, read_geometry
 from actmax.records.store import Record, job_hash
 from actmax.tasks import registry
 from actmax.tasks import schema as schemas
-from actmax.tasks.memory import check_memory
+from actmax.tasks.bounds import check_bounds, check_weights
 from actmax.tasks.registry import task_in
 from actmax.tasks.schema import place_of, request
 from actmax.tasks.task import keys_of, subject_keys
@@ -71,10 +71,11 @@ def check_subject(cfg: DictConfig) -> None:
             allowed = "is for Python (actmax.wrap); the command line takes hub, wheel or random"
             raise InputError("subject.source", "memory", allowed)
         sizes = _sizes(cfg)
-        check_memory(cfg, sizes)
+        check_weights(cfg, sizes)
         task.check_subject(cfg, sizes)
+        check_bounds(cfg, sizes)
     else:
-        check_memory(cfg, None)
+        check_bounds(cfg, None)
 
 
 def has_gpu() -> bool:

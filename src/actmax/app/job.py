@@ -69,16 +69,21 @@ def run_job(
         work.prepare()
         # the status comes first: a folder with other files and no status is somebody else's
         record.set_status(begun := Status("running", job_hash, now(), request=request))
-        record.write_text("config.yaml", resolved)
-        _begin(work, record, tracker, begun, checkpoint)
+        _begin(work, record, tracker, begun, checkpoint, resolved)
 
 
 def _begin(
-    work: Work, record: Record, make_tracker: Callable[[], Tracker], status: Status, checkpoint: Path | None
+    work: Work,
+    record: Record,
+    make_tracker: Callable[[], Tracker],
+    status: Status,
+    checkpoint: Path | None,
+    resolved: str,
 ) -> None:
-    exit_code = 1
-    tracker = make_tracker()
+    exit_code, tracker = 1, Tracker()
     try:
+        record.write_text("config.yaml", resolved)
+        tracker = make_tracker()
         with renamed(FOLDER):
             summary = work.perform(Run(Contents(record), record.folder, checkpoint, tracker.loggers))
         record.write_json("summary.json", summary)

@@ -24,6 +24,7 @@ from actmax.evidence.pairs import Alternative, token_values
 from actmax.evidence.readings import Reading, read
 from actmax.evidence.settings import ALPHA, RANDOM_MOVES, RANDOM_TOKENS
 from actmax.model.nearest import BLOCK, NearestTokens
+from actmax.progress import DELAY, Bar
 from actmax.seeds import stream
 
 
@@ -230,7 +231,7 @@ def displace_together(
     start = initial.detach().float().cpu()
     lengths = torch.stack([(final.detach().float().cpu() - start).norm(dim=-1) for final in finals])
     kept, flat = nearest(start).best, start.flatten(0, 1)
-    ids, cosines = [], []
+    ids, cosines, bar = [], [], Bar("random moves", moves, unit="move", delay=DELAY)
     for noise in _directions(start.shape, draws=moves, seed=seed):
         directions = noise.flatten(1, 2)
         token, product = nearest.along(flat, directions, lengths.flatten(1))
@@ -239,6 +240,8 @@ def displace_together(
         square = flat.square().sum(-1) + 2 * reach * along + reach.square()
         ids.append(token)
         cosines.append(product / square.clamp_min(torch.finfo().tiny).sqrt())
+        bar.advance(len(noise))
+    bar.close()
     picks = torch.randint(moves, (draws, len(flat)), generator=stream(seed, "picked moves"))
     return [
         combined(kept, token.gather(0, picks).view(draws, *kept.shape), cosine.view(moves, *kept.shape), RANDOM_MOVES)

@@ -297,7 +297,8 @@ class Autoencoder:
         self.check_index(index)
         w, b = self._affine(path, slice(index, index + 1))
         if not w.any():
-            raise InputError("index", index, "is a latent whose encoder is zero, so its pre-activation is constant")
+            allowed = "is a latent whose encoder is zero, so its pre-activation is constant"
+            raise InputError("index", index, allowed, "Take another latent.")
         return w[:, 0], float(b[0])
 
     def _all(self, path: str, x: Float[ndarray, "positions width"]) -> Float[ndarray, "positions latents"]:

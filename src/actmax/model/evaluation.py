@@ -26,7 +26,7 @@ from actmax.model.objective import LAST, Objective, own_activations
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Target
-from actmax.progress import Bar
+from actmax.progress import DELAY, Bar
 from actmax.seeds import stream
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ def activations(
     """
     found = np.full(len(sequences), nan)
     room = subject.geometry.context - objective.seen.length - len(objective.seen.after)
+    bar = Bar("activations of tokens", len(sequences), unit="sequence", delay=DELAY)
     for length in sorted({len(one) for one in sequences if 0 < len(one) <= room}):
         rows = [number for number, one in enumerate(sequences) if len(one) == length]
 
@@ -68,9 +69,11 @@ def activations(
             own = [units[row] for row in rows[start:stop]]
             ids = torch.tensor([list(sequences[row]) for row in rows[start:stop]])
             captured = subject.run(subject.embed(ids), [unit.place for unit in own], context=objective.seen)
+            bar.advance(len(ids))
             return _numbers(own_activations(captured, own, objective))
 
         found[rows] = np.concatenate(list(in_batches(act, len(rows), rows_in(objective.context))))
+    bar.close()
     return found
 
 
@@ -80,7 +83,7 @@ def by_unit_activations(
     objective: Objective,
     ids: Int[Tensor, "rows tokens"],
     units: Sequence[Target],
-    progress: Callable[[int], None] = lambda _: None,
+    title: str = "activations",
 ) -> Float[ndarray, "rows units"]:
     """The activation of every unit at every token sequence, reduced over positions.
 
@@ -89,16 +92,14 @@ def by_unit_activations(
         objective: whose reduction counts.
         ids: the sequences.
         units: what is read.
-        progress: called with the number of sequences that were just read.
+        title: what a bar calls it.
     """
 
     def act(some: Tensor) -> ndarray:
         captured = subject.run(subject.embed(some), [unit.place for unit in units], context=objective.seen)
-        found = np.stack([_numbers(objective.activation(unit.read(captured))) for unit in units], axis=1)
-        progress(len(some))
-        return found
+        return np.stack([_numbers(objective.activation(unit.read(captured))) for unit in units], axis=1)
 
-    return _in_blocks(act, ids, rows_in(objective.context))
+    return _in_blocks(act, ids, rows_in(objective.context), title)
 
 
 @torch.no_grad()
@@ -118,7 +119,7 @@ def cross_entropies(
         hidden = subject.run(subject.embed(some), [LAST], context=before)[LAST]
         return _numbers(-own_scores(predictions(subject, hidden, some), some).mean((1, 2)))
 
-    return _in_blocks(entropy, ids, whole_rows(subject, ids.shape[1], context))
+    return _in_blocks(entropy, ids, whole_rows(subject, ids.shape[1], context), "cross-entropies")
 
 
 def predictions(
@@ -153,8 +154,13 @@ def whole_rows(subject: Subject, tokens: int, context: Context = NONE) -> int:
     return rows_in(context, min(ROWS, BLOCK // (tokens * len(subject.embedding_matrix))))
 
 
-def _in_blocks(act: Callable[[Tensor], ndarray], ids: Tensor, rows: int) -> ndarray:
-    return np.concatenate(list(in_batches(lambda start, stop: act(ids[start:stop]), len(ids), rows)))
+def _in_blocks(act: Callable[[Tensor], ndarray], ids: Tensor, rows: int, title: str) -> ndarray:
+    found = []
+    with Bar(title, len(ids), unit="sequence", delay=DELAY) as bar:
+        for some in in_batches(lambda start, stop: act(ids[start:stop]), len(ids), rows):
+            found.append(some)
+            bar.advance(len(some))
+    return np.concatenate(found)
 
 
 def _numbers(values: Tensor) -> ndarray:
@@ -216,8 +222,7 @@ def kept_activations(
     found = {unit: values for unit, values in kept.items() if values is not None}
     missing = [unit for unit in units if unit not in found]
     if missing:
-        with Bar(title, rows, unit="sequence") as bar:
-            made = by_unit_activations(subject, objective, ids(), missing, progress=bar.advance)
+        made = by_unit_activations(subject, objective, ids(), missing, title)
         found |= dict(zip(missing, made.T, strict=True))
         for unit in files.keys() & set(missing):
             _keep(files[unit], found[unit])

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from actmax.errors import InputError
-from actmax.progress import Bar
+from actmax.progress import DELAY, Bar
 from actmax.stats._effects import cohens_d, hedges_factor, noncentrality_interval
 from actmax.stats._inputs import Block, Readable, Samples, block_of, check_level, check_samples, check_unit, flat
 from actmax.stats._logistic import Fit, Predictor, Side, fit_firth, fit_ml, predictor_of, probabilities
@@ -56,8 +56,6 @@ D_STATUSES = ("missing", "normal_only", "ok")
 """What `Comparison.d_status` may be; the first that applies is given."""
 NORMAL_ONLY_FROM = 0.5
 """|d| beyond which its interval is too narrow in groups that are not normal; docs/statistics.md has the measurement."""
-DELAY = 2.0
-"""Seconds that a comparison takes before it shows a bar."""
 
 Columns = dict[str, ndarray]
 """Columns of the table by name, a value per unit."""

@@ -20,12 +20,15 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from actmax.errors import InputError
+from actmax.progress import DELAY, Bar
 from actmax.stats.decoder import MEASURES, Decoding, _against
 
 TOLERANCE = 1e-9
 """Largest entry of the gradient, in the preconditioned coordinates, at which a fit has converged."""
 ITERATIONS = 20_000
 """Largest number of gradient steps of a fit."""
+TOGETHER = 1024
+"""Labellings that are fitted together, until the last of them has converged."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,17 @@ def decode_products(found: Products, folds: Folds, *, C: float | int = 1.0) -> D
     """
     if not 0 < C < np.inf:
         raise InputError("C", C, "a finite number above 0", "1 is the usual choice; smaller regularises more.")
-    probabilities = np.empty(folds.labels.shape)
+    probabilities, draws = np.empty(folds.labels.shape), folds.labels.shape[1]
     # The matrices are small: threads of the linear algebra cost more than they give.
-    with threadpool_limits(1):
+    with threadpool_limits(1), Bar("decoder", folds.count * draws, unit="fit", delay=DELAY) as bar:
         # Divided by the number of units, inner products are means over them, and a sample's square length is about 1.
         for fold, whole in enumerate(found.values / found.units):
             train = folds.held_out != fold
             z, into = _coordinates(whole[np.ix_(train, train)])
-            weights, intercept = _fit(z, folds.labels[train], float(C))
-            probabilities[~train] = expit(whole[np.ix_(~train, train)] @ (into @ weights) + intercept)
+            for some in (slice(start, start + TOGETHER) for start in range(0, draws, TOGETHER)):
+                weights, intercept = _fit(z, folds.labels[train, some], float(C))
+                probabilities[~train, some] = expit(whole[np.ix_(~train, train)] @ (into @ weights) + intercept)
+                bar.advance(len(intercept))
     scores = _measures(folds.labels, probabilities)
     null = pd.DataFrame(scores[1:], columns=pd.Index(MEASURES))
     accuracy, auc, loss = scores[0].tolist()

@@ -21,6 +21,7 @@ from actmax.errors import InputError
 from actmax.model.architecture import RESIDUAL
 from actmax.model.subject import Subject
 from actmax.model.target import Target, Unit
+from actmax.progress import DELAY, track
 from actmax.text.contexts import begin_token
 from actmax.text.settings import EMBEDDERS, MeaningSettings, check_folder, folder_words
 
@@ -104,7 +105,7 @@ class Encoder(Embedder):
     def __call__(self, texts: Sequence[str]) -> Embedded:
         """The mean of each text's last hidden states, or that of its first token, as the folder says."""
         found, unknown = [], []
-        for start in range(0, len(texts), TOGETHER):
+        for start in track(range(0, len(texts), TOGETHER), "vectors of texts", unit="batch", delay=DELAY):
             some = [text.strip() for text in texts[start : start + TOGETHER]]
             read = self.tokenizer(some, padding=True, truncation=True, return_tensors="pt").to(self.model.device)
             states = self.model(**read).last_hidden_state.double()
@@ -149,13 +150,14 @@ class ResidualStream(Embedder):
         place = ("resid_post", self.layer)
         ids = [self.subject.tokens(text.strip()) for text in texts]
         vectors = np.zeros((len(texts), self.subject.embedding_matrix.shape[1]))
+        batches = []
         for length in sorted({len(one) for one in ids} - {0}):
             rows = [row for row, one in enumerate(ids) if len(one) == length]
-            for start in range(0, len(rows), TOGETHER):
-                some = rows[start : start + TOGETHER]
-                whole = torch.tensor([self.before + ids[row] for row in some])
-                states = self.subject.run(self.subject.embed(whole), [place])[place][:, len(self.before) :]
-                vectors[some] = states.double().mean(1).cpu().numpy()
+            batches += [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
+        for some in track(batches, "vectors of texts", unit="batch", delay=DELAY):
+            whole = torch.tensor([self.before + ids[row] for row in some])
+            states = self.subject.run(self.subject.embed(whole), [place])[place][:, len(self.before) :]
+            vectors[some] = states.double().mean(1).cpu().numpy()
         vectors[:, self.left_out] = 0
         vectors -= vectors @ self.basis.T @ self.basis
         return Embedded(vectors, np.zeros(len(texts)))

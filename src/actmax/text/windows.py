@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,14 @@ class Window:
     """Number of the piece's first token in the file, what stands before it not counted."""
 
 
-def windows(subject: Subject, files: Iterable[Path], *, size: int, before: tuple[int, ...]) -> Iterator[Window]:
+def windows(
+    subject: Subject,
+    files: Iterable[Path],
+    *,
+    size: int,
+    before: tuple[int, ...],
+    progress: Callable[[int], object] = bool,
+) -> Iterator[Window]:
     """The text in windows of at most `size` tokens, each behind the same tokens; nothing is kept.
 
     A special token inside a text, such as `<|endoftext|>`, is no part of it: another document begins behind it, and so
@@ -40,11 +48,12 @@ def windows(subject: Subject, files: Iterable[Path], *, size: int, before: tuple
         files: text files.
         size: number of tokens of a window, those that stand before it among them.
         before: what stands before each window, such as begin-of-text.
+        progress: called with the number of bytes that were read, once the windows in them have been dealt with.
     """
     own = size - len(before)
     for file in files:
         first, held = 0, []
-        for start, ids, ends in _stretches(subject, file):
+        for start, ids, ends in _stretches(subject, file, progress):
             first = first if held else start
             held += ids
             while len(held) >= own:
@@ -85,10 +94,12 @@ def pieces(subject: Subject, files: Iterable[Path], *, size: int, count: int, se
     return found[np.argsort(keys)]
 
 
-def _stretches(subject: Subject, file: Path) -> Iterator[tuple[int, list[int], bool]]:
+def _stretches(
+    subject: Subject, file: Path, progress: Callable[[int], object] = bool
+) -> Iterator[tuple[int, list[int], bool]]:
     """A file's tokens as they come: the number of the first, the tokens, and whether a document ends behind them."""
     special, done = list(subject.boundaries), 0
-    for block in _blocks(file):
+    for block in _blocks(file, progress):
         ids, start = np.array(subject.tokens(block), dtype=np.int64), 0
         for end in [*np.flatnonzero(np.isin(ids, special)).tolist(), len(ids)]:
             yield done + start, ids[start:end].tolist(), end < len(ids)
@@ -96,9 +107,13 @@ def _stretches(subject: Subject, file: Path) -> Iterator[tuple[int, list[int], b
         done += len(ids)
 
 
-def _blocks(file: Path) -> Iterator[str]:
+def _blocks(file: Path, progress: Callable[[int], object]) -> Iterator[str]:
     """A file's text in pieces of about `BLOCK` characters, at the ends of lines unless a line is ten times as long."""
+    done = 0
     with file.open(encoding="utf-8") as stream:
         while lines := stream.readlines(BLOCK):
             text = "".join(line.removeprefix(BYTE_ORDER_MARK) for line in lines)
             yield from (text[start : start + 10 * BLOCK] for start in range(0, len(text), 10 * BLOCK))
+            position = os.lseek(stream.fileno(), 0, os.SEEK_CUR)
+            progress(position - done)
+            done = position

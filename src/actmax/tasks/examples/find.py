@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any
@@ -108,7 +108,6 @@ def find_examples(
     sample: int = 100_000,
     context: int = 10,
     before: int = 1,
-    progress: Callable[[int], object] | None = None,
 ) -> Examples:
     """Reads text through the subject and keeps where each unit is highest.
 
@@ -126,7 +125,6 @@ def find_examples(
         sample: positions of that choice; with fewer, the quantiles are exact.
         context: tokens shown on either side.
         before: tokens of a window that stand before it, such as begin-of-text.
-        progress: called with the number of tokens of each batch.
 
     Raises:
         InputError: an activation is no finite number, or there is no text.
@@ -146,8 +144,6 @@ def find_examples(
         _refuse_non_finite(batch, values)
         kept.add(number, batch, values)
         number += len(batch)
-        if progress is not None:
-            progress(ids.numel())
     places = {unit: [(int(-one), place) for _, one, place in best] for unit, best in zip(units, kept.best, strict=True)}
     contexts = _contexts(subject, units, kept, context, before)
     return Examples(contexts, _quantiles(units, kept), kept.seen, places, number)

@@ -51,18 +51,18 @@ class ExamplesWork(SubjectWork):
         if on_cuda(self.cfg.trainer.accelerator):
             self.subject.to("cuda")
         text = partial(windows, self.subject, self.files, size=cfg.window, before=self.before)
-        with keys_of(self.cfg, "examples"), Bar("text", unit="token", scale=True) as bar:
+        total = sum(file.stat().st_size for file in self.files)
+        with keys_of(self.cfg, "examples"), Bar("text", total, unit="byte", scale=True) as bar:
             found = find_examples(
                 self.subject,
                 self.units,
-                text(),
+                text(progress=bar.advance),
                 top=cfg.top,
                 seed=cfg.seed,
                 rows=cfg.rows,
                 sample=cfg.sample,
                 context=cfg.context,
                 before=len(self.before),
-                progress=bar.advance,
             )
         around = {"context": cfg.context, "before": len(self.before)}
         meaning = MeaningSettings(**plain(self.cfg.meaning))
