@@ -88,7 +88,7 @@ LETTERS = 11
 """Most letters of a token there."""
 TEXT = 40
 """Most letters of a restart's text on a picture."""
-STEPS = 60
+STEPS = 50
 """Most points of a curve there."""
 WORDS = 10
 """Most words of a theme."""

@@ -58,10 +58,10 @@ def check_bounds(cfg: Any, sizes: Geometry | None) -> None:
         count = OmegaConf.select(cfg, key)
         if isinstance(count, int) and count * each > free:
             allowed = f"takes {count * each / 1e9:.3g} GB of memory or more, and {free / 1e9:.3g} GB are free"
-            raise InputError(key, count, allowed, f"At most {int(free / each)} would fit.")
+            raise InputError(key, count, allowed, f"At most {key}={int(free / each)} would fit.")
         if isinstance(count, int) and count * seconds > (most := LONGEST * 86400):
             allowed = f"takes {count * seconds / 86400:.3g} days or more, and a job may take {LONGEST}"
-            raise InputError(key, count, allowed, f"At most {int(most / seconds)} can be done by then.")
+            raise InputError(key, count, allowed, f"At most {key}={int(most / seconds)} can be done by then.")
 
 
 def check_weights(cfg: Any, sizes: Geometry) -> None:
