@@ -331,8 +331,8 @@ class TestMuch:
         monkeypatch.setattr(bounds, "free_bytes", lambda **_: 10**18)
         begun = time.monotonic()
         given = actmax(*TINY, *others.split(), f"{key}={10 * most}")
-        refused(given, f"{key}={10 * most}: takes 70 days or more, and a job may take 7. At most {most} can be done")
-        refused(actmax(*TINY, *others.split(), f"{key}={most + 1}"), f"At most {most} can be done")
+        refused(given, f"{key}={10 * most}: takes 70 days or more, and a job may take 7. At most {key}={most} can be done")
+        refused(actmax(*TINY, *others.split(), f"{key}={most + 1}"), f"At most {key}={most} can be done")
         assert time.monotonic() - begun < 6
 
     @pytest.mark.parametrize("memory", [10**18, None])
@@ -368,7 +368,7 @@ BARS = {
     "search": ["search: pass 50 of 50", "activations of random tokens: sequence 40 of 40"],
     "meaning.embedder=subject meaning.layer=1 meaning.words=20": [
         "vectors of texts: batch ",
-        "activations: sequence 20 of 20",
+        "activations of words in text: sequence 20 of 20",
     ],
     "tuning": ["activations: batch ", "decoder: fit 105 of 105", "comparison: layer 1 of 1", "replication null: layer"],
     "simulation": ["comparison: unit 40 of 40"],

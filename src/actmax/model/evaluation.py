@@ -83,7 +83,7 @@ def by_unit_activations(
     objective: Objective,
     ids: Int[Tensor, "rows tokens"],
     units: Sequence[Target],
-    title: str = "activations",
+    title: str = "activations of tokens",
 ) -> Float[ndarray, "rows units"]:
     """The activation of every unit at every token sequence, reduced over positions.
 
