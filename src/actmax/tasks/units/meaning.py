@@ -94,8 +94,7 @@ class Space:
     @classmethod
     def around(cls, asked: Asked, embed: Embedder, *, tokens: int) -> Space:
         """The space of an embedder, for sequences of some length."""
-        drawn = random_tokens(asked.subject, tokens, draws=CENTRE, seed=asked.gap.seed).tolist()
-        return cls(asked.subject, embed, embed([asked.subject.text(ids) for ids in drawn]).vectors.mean(0))
+        return cls(asked.subject, embed, _centre(asked.subject, embed, tokens, asked.gap.seed))
 
     @cached_property
     def words(self) -> Float[ndarray, "words dims"]:
@@ -111,6 +110,13 @@ class Space:
         """The same of token sequences."""
         found = self([self.subject.text(one) for one in ids.flatten(0, -2).tolist()])
         return found.reshape(*ids.shape[:-1], -1)
+
+
+@lru_cache(maxsize=4)  # the jobs of a sweep share it
+def _centre(subject: Subject, embed: Embedder, tokens: int, seed: int) -> Float[ndarray, " dims"]:
+    """The mean vector of random token sequences."""
+    drawn = random_tokens(subject, tokens, draws=CENTRE, seed=seed).tolist()
+    return embed([subject.text(ids) for ids in drawn]).vectors.mean(0)
 
 
 def meaning_columns(
