@@ -28,6 +28,7 @@ SMALL = {
     "nulls": {"draws": 299, "displacements": 20},
     "gap": {"draws": 40},
     "transfer": {"draws": 40},
+    "meaning": {"embedder": "none"},
     "controls": 0,
     "progress": False,
 }
@@ -92,7 +93,7 @@ class TestTheCommandsTables:
         progress = {"progress": False}
         found = lm.examples("mlp_post.2[9]", text, top=3, examples={"window": 32}, **progress)
         command = ("experiment=max_examples", "unit=neuron", "unit.layer=2", "unit.index=9", f"examples.text={text}")
-        assert_same(found, exact(*command, "examples.top=3", "examples.window=32"))
+        assert_same(found, exact(*command, "examples.top=3", "examples.window=32", "meaning.embedder=wordllama"))
 
     def test_of_words(self, lm: LanguageModel, exact: Callable[..., Path], tmp_path: Path) -> None:
         (tmp_path / "words.csv").write_text(WORDS)
