@@ -128,7 +128,9 @@ def assert_same_tables(of_unit: actmax.Result, of_direction: actmax.Result) -> N
     assert set(of_direction.tables) - {"targets"} == set(of_unit.tables)
     for name in of_unit.tables:
         tables = [found.table(name) for found in (of_unit, of_direction)]
-        ours = [one.drop(columns=[column for column in (*names_in(one), "unit") if column in one]) for one in tables]
+        ours = [
+            one.drop(columns=[column for column in (*names_in(one), "unit", "of") if column in one]) for one in tables
+        ]
         pd.testing.assert_frame_equal(*ours, check_exact=True, obj=name)
 
 
