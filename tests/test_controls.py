@@ -338,6 +338,7 @@ SMALL = {
     "nulls": {"draws": 299, "displacements": 20},
     "gap": {"draws": 40},
     "transfer": {"draws": 40},
+    "meaning": {"embedder": "none"},
     "progress": False,
 }
 

@@ -243,7 +243,6 @@ def test_real_rows(real: pd.DataFrame) -> None:
         if not isnan(one.observed) and not isnan(one.p):
             assert_says_one_thing(one)
     own = {Measure.TRANSFER_NONE}  # the context that the tokens were found in
-    own |= {Measure.MEANING, Measure.MEANING_APART, Measure.OWN_MEANING}  # not asked by default
     assert {one.measure for one in found} == {measure for measure, _ in UNIT_MEASURES.values()} - own
     assert {one.claimed for one in found} == {True, False}
     assert {one.alternative for one in found if one.measure == Measure.SNAPPED} == {"greater", "less"}
@@ -252,6 +251,8 @@ def test_real_rows(real: pd.DataFrame) -> None:
     for row in rows[:3]:
         levels = {one.measure: one.alpha for one in unit_findings(row)}
         own = levels.pop(Measure.OWN_TOKENS, 0.0)
+        of_meaning = [levels.pop(one, ALPHA) for one in (Measure.MEANING, Measure.MEANING_APART, Measure.OWN_MEANING)]
+        assert of_meaning == [ALPHA] * 3  # a question of its own
         elsewhere = {levels.pop(measure, None) for measure in (Measure.TRANSFER_BOS, Measure.TRANSFER_TEXT)}
         assert elsewhere == ({ALPHA / 2} if row["transfer_own"] == "none" else {None})  # controls are not tried
         assert set(levels.values()) == {claim_alpha(RANDOM_MOVES)}
@@ -260,7 +261,8 @@ def test_real_rows(real: pd.DataFrame) -> None:
 
 def test_rows_of_tests_are_like_real_ones(real: pd.DataFrame) -> None:
     assert set(ROW) | set(UNTESTED) <= set(real.columns)
-    assert {name for name in real.columns if name.endswith(("_alpha", "_draws"))} <= set(ROW)
+    levels = {name for name in real.columns if name.endswith(("_alpha", "_draws"))}
+    assert {name for name in levels if "meaning" not in name} <= set(ROW)  # those on meaning: tests/test_meaning.py
 
 
 def by_measure(row: dict[str, Any]) -> dict[Measure, Finding]:
