@@ -19,6 +19,7 @@ RUN = (
     "tokens=3",
     "nulls.displacements=50",
     "gap.draws=200",
+    "meaning.embedder=none",
     "logger=none",
     "page=false",
 )

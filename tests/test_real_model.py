@@ -21,7 +21,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ACTMAX = (sys.executable, "-m", "actmax")
 MAIN = ("experiment=reproducibility", "subject=smollm2")
-QUICK = ("nulls.draws=20", "nulls.displacements=20", "gap.draws=100", "controls=0", "logger=none", "page=false")
+QUICK = (
+    *("nulls.draws=20", "nulls.displacements=20", "gap.draws=100", "meaning.embedder=none"),
+    *("controls=0", "logger=none", "page=false"),
+)
 Run = Callable[..., Path]
 
 
@@ -77,9 +80,10 @@ def test_its_claims_are_decided_beside_two_control_units(main: Path) -> None:
     claims = {one.measure: one for one in unit_findings(found)}
     elsewhere = [claims.pop(measure).alpha for measure in (Measure.TRANSFER_BOS, Measure.TRANSFER_TEXT)]
     assert elsewhere == [0.025, 0.025]  # a question of its own, over two contexts
-    assert {one.alpha for measure, one in claims.items() if measure != Measure.OWN_TOKENS} == {
-        claim_alpha(RANDOM_MOVES)
-    }
+    of_meaning = [claims.pop(one) for one in (Measure.MEANING, Measure.MEANING_APART)]
+    assert {one.alpha for one in of_meaning} == {0.05}  # another question
+    others = {Measure.OWN_TOKENS, Measure.OWN_MEANING}
+    assert {one.alpha for measure, one in claims.items() if measure not in others} == {claim_alpha(RANDOM_MOVES)}
     assert claims[Measure.OPTIMUM].claimed  # 334 where random tokens give about nothing
     assert found["answer"] != "yes"  # 49 of 50 tokens are different
     assert found["kappa_tokens_low"] < 0.1
