@@ -26,6 +26,7 @@ import importlib.util
 import json
 import math
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -434,7 +436,17 @@ def compute_canary() -> dict[str, str]:
     libraries = ("numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "torch", "transformers")
     versions = {f"version of {name}": importlib.metadata.version(name) for name in libraries}
     digests = {name: _sha256(np.ascontiguousarray(value, "<f8").tobytes()) for name, value in found.items()}
-    return {**digests, "version of python": ".".join(map(str, sys.version_info[:2])), **versions}
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {**digests, "processor": _processor(), "version of python": python, **versions}
+
+
+def _processor() -> str:
+    """Maker and model of the processor: linear algebra takes other kernels on another, at sizes that no digest has."""
+    with suppress(OSError):
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()]
+        said = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+        return " ".join(said.get(name, "?") for name in ("vendor_id", "cpu family", "model"))
+    return platform.processor() or platform.machine()
 
 
 def other_machine(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
