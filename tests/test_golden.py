@@ -153,6 +153,14 @@ def test_another_machine_may_round_but_not_differ(before: dict[str, Any], tmp_pa
     assert files("kind", lambda table: table.astype({"seed": float})) == ["gaps.parquet", "units.parquet"]
 
 
+def test_the_canary_names_the_processor() -> None:
+    """Two processors gave other digests of cases, and the same of all that the canary computes."""
+    found = golden.compute_canary()
+    assert found["processor"].strip("? ")
+    assert golden.other_machine({"canary": found}, {"canary": {**found, "processor": "another"}}) == ["processor"]
+    assert "processor" in EXPECTED["canary"]
+
+
 def test_the_canary_of_another_machine_differs() -> None:
     own = {"canary": {"torch exp": "a", "version of torch": "2"}}
     assert golden.other_machine(own, own) == []
