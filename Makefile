@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@
 
-demo: setup ## the main job on a real model; about 4 minutes on 2 cores, the first time
+demo: setup ## the main job on a real model; 4 to 6 minutes on 2 cores, the first time
 	$(BIN)/actmax experiment=reproducibility subject=smollm2
 
 test: style ## the fast checks; tests leave a core idle now and then, so the types are checked beside them
