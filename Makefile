@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# COVERAGE=1 measures and prints it for the fast tests (.ci/run does); they take half as long again
+# COVERAGE=1 measures and prints it for the fast tests (.ci/run fast does); they take half as long again
 COV := $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 .PHONY: setup demo test fast slow test-all lint style types docs lock clean
 
