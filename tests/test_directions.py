@@ -97,7 +97,10 @@ def random_model(name: str, dtype: str = "float64") -> LanguageModel:
     return LanguageModel(load(**settings), settings)
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "gpt2" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def family(request: pytest.FixtureRequest) -> LanguageModel:
     return random_model(request.param)
 

@@ -120,6 +120,7 @@ def test_nothing_is_asked_for_that_is_so_by_itself() -> None:
     assert asked(first, "unit") == ["unit.site=resid_pre", "unit.layer=8", "unit.index=91"]
 
 
+@pytest.mark.slow
 class TestUnits:
     def test_from_a_maximization_to_a_search_to_real_text_and_back(self, actmax: Actmax, tmp_path: Path) -> None:
         ran = actmax(*TINY, *UNIT, "seeds=[0,1]", "hydra.run.dir=m")

@@ -46,6 +46,7 @@ def no_numbers(page: Path | str) -> list[str]:
     return re.findall(r".{0,40}\b(?:nan|inf|None|NaT)\b.{0,20}", printed)
 
 
+@pytest.mark.slow
 class TestPages:
     @pytest.mark.parametrize(
         "overrides",
@@ -65,7 +66,6 @@ class TestPages:
         assert no_numbers(ran.job / "report.html") == []
         assert no_numbers(ran.out) == []
 
-    @pytest.mark.slow
     def test_whichever_number_of_a_unit_is_missing(self, actmax: Actmax) -> None:
         row = summary(actmax(*JOB, "callbacks.trajectory=null").job)
         known = ("_draws", "_alpha")  # what was asked for is never missing

@@ -222,6 +222,7 @@ def titles(source: str) -> list[str]:
     return re.findall(r"<h3>(.*?)</h3>", source)
 
 
+@pytest.mark.slow
 class TestRecord:
     def test_in_memory_is_shown_as_on_disk(self, job: Path) -> None:
         live = describe(in_memory(job))

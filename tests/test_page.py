@@ -262,6 +262,7 @@ TASKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", TASKS.values(), ids=TASKS)
 def test_every_kind_of_job_has_a_whole_page(overrides: tuple[str, ...], actmax: Actmax) -> None:
     ran = actmax(*JOB, *overrides, "subject.dtype=float64")

@@ -234,6 +234,7 @@ def beside(p_tokens: list[float], p_moves: list[float], *, seeds: int = 10, draw
     return Own(OwnStatus.OK, *spaces, units=max(2, len(p_tokens)), seeds=seeds, draws=draws)
 
 
+@pytest.mark.slow
 class TestRestartsThatEndAtTokens:
     """Random tokens of those that a search may use, which are not all that a random move may lead to."""
 
