@@ -26,9 +26,9 @@ from actmax.stats.pareto import pareto_front
 Answer = TypeVar("Answer")
 """Type of the answer to one sequence of a question."""
 ROWS = 2048
-"""Largest number of sequences per forward pass: the more there are, the more of them begin alike."""
-
-
+"""Largest number of sequences per forward pass on a GPU: the more there are, the more of them begin alike."""
+ROWS_OF_CPU = 512
+"""The same on a CPU, which more of them keep no busier: 2,048 take 0.2 GB more, and as long."""
 GRADIENT = 4
 """How many times fewer sequences a pass through the whole model holds with its gradient: log p, its gradient and the
 logits' stand in memory together."""
@@ -102,7 +102,7 @@ class Oracle:
         objective: what restarts are optimized for.
         alphabet: the tokens that may be used.
         top_k: tokens per position in an answer to `Slopes`.
-        max_rows: sequences per forward pass; None for `ROWS`.
+        max_rows: sequences per forward pass; None for `ROWS` on a GPU and `ROWS_OF_CPU` on a CPU.
     """
 
     def __init__(
@@ -110,7 +110,8 @@ class Oracle:
     ) -> None:
         self.subject, self.objective, self.alphabet = subject, objective, alphabet
         self.top_k = min(top_k, len(alphabet.ids))
-        self.rows = max_rows or evaluation.rows_in(objective.context, ROWS)
+        most = ROWS_OF_CPU if subject.device.type == "cpu" else ROWS
+        self.rows = max_rows or evaluation.rows_in(objective.context, most)
         self.sign = 1.0 if objective.sign == "maximize" else -1.0
         with torch.no_grad():
             self._matrix = subject.embed(alphabet.ids)
