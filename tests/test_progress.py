@@ -72,6 +72,23 @@ def test_a_line_says_what_is_left_at_the_pace_so_far(
     assert lines == [f"actmax: fit: {expected}", "actmax: text: token 10", "actmax: fit: step 1000000 of 1000000"]
 
 
+def test_steps_of_an_earlier_run_say_nothing_about_the_pace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Bar("search", 1000, unit="pass") as bar, Bar("other", 1000, unit="pass") as other:
+        now[0] += 20  # what was done before is put together, which takes its time too
+        bar.resume(800)
+        other.reach(800)
+        now[0] += 20
+        bar.reach(810)
+        other.reach(810)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2] == "actmax: search: pass 810 of 1000, 06:20 left"
+    assert lines[-1] == "actmax: other: pass 810 of 1000, 00:09 left"  # the control: without being told
+
+
 def test_a_terminal_gets_a_bar_and_no_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

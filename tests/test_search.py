@@ -237,7 +237,12 @@ class TestSearch:
         assert all(one.passes < 300 for one in stopped)
         evaluate = Oracle.evaluate
         monkeypatch.setattr(Oracle, "evaluate", lambda self, some: asked.append(some) or evaluate(self, some))
-        again = search(toy, MAX, rows(3), settings, tokens=3, answers=journal)
+        told = []
+        again = search(
+            toy, MAX, rows(3), settings, tokens=3, answers=journal, progress=lambda done, _: told.append(done)
+        )
+        assert told[0] == sum(one.passes for one in stopped)  # a bar goes on from there
+        assert told[1] > told[0]
         assert sum(one.passes for _, one in itertools.chain(*asked)) < 3 * 300 - sum(one.passes for one in stopped) + 1
         for one, other in zip(whole, again, strict=True):
             assert np.array_equal(one.trajectory, other.trajectory)

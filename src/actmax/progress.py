@@ -115,6 +115,13 @@ class Bar:
         pace = (self._last - self._begun) / max(1, self.done - self._start)
         return f" of {self.total}, {auto.tqdm.format_interval(pace * (self.total - self.done))} left"
 
+    def resume(self, done: int) -> None:
+        """Goes on to a number of steps that were done before: they say nothing about the pace of the others."""
+        self.done = self._start = done
+        self._begun = time.monotonic()
+        if self._bar is not None:
+            self._bar.initial = self._bar.n = self._bar.last_print_n = done
+
     def reach(self, done: int) -> None:
         """Goes on to a number of steps."""
         self.advance(done - self.done)

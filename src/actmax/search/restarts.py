@@ -197,7 +197,8 @@ def search(
         lengths: the shortest and the longest sequence; None: all as long as the first.
         spread: each unit's standard deviation over random tokens (`spreads`), in which λ counts; 1 where none is given.
         max_rows: sequences per forward pass.
-        progress: called after each round with passes done and to do, over all restarts; True stops.
+        progress: called after each round with passes done and to do, over all restarts; True stops. With `answers` it
+            is called before the first round too, with the passes that they took.
         answers: the answers of each row before an interruption: the search goes on behind them.
         keep: called after each round with all answers so far, for such a use.
 
@@ -213,11 +214,14 @@ def search(
     restarts = [make(row, alphabet, settings, spread=(spread or {}).get(row.unit, 1.0)) for row in rows]
     for one, before in zip(restarts, answers, strict=False):
         one.replay(before)
+    total = settings.passes * len(rows)
+    if answers and progress is not None:
+        progress(sum(one.passes for one in restarts), total)
     while any(one.question is not None for one in restarts):
         _round(oracle, restarts)
         if keep is not None:
             keep([one.answers for one in restarts])
-        if progress is not None and progress(sum(one.passes for one in restarts), settings.passes * len(rows)):
+        if progress is not None and progress(sum(one.passes for one in restarts), total):
             break
     return [one.found for one in restarts]
 

@@ -79,6 +79,8 @@ class SearchWork(UnitsWork):
         with keys_of(self.cfg, "search"), Bar("search", self.settings.passes * len(self.rows), unit="pass") as bar:
 
             def progress(done: int, _: int) -> bool:
+                if answers and not bar.done:
+                    bar.resume(done)
                 bar.reach(done)
                 return run.stop.requested
 
