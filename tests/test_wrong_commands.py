@@ -46,6 +46,8 @@ UNKNOWN = [
     ("trainer.precison", ""),
     ("subjct", "subject"),
     ("a.b", ""),
+    ("passes", "search.passes"),
+    ("draws", "nulls.draws or gap.draws or transfer.draws"),
 ]
 """Keys that there are not, with the one that was meant."""
 

@@ -23,7 +23,7 @@ from actmax.app.streams import steady
 from actmax.choices import choices
 from actmax.errors import InputError, JobError, printable
 from actmax.search.settings import METHOD_NAMES
-from actmax.settings import keys, meant
+from actmax.settings import inside, keys, meant
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -132,7 +132,10 @@ def _unknown(message: str) -> InputError | None:
     *groups, name = key.split(".")
     known = keys(config.schema(), *groups)
     prefix = ".".join([*groups, ""])
-    return None if known is None else InputError(key, value, "there is no such key", meant(name, known, prefix))
+    if known is None:
+        return None
+    way_out = meant(name, known, prefix) or inside(name, config.schema())
+    return InputError(key, value, "there is no such key", way_out)
 
 
 def _null_group(error: BaseException) -> InputError | None:

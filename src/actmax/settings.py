@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -157,7 +157,8 @@ def check_keys(values: Mapping[Any, Any], schema: type, prefix: str = "") -> Non
             raise InputError(f"{prefix}{name}", "removed", "every key must be there", "Leave it as it is, or set it.")
     for name in values:
         if name not in known:
-            raise InputError(f"{prefix}{name}", values[name], "there is no such key", meant(str(name), known, prefix))
+            way_out = meant(str(name), known, prefix) or inside(str(name), schema, prefix)
+            raise InputError(f"{prefix}{name}", values[name], "there is no such key", way_out)
         if dataclasses.is_dataclass(known[name]) and isinstance(values[name], Mapping):
             check_keys(values[name], cast("type", known[name]), f"{prefix}{name}.")
 
@@ -181,6 +182,20 @@ def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Which of some names another was meant for, as a sentence; empty where none is near."""
     near = [f"{prefix}{one}" for one in get_close_matches(name, list(known), n=3, cutoff=0.7)]
     return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def inside(name: str, schema: type, prefix: str = "") -> str:
+    """Where in the groups of a dataclass a key of this name stands, as a sentence; empty where it stands in none."""
+    found = [f"{prefix}{path}" for path in _paths(schema) if path.rpartition(".")[2] == name]
+    return f"Did you mean {' or '.join(found[:3])}?" if found else ""
+
+
+def _paths(schema: type, prefix: str = "") -> Iterator[str]:
+    """The keys of a dataclass and of the dataclasses in it, with the names of their groups."""
+    for name, hint in _hints(schema).items():
+        yield f"{prefix}{name}"
+        if dataclasses.is_dataclass(hint):
+            yield from _paths(cast("type", hint), f"{prefix}{name}.")
 
 
 def check_types(values: Mapping[str, Any], schema: type, prefix: str = "") -> None:
