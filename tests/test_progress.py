@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -99,6 +100,23 @@ def test_a_terminal_gets_a_bar_and_no_lines(
     assert "20/20" in terminal.getvalue()
     assert "actmax:" not in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_nor_do_they_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def left(go_on: Callable[[Bar], None]) -> float:
+        """Seconds that the bar says are left after 10 passes of 1 s each; 90 s went by before, for 800 of old."""
+        on_terminal(monkeypatch)
+        with Bar("search", 1000, unit="pass", seconds=0) as bar:
+            assert bar._bar is not None
+            bar._bar.start_t -= 90
+            go_on(bar)
+            bar._bar.start_t -= 10
+            bar.advance(10)
+            shown = bar._bar.format_dict
+        return (1000 - shown["n"]) * shown["elapsed"] / (shown["n"] - shown["initial"])
+
+    assert left(lambda bar: bar.resume(800)) == pytest.approx(190, rel=0.1)
+    assert left(lambda bar: bar.reach(800)) < 50  # the control: without being told
 
 
 @pytest.mark.parametrize("bars", [False, True])

@@ -24,7 +24,9 @@ from actmax.model.objective import Objective, Row
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
 from actmax.model.target import Unit
+from actmax.progress import Bar
 from actmax.records.store import Record
+from actmax.search import prefixes
 from actmax.search.alphabet import Alphabet
 from actmax.search.front import Point, front_of, weight_of
 from actmax.search.moves import Moves
@@ -110,6 +112,18 @@ class TestOracle:
         assert np.allclose(one.activation, evaluation.activations(toy, MAX, sequences, [UNIT] * 4), atol=1e-12)
         assert one.cross_entropy[1] == pytest.approx(evaluation.cross_entropies(toy, torch.tensor([sequences[1]]))[0])
         assert two.activation[0] == pytest.approx(one.activation[0], abs=1e-12)
+
+    @pytest.mark.parametrize(("max_rows", "most"), [(None, 512), (700, 700)])
+    def test_asks_no_more_on_a_cpu_than_memory_is_worth(
+        self, toy: Subject, monkeypatch: pytest.MonkeyPatch, max_rows: int | None, most: int
+    ) -> None:
+        run, held = prefixes.run, []
+        monkeypatch.setattr(
+            prefixes, "run", lambda *args, **options: held.append(len(args[1])) or run(*args, **options)
+        )
+        sequences = tuple((first, second, 4) for first in range(26) for second in range(26))
+        Oracle(toy, MAX, Alphabet(toy), top_k=4, max_rows=max_rows).evaluate([(UNIT, Evaluate(sequences))])
+        assert held == [min(most, 676), *([676 - most] if most < 676 else [])]
 
     @pytest.mark.parametrize("weight", [0.0, 1.5])
     def test_slopes_are_derivatives_to_one_hot_tokens(self, toy: Subject, weight: float) -> None:
@@ -239,7 +253,7 @@ class TestSearch:
         monkeypatch.setattr(Oracle, "evaluate", lambda self, some: asked.append(some) or evaluate(self, some))
         told = []
         again = search(
-            toy, MAX, rows(3), settings, tokens=3, answers=journal, progress=lambda done, _: told.append(done)
+            toy, MAX, rows(3), settings, tokens=3, answers=journal, progress=lambda done, _: told.append(done) or False
         )
         assert told[0] == sum(one.passes for one in stopped)  # a bar goes on from there
         assert told[1] > told[0]
@@ -425,6 +439,8 @@ class TestCommand:
                 raise RuntimeError("the machine went away")
             return evaluate(self, asked)
 
+        begun, resume = [], Bar.resume
+        monkeypatch.setattr(Bar, "resume", lambda self, done: begun.append(done) or resume(self, done))
         job = (*JOB, *QUICKLY, f"search={method}")
         with monkeypatch.context() as patch:
             patch.setattr(work, "SAVE_SECONDS", -1)
@@ -432,8 +448,11 @@ class TestCommand:
             assert actmax(*job, "hydra.run.dir=cut").code == 1
         ran = actmax(*job, "hydra.run.dir=cut")
         assert ran.code == 0, ran.err
+        assert len(begun) == 1  # the time left is told from what is still to do
+        assert 0 < begun[0] < json.loads((ran.job / "summary.json").read_text())["search"]["forward_passes"]
         assert "Going on from step" in (ran.folder / "cut" / "actmax.log").read_text()
         assert actmax(*job, "hydra.run.dir=whole").code == 0
+        assert len(begun) == 1  # a run from the start has nothing behind it
         assert len(calls) == 4
         cut, whole = Record(ran.folder / "cut"), Record(ran.folder / "whole")
         for name in ("trajectory", "restarts", "tokens", "units"):

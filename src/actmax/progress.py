@@ -120,6 +120,7 @@ class Bar:
         self.done = self._start = done
         self._begun = time.monotonic()
         if self._bar is not None:
+            self._bar.reset()  # its clock too
             self._bar.initial = self._bar.n = self._bar.last_print_n = done
 
     def reach(self, done: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import islice
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from actmax.errors import InputError
@@ -180,14 +181,18 @@ def keys(schema: type, *groups: str) -> list[str] | None:
 
 def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Which of some names another was meant for, as a sentence; empty where none is near."""
-    near = [f"{prefix}{one}" for one in get_close_matches(name, list(known), n=3, cutoff=0.7)]
-    return f"Did you mean {' or '.join(near)}?" if near else ""
+    return _asked(f"{prefix}{one}" for one in get_close_matches(name, list(known), n=3, cutoff=0.7))
 
 
 def inside(name: str, schema: type, prefix: str = "") -> str:
-    """Where in the groups of a dataclass a key of this name stands, as a sentence; empty where it stands in none."""
-    found = [f"{prefix}{path}" for path in _paths(schema) if path.rpartition(".")[2] == name]
-    return f"Did you mean {' or '.join(found[:3])}?" if found else ""
+    """The first places at which a dataclass, or a group in it, has a key of this name, as a sentence; else empty."""
+    return _asked(islice((path for path in _paths(schema, prefix) if path.rpartition(".")[2] == name), 3))
+
+
+def _asked(names: Iterable[str]) -> str:
+    """Whether one of some names was meant, as a sentence; empty where there are none."""
+    listed = " or ".join(names)
+    return f"Did you mean {listed}?" if listed else ""
 
 
 def _paths(schema: type, prefix: str = "") -> Iterator[str]:

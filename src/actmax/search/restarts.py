@@ -214,16 +214,30 @@ def search(
     restarts = [make(row, alphabet, settings, spread=(spread or {}).get(row.unit, 1.0)) for row in rows]
     for one, before in zip(restarts, answers, strict=False):
         one.replay(before)
-    total = settings.passes * len(rows)
-    if answers and progress is not None:
-        progress(sum(one.passes for one in restarts), total)
+    _rounds(oracle, restarts, progress, keep)
+    return [one.found for one in restarts]
+
+
+def _rounds(
+    oracle: Oracle,
+    restarts: Sequence[Restart],
+    progress: Callable[[int, int], bool] | None,
+    keep: Callable[[list[list[Answered]]], object] | None,
+) -> None:
+    """Answers the questions of all restarts, until none asks or `progress` stops; both are called as `search` says."""
+
+    def stopped() -> bool:
+        done, budget = sum(one.passes for one in restarts), sum(one.budget for one in restarts)
+        return progress is not None and progress(done, budget)
+
+    if any(one.answers for one in restarts):  # of an earlier run; a stop is asked about behind a round
+        stopped()
     while any(one.question is not None for one in restarts):
         _round(oracle, restarts)
         if keep is not None:
             keep([one.answers for one in restarts])
-        if progress is not None and progress(sum(one.passes for one in restarts), total):
+        if stopped():
             break
-    return [one.found for one in restarts]
 
 
 def _round(oracle: Oracle, restarts: Sequence[Restart]) -> None:
