@@ -47,6 +47,7 @@ UNKNOWN = [
     ("subjct", "subject"),
     ("a.b", ""),
     ("passes", "search.passes"),
+    ("prior.weight", "prior.l2.weight or prior.norm.weight or prior.manifold.weight"),
     ("draws", "nulls.draws or gap.draws or transfer.draws"),
 ]
 """Keys that there are not, with the one that was meant."""
