@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from actmax.errors import InputError
 from actmax.evidence.settings import RANDOM_TEXT, RANDOM_TOKENS
 from actmax.model import evaluation
 from actmax.model.architecture import geometry
+from actmax.model.nearest import NearestTokens
 from actmax.model.objective import Objective, Row
 from actmax.model.settings import GapSettings
 from actmax.model.subject import Subject
@@ -457,6 +459,20 @@ class TestCommand:
         cut, whole = Record(ran.folder / "cut"), Record(ran.folder / "whole")
         for name in ("trajectory", "restarts", "tokens", "units"):
             pd.testing.assert_frame_equal(cut.table(name), whole.table(name), check_exact=True)
+
+    def test_holds_no_normalized_embeddings_of_an_earlier_job(
+        self, actmax: Actmax, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluate, matrix, held, alive = Oracle.evaluate, NearestTokens.__init__, [], weakref.WeakSet()
+        monkeypatch.setattr(NearestTokens, "__init__", lambda self, *args: alive.add(self) or matrix(self, *args))
+        monkeypatch.setattr(Oracle, "evaluate", lambda self, some: held.append(len(alive)) or evaluate(self, some))
+        ran = actmax("-m", *JOB, *QUICKLY, "unit.index=5", "method=none,gcg", "steps=2", "search.passes=40")
+        assert ran.code == 0, ran.err
+        assert set(held) == {0}
+        held.clear()
+        monkeypatch.setattr(Subject, "forget_nearest", lambda self: None)  # the control: then they stay
+        assert actmax("-m", *JOB, *QUICKLY, "unit.index=7", "method=none,gcg", "steps=2", "search.passes=40").code == 0
+        assert set(held) == {1}
 
     def test_sweeps_set_methods_side_by_side(self, actmax: Actmax) -> None:
         ran = actmax("-m", *JOB, *QUICKLY, "unit.index=5", "search=gcg,random")

@@ -233,6 +233,10 @@ class Subject:
     def _nearest(self) -> dict[torch.device, NearestTokens]:
         return {}
 
+    def forget_nearest(self) -> None:
+        """Lets go of the normalized embeddings, which take as much memory as the embeddings; `nearest` makes others."""
+        self._nearest.clear()
+
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
         """The embeddings of tokens, as the model sees them."""
         return self._embedding(ids.to(self.device))

@@ -76,6 +76,7 @@ class SearchWork(UnitsWork):
         options: dict[str, Any] = {"tokens": tokens, "spread": self._spread() if self.settings.fluency else None}
         options |= {"max_rows": self.cfg.max_rows, "answers": answers}
         saved = time.perf_counter()
+        subject.forget_nearest()  # an earlier job's: a search reads none, and needs the memory
         with keys_of(self.cfg, "search"), Bar("search", self.settings.passes * len(self.rows), unit="pass") as bar:
 
             def progress(done: int, _: int) -> bool:
