@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import os
 import re
 import shutil
@@ -15,6 +17,8 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+
+from actmax.tasks import registry
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -279,3 +283,56 @@ class TestForms:
         assert wrong_form(yaml.safe_load(text)) == []
         for old, new in (("name:", "title2:"), ("type: textarea", "type: text"), ("label:", "lable:")):
             assert wrong_form(yaml.safe_load(text.replace(old, new))) != []
+
+
+# the house: rules that would erode unseen
+
+
+def lines_with(pattern: str, sources: Mapping[str, str]) -> list[str]:
+    """The lines of some sources that hold a pattern, each behind its file's name."""
+    found = re.compile(pattern)
+    return [
+        f"{name}: {line.strip()}" for name, text in sources.items() for line in text.splitlines() if found.search(line)
+    ]
+
+
+def sources() -> dict[str, str]:
+    folder = ROOT / "src"
+    return {str(file.relative_to(folder)): file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.py"))}
+
+
+def attribute_docstrings(text: str) -> list[str]:
+    """The docstrings of a module's attributes and of its classes'."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.ClassDef, ast.Module)):
+            for one, after in itertools.pairwise(node.body):
+                if isinstance(one, (ast.Assign, ast.AnnAssign)) and isinstance(after, ast.Expr):
+                    value = ast.literal_eval(after.value) if isinstance(after.value, ast.Constant) else None
+                    found += [value] if isinstance(value, str) else []
+    return found
+
+
+def riddles(docstrings: list[str]) -> list[str]:
+    """Docstrings of three words or fewer, and such as are no sentence without the name above them."""
+    return [text for text in docstrings if len(text.split()) <= 3 or re.match(r"Of\b|Its\b|Likewise", text)]
+
+
+class TestHouse:
+    def test_a_task_is_chosen_in_the_registry_alone(self) -> None:
+        """A branch on a task's name is a part of that task outside of its room."""
+        assert len(lines_with(r"task\.name", sources())) <= 3
+        names = "|".join(registry.BUILT_IN)
+        assert lines_with(rf"""(==|!=|\bin) \(?["']({names})["']""", sources()) == []
+
+    def test_attributes_are_described_in_sentences(self) -> None:
+        docstrings = [text for source in sources().values() for text in attribute_docstrings(source)]
+        assert len(docstrings) > 500
+        assert riddles(docstrings) == []
+
+    def test_what_is_against_the_rules_is_noticed(self) -> None:
+        branch = 'if task.name == "tuning":'
+        described = {"b": "Of them, the sum.", "c": "The file.", "d": "Number of the files."}
+        fields = "".join(f'    {name}: int\n    """{text}"""\n' for name, text in described.items())
+        assert lines_with(r"task\.name", {"a.py": f"{branch}\n    pass\n"}) == [f"a.py: {branch}"]
+        assert riddles(attribute_docstrings(f"class A:\n{fields}")) == ["Of them, the sum.", "The file."]

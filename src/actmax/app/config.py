@@ -65,7 +65,7 @@ def check_subject(cfg: DictConfig) -> None:
     Raises:
         InputError: names the key, the value and what is allowed.
     """
-    task = task_in(cfg)
+    task, sizes = task_in(cfg), None
     if task.on_subject:
         if cfg.subject.source == "memory":
             allowed = "is for Python (actmax.wrap); the command line takes hub, wheel or random"
@@ -73,9 +73,7 @@ def check_subject(cfg: DictConfig) -> None:
         sizes = _sizes(cfg)
         check_weights(cfg, sizes)
         task.check_subject(cfg, sizes)
-        check_bounds(cfg, sizes)
-    else:
-        check_bounds(cfg, None)
+    check_bounds(cfg, task.shares(cfg, sizes))
 
 
 def has_gpu() -> bool:

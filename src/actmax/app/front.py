@@ -38,7 +38,7 @@ KINDS = {
     "Where it runs": ("launch", "trainer"),
     "What is watched and logged": ("callbacks", "logger"),
 }
-"""The groups of choices by what they are about."""
+"""Groups of choices by their heading in the help."""
 WIDTH = 110
 """Most characters of a line of --help."""
 OTHERS = "Others"

@@ -27,7 +27,7 @@ LACK = (
 )
 """What to do where memory ran out."""
 FOLDER = {"folder": "hydra.run.dir"}
-"""The key of what a record calls its folder."""
+"""The config key behind the argument `folder` of a record."""
 
 
 def run_job(

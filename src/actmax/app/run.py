@@ -95,14 +95,15 @@ def tracker_of(cfg: DictConfig, record: Record, work: Work) -> Tracker:
     if logger.name == "none":
         return Tracker()
     task, (name, tags) = config.task_in(cfg), work.title
+    kind = task.name
     return WandbTracker(
         record,
         project=logger.project,
         entity=logger.entity,
         group=cfg.sweep,
         name=name,
-        tags=[task.name, *tags, *logger.tags],
-        job_type=task.name,
+        tags=[kind, *tags, *logger.tags],
+        job_type=kind,
         config={**work.identity, **plain(cfg), **_axes(cfg)},
         state=task.statement,
         draw=draw_figures if cfg.report and cfg.page else None,

@@ -40,7 +40,7 @@ DIED = (
 )
 """Message of a job whose process ended without writing a status."""
 FOLDER = {"folder": "hydra.sweep.dir"}
-"""The key of what a record calls its folder."""
+"""The config key behind the argument `folder` of a sweep."""
 ANNOUNCED = 100
 """From how many jobs on it is said that they are being planned, which takes 0.02 s each."""
 MOST_JOBS = 100_000

@@ -20,7 +20,7 @@ class Ends:
     ids: Int[Tensor, "restarts tokens"]
     """The tokens that the restarts decode to."""
     restarts: Restarts
-    """The restarts that ended there."""
+    """The restarts that ended at these embeddings."""
 
     @property
     def moves(self) -> Float[Tensor, "restarts tokens d_model"]:

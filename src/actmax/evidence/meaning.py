@@ -277,7 +277,7 @@ class MeaningDecision:
     verdict: Verdict
     """What may be said of the unit's restarts in the space of meaning."""
     status: DecisionStatus
-    """Whether it could be judged, or why not."""
+    """Whether the meaning could be judged, or why not."""
     alpha: float
     """Level of the claim that restarts are alike."""
     own_alpha: float
@@ -305,7 +305,7 @@ class Alike:
     p: float
     """p of their similarity beside chance; NaN where it was not measured."""
     smallest_p: float
-    """The smallest p that its draws can give."""
+    """The smallest p that the number of draws can give."""
     kappa_low: float
     """Lower limit of κ; NaN where it has no interval."""
 

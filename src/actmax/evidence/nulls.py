@@ -169,7 +169,7 @@ class Displaced:
     retention: NDArray[np.float64]
     """Share of positions that keep the token of their initial noise."""
     unique: NDArray[np.float64]
-    """Different tokens."""
+    """Number of different tokens over all restarts."""
     agreement: dict[str, NDArray[np.float64]]
     """Every statistic of agreement in tokens (`TOKENS`)."""
     rarefaction: Float[NDArray[np.float64], "draws restarts"]
@@ -177,7 +177,7 @@ class Displaced:
     cosine: Float[NDArray[np.float64], " cosines"]
     """Mean cosine to the nearest token of each restart's random moves; no entries where restarts end at tokens."""
     ids: Int[Tensor, "draws restarts tokens"]
-    """The tokens themselves."""
+    """Token ids that the restarts end with."""
     kind: str = RANDOM_MOVES
     """What was drawn: `random moves`, `random tokens` or `random text`."""
 

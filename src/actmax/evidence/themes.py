@@ -29,7 +29,7 @@ class Theme:
     similarity: Float[ndarray, " words"]
     """Mean cosine of a word to the restarts' texts."""
     chance: Float[ndarray, " words"]
-    """Its mean over texts by chance."""
+    """Mean score of each word over texts drawn by chance."""
     z: Float[ndarray, " words"]
     """The difference in standard deviations of texts by chance."""
     p: Float[ndarray, " words"]
@@ -154,7 +154,7 @@ class Held:
     """In how many restarts a token, or a near neighbour of it, stands."""
 
     token: str
-    """The token."""
+    """Text of the token that is counted."""
     same: int
     """Number of restarts that hold the token itself."""
     near: int

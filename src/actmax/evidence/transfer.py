@@ -42,9 +42,9 @@ class Carried:
     """What the tokens of one unit's restarts do in one context; the restart is the replicate."""
 
     activation: Float[ndarray, " restarts"]
-    """Activation of each restart's tokens there."""
+    """Activation of each restart's tokens in the other context."""
     random: Float[ndarray, " draws"]
-    """Activation of random token sequences there."""
+    """Activation of random token sequences in the other context."""
     own: bool = False
     """Whether it is the context that the tokens were found in."""
     sign: Literal["maximize", "minimize"] = "maximize"

@@ -32,7 +32,7 @@ class Agreed:
     p: float
     """p of the share of tokens in common; NaN for one restart."""
     smallest_p: float
-    """The smallest p that its draws can give."""
+    """The smallest p that the number of draws can give."""
     kappa_tokens_low: float
     """Lower limit of κ in tokens; NaN where it has no interval."""
     kappa_embeddings_low: float
@@ -62,7 +62,7 @@ class Decision:
     verdict_embeddings: Verdict
     """What may be said of its moves in embedding space."""
     status: DecisionStatus
-    """Whether its tokens could be judged, or why not."""
+    """Whether the tokens could be judged, or why not."""
     alpha: float
     """Level of one claim: of shared tokens, and of the direction of moves beside other units."""
     own_alpha: float

@@ -110,7 +110,7 @@ class OptimizerSettings:
     lr: float = setting(0.001, above=0, most=1e6)
     """Learning rate of every step."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Its other arguments, as PyTorch names them."""
+    """The optimizer's other arguments, as PyTorch names them."""
 
 
 def check_start(place: Path, tensor: str, shape: tuple[int, int]) -> None:

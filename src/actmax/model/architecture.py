@@ -150,7 +150,7 @@ class Geometry:
     head_dim: int
     """Number of coordinates of a head."""
     context: int
-    """The longest text that it takes, in tokens."""
+    """The longest text that the model takes, in tokens."""
     parallel: bool
     """Whether attention and MLP read the same residual stream, side by side (then there is no `resid_mid`)."""
     residual_multiplier: float = 1.0

@@ -57,7 +57,7 @@ OF_SPARSIFY = (
     *("d_in", "num_latents", "expansion_factor", "k", "activation", "signed", "transcode", "skip_connection"),
     *("normalize_decoder", "multi_topk", "d_sae", "naive_decoder"),  # of the decoder, or of training
 )
-"""The same of sparsify, which was called sae before."""
+"""Keys of a config of sparsify (the package was called sae before) that are understood, or that change no encoder."""
 BLOCK = 4096
 """Latents whose weights are held in float64 at once."""
 BY_HAND = "Give the site and the layer by hand (site and layer), if you know what it was trained on."
@@ -70,7 +70,7 @@ class Stored:
     name: str
     """The file and the tensor's name, for errors."""
     raw: ndarray
-    """Its numbers as they lie in the file; bfloat16 as whole numbers of 16 bits."""
+    """Numbers of the tensor as they lie in the file; bfloat16 as whole numbers of 16 bits."""
     dtype: str
     """`float64`, `float32`, `float16` or `bfloat16`."""
 
@@ -113,35 +113,35 @@ class Autoencoder:
     """
 
     folder: Path
-    """Where it lies."""
+    """Folder that the autoencoder was read from."""
     format: str
-    """`saelens` or `sparsify`."""
+    """Format of the folder, `saelens` or `sparsify`."""
     site: str
-    """The site that it reads."""
+    """The site whose activations are encoded."""
     layer: int | None
-    """Its layer; None at `final_norm`."""
+    """Layer of the site; None at `final_norm`."""
     width: int
-    """How many coordinates it reads (d_in)."""
+    """Number of coordinates of the site (d_in)."""
     latents: int
-    """How many latents it has."""
+    """Number of latents (d_sae)."""
     architecture: str
-    """One of `ARCHITECTURES`."""
+    """Kind of autoencoder, one of `ARCHITECTURES`."""
     model: str | None
-    """The name of the model in its config, or None."""
+    """Name of the language model that the config gives, or None."""
     dtype: str
-    """The type of its encoder's numbers in the file; everything here is computed in float64 from them."""
+    """Type of the encoder's numbers in the file; everything is computed in float64 from them."""
     k: int | None
     """How many latents of a position are kept; None but for `topk`."""
     centred: bool
-    """Whether it reads activations less their mean over coordinates, as `center_writing_weights` makes them."""
+    """Whether the inputs are activations less their mean over coordinates, as `center_writing_weights` makes them."""
     scale: float
-    """What its inputs are multiplied by; folded in."""
+    """Factor on the inputs; folded into the weights."""
     tensors: Mapping[str, Stored]
-    """Its weights by SAELens's names; `W_enc` has the shape (width, latents)."""
+    """Weights by SAELens's names; `W_enc` has the shape (width, latents)."""
     subtracts: bool
-    """Whether `b_dec` is subtracted from its inputs; folded in."""
+    """Whether `b_dec` is subtracted from the inputs; folded into the biases."""
     rescales: bool
-    """Whether pre-activations are multiplied by the norms of the decoder's rows; folded in."""
+    """Whether pre-activations are multiplied by the norms of the decoder's rows; folded into the weights."""
 
     @classmethod
     def load(

@@ -49,15 +49,15 @@ class DirectionFile:
     """
 
     path: Path
-    """The file."""
+    """Path of the safetensors file."""
     title: str
     """What stands before a direction's own name in its address; empty for nothing."""
     place: Place
-    """The site and layer that they are read from."""
+    """Site and layer of the activations that the directions read."""
     weight: Float[ndarray, "directions width"]
-    """A vector per direction."""
+    """One vector w per direction."""
     bias: Float[ndarray, " directions"]
-    """What is added to each."""
+    """The b of each direction in w·x + b."""
     names: tuple[str, ...]
     """Names of the directions; their numbers where they have none."""
 
@@ -222,7 +222,7 @@ class Logit(Direction):
         object.__setattr__(self, "minus", minus)
 
     token: str
-    """Text of the token whose logit it is."""
+    """Text of the token whose logit is read."""
     minus: str | None
     """Text of the token whose logit is taken off."""
 
@@ -292,7 +292,7 @@ class Latents:
     """The latents of a sparse autoencoder, as directions."""
 
     autoencoder: Autoencoder
-    """The autoencoder."""
+    """The autoencoder whose latents are read."""
 
     @property
     def path(self) -> Path:

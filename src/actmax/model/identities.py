@@ -67,13 +67,13 @@ class Identity:
     """One identity, as it was measured in a model."""
 
     name: str
-    """What must hold."""
+    """The identity in words, as a report shows it."""
     sites: tuple[str, ...]
-    """The sites that are refused if it does not; none where it only says how passes may be made."""
+    """Sites that are refused where the identity fails; none where it only decides how passes may be made."""
     difference: float
-    """The largest relative difference of both sides; inf where they cannot be compared."""
+    """Largest relative difference between both sides of the identity; inf where they cannot be compared."""
     tolerance: float
-    """The largest difference that rounding makes."""
+    """Largest relative difference that is taken for rounding."""
 
     @property
     def passed(self) -> bool:
@@ -420,9 +420,9 @@ class _Turn:
     factor: float = -1.0
     """What the coordinates are multiplied by."""
     linear: bool = False
-    """Whether what may change is multiplied by the same."""
+    """Whether the chosen heads or neurons must be multiplied by the same factor."""
     bent: bool = False
-    """Whether it must not be."""
+    """Whether the chosen heads or neurons must not be multiplied by the factor."""
 
 
 def _turned(subject: Subject, seen: _Seen) -> Iterator[Identity]:

@@ -108,7 +108,7 @@ class TransferSettings:
     windows: int = setting(4, least=1)
     """Windows of real text that the tokens are put behind; their mean counts."""
     window: int = setting(16, least=1)
-    """Tokens of a window, begin-of-text among them."""
+    """Tokens of a window, the begin-of-text token counted."""
     seed: int = seed_setting()
     """Seed of the choice of windows."""
     random_seed: int = seed_setting()

@@ -48,7 +48,7 @@ class Subject:
     """A frozen language model under study."""
 
     name: str
-    """What the user called it."""
+    """Name of the model, as the user gave it."""
     id: str
     """The name of its weights: hub id, wheel, folder, or `random`."""
     revision: str | None
@@ -58,7 +58,7 @@ class Subject:
     tokenizer: Any = field(repr=False)
     """The Hugging Face tokenizer of the model."""
     geometry: Geometry
-    """Its sizes, from its config, and which sites it has."""
+    """Sizes of the model, from its config, and which sites it has."""
     whole: bool = False
     """Whether every pass is of whole sequences: where a pass behind kept keys and values would not be the same."""
 

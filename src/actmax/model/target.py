@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 Place = tuple[str, int | None]
-"""A site and its layer (None at `final_norm`)."""
+"""A site and a layer (None at `final_norm`)."""
 UNIT = ["site", "layer", "index"]
 """The columns that hold a unit's address, in every table."""
 TARGET = "target"
@@ -67,7 +67,7 @@ class Target(ABC):
 
     @abstractmethod
     def read(self, captured: Captured[Values_co]) -> Values_co:
-        """Its values, from what `Subject.run` captured: the shape of the activations without the last dimension."""
+        """Values of the target in what `Subject.run` captured: the activations' shape without the last dimension."""
 
     @abstractmethod
     def weights(self, width: int) -> Float[ndarray, " width"]:
@@ -101,12 +101,12 @@ class Target(ABC):
         return str(self)
 
     def columns(self) -> dict[str, Any]:
-        """Its address as the first columns of a table's row; `with_layers` gives a table of such rows its types."""
+        """The target's address as the first columns of a table's row; `with_layers` types a table of such rows."""
         return {"site": self.site, "layer": self.layer, "index": self.index}
 
     @abstractmethod
     def __str__(self) -> str:
-        """Its address, as users write it and as tables, messages and figures print it."""
+        """The address of the target, as users write it and as tables, messages and figures print it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -143,7 +143,7 @@ class Unit(Target):
         return cls(site, None if layer is None else int(layer), int(index))
 
     def read(self, captured: Captured[Values_co]) -> Values_co:
-        """Its values, from what `Subject.run` captured: the shape of the activations without the last dimension."""
+        """Values of the target in what `Subject.run` captured: the activations' shape without the last dimension."""
         return captured[self.place][..., self.index]
 
     def weights(self, width: int) -> Float[ndarray, " width"]:
@@ -194,7 +194,7 @@ class Direction(Target):
     """The file or the autoencoder that it is a row of, with others beside it."""
 
     key: ClassVar[str] = "direction"
-    """The argument that errors about it name."""
+    """The argument that errors about this kind of target name."""
 
     def __post_init__(self) -> None:
         if self.w is not None:
@@ -274,7 +274,7 @@ class Direction(Target):
 
     @property
     def identity(self) -> str:
-        """Its address and a digest of its numbers."""
+        """The address of the direction and a digest of its numbers."""
         return f"{self} {self.digest}"
 
     @property

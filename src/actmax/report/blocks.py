@@ -40,7 +40,7 @@ class Cell:
     """One cell of a table."""
 
     text: str
-    """The value as it is read."""
+    """The value as text."""
     key: float | None = None
     """The number by which the column is sorted; None sorts it by its text."""
     note: str = ""
@@ -90,7 +90,7 @@ class Missing:
     what: str
     """The thing that would have stood here."""
     why: str
-    """The reason why it does not."""
+    """Why the table or figure is missing."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ NEEDED = (
     "cohens_d",
     "welch_p_log10",
 )
-"""Columns of a comparison that its figures read."""
+"""Columns of a comparison that the figures read."""
 
 
 def statement(source: Source, say: Callable[[Row], str]) -> Block:

@@ -28,7 +28,7 @@ class Samples:
     """Checked activations of two groups."""
 
     values: Num[ndarray, "samples units"]
-    """The activations as they came, in their own dtype."""
+    """The activations as they were given, in the dtype that they came in."""
     is_1: Bool[ndarray, " samples"]
     """Which samples belong to group 1."""
     pairs: Int[ndarray, "pairs 2"] | None

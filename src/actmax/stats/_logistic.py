@@ -62,13 +62,13 @@ class Predictor(NamedTuple):
     """The predictor of some units in a scale that keeps every sample's digits: raw = (values + offset) 2^exponent."""
 
     values: Float[ndarray, "units samples"]
-    """What is fitted."""
+    """The values in that scale, which are fitted."""
     exponent: Float[ndarray, " units"] | Int[ndarray, " units"]
     """Binary logarithm of the scale."""
     offset: Float[ndarray, " units"]
-    """What was subtracted, in that scale."""
+    """Number that was subtracted, in units of the scale."""
     side: Side
-    """The samples' classes."""
+    """The two classes of the samples."""
 
 
 class Fit(NamedTuple):
@@ -83,7 +83,7 @@ class Fit(NamedTuple):
     lr: Float[ndarray, " units"]
     """Likelihood-ratio statistic of β = 0; penalised in a Firth fit."""
     converged: Bool[ndarray, " units"]
-    """Whether Newton met its criterion."""
+    """Whether Newton's method met the criterion of convergence."""
 
 
 class _Point(NamedTuple):
@@ -213,13 +213,13 @@ class _Best(NamedTuple):
     """The highest maximum found so far, changed in place."""
 
     intercept: Float[ndarray, " units"]
-    """Its intercept α."""
+    """Intercept α at the highest maximum found."""
     slope: Float[ndarray, " units"]
-    """Its slope β."""
+    """Slope β at the highest maximum found."""
     converged: Bool[ndarray, " units"]
-    """Whether there is one."""
+    """Whether any maximum was found."""
     value: Float[ndarray, " units"]
-    """The penalised log likelihood there."""
+    """Penalised log likelihood at that maximum."""
 
     def take(self, rows: ndarray) -> _Best:
         """Those of the chosen units."""

@@ -25,13 +25,13 @@ class Caution:
     """A test that rejects too often where nothing differs, in groups of about these sizes at this level."""
 
     test: str
-    """The column of its p."""
+    """The column of the test's p."""
     level: float
     """The level that an uncorrected p has to reach: alpha over the number of units with such a p (Bonferroni)."""
     size: float
     """How often the test rejects at that level where nothing differs, for the worst of the distributions measured."""
     distribution: str
-    """That distribution: `normal`, `skewed`, `heavy` or `rectified`."""
+    """Shape of the activations in the simulation: `normal`, `skewed`, `heavy` or `rectified`."""
     design: tuple[int, int]
     """The group sizes at which that was measured, the nearest in the table."""
 

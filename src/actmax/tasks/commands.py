@@ -31,7 +31,7 @@ class Next:
     why: str
     """A few words that say where it leads, to stand behind `Next,`."""
     words: tuple[str, ...]
-    """The command, as a shell would split it."""
+    """Words of the command, as a shell splits them."""
 
     @property
     def command(self) -> str:

@@ -22,19 +22,20 @@ SHOWN = 40
 """Most characters of a text in the name of a context."""
 
 
-def check_context(cfg: DictConfig, allowed: Sequence[str] = CONTEXTS) -> None:
+def check_context(cfg: DictConfig, task: Task, allowed: Sequence[str] = CONTEXTS) -> None:
     """Refuses a context that lacks its text, that a task cannot have, or whose text is not there.
 
     Args:
         cfg: the job's config.
-        allowed: the contexts that the task can have.
+        task: the job's task.
+        allowed: the contexts that it can have.
 
     Raises:
         InputError: names the key.
     """
     settings: ContextSettings = settings_of(cfg, "context")
     if settings.name not in allowed:
-        clause = f"must be one of {', '.join(allowed)} with task={cfg.task.name}"
+        clause = f"must be one of {', '.join(allowed)} with task={task.name}"
         raise InputError("context.name", settings.name, clause)
     if settings.texts is not None and not Path(settings.texts).exists():
         raise InputError("context.texts", settings.texts, "must be a text file or a folder of .txt files")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from actmax.records.collect import Job
     from actmax.report.blocks import Page
     from actmax.report.source import Source
+    from actmax.tasks.bounds import Share
     from actmax.tasks.commands import Next
 
 FILES_OF_SUBJECT = ("subject.path", "subject.wheel")
@@ -81,6 +82,15 @@ class Task:
         Raises:
             InputError: names the key, the value and what is allowed.
         """
+
+    def shares(self, cfg: DictConfig, sizes: Geometry | None) -> Iterable[Share]:  # noqa: ARG002
+        """What a job certainly takes of memory and time, for each key that it grows with.
+
+        Args:
+            cfg: a config that has been checked.
+            sizes: the subject's, where the task runs one.
+        """
+        return ()
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result."""

@@ -25,7 +25,7 @@ class Window:
     ids: tuple[int, ...]
     """Token ids of the piece, behind what stands before it."""
     source: str
-    """Path of the file that it comes from."""
+    """Path of the file that the window was read from."""
     start: int
     """Number of the piece's first token in the file, what stands before it not counted."""
 

@@ -119,7 +119,7 @@ class Batch:
     samples: Int[Tensor, " texts"]
     """Number of the sample of each text."""
     shares: tuple[float, ...]
-    """Weight of each text in its sample's average."""
+    """Weight of each text in the average of the sample that it belongs to."""
 
     def __getitem__(self, some: slice) -> Batch:
         """Some of the texts, padded as all of them are."""

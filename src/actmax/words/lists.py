@@ -390,7 +390,7 @@ class _Selector:
     key: str
     """Name of a column, of a feature, or of a comment of the sentence."""
     value: str
-    """The value that it must have."""
+    """The value that the column must have."""
     whole: bool
     """Whether the condition is one on sentences."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from actmax.errors import InputError
 from actmax.model.settings import ContextSettings
 from actmax.settings import seed_setting, setting
+from actmax.tasks.bounds import WORD, Share
 from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
 from actmax.tasks.settings import unit_keys, units, units_label
@@ -73,7 +74,7 @@ class ExamplesTask(Task):
         for unit in units(cfg):
             with unit_keys(cfg):
                 sizes.check(unit)
-        check_context(cfg, READ_BEHIND)
+        check_context(cfg, self, READ_BEHIND)
         check_meaning(cfg, sizes.layers)
         examples = cfg.examples
         if examples.text is None or not named_text(examples.text).exists():
@@ -93,6 +94,12 @@ class ExamplesTask(Task):
         if cfg.examples.record is not None:
             for name in NEEDED:
                 require_regular(Path(cfg.examples.record) / name, "examples.record")
+
+    def shares(self, cfg: DictConfig, sizes: Geometry | None) -> Iterable[Share]:
+        """The residual stream of a batch of windows, and what is kept of every unit."""
+        if sizes is not None:
+            yield Share("examples.rows", 4 * cfg.examples.window * sizes.d_model)
+        yield from (Share(f"examples.{key}", WORD * len(units(cfg))) for key in ("sample", "top"))
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units written out."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from actmax.errors import InputError, renamed
 from actmax.maximize.settings import (
@@ -18,14 +19,20 @@ from actmax.maximize.settings import (
     check_start,
 )
 from actmax.settings import setting
-from actmax.tasks.settings import integers, units
+from actmax.tasks.bounds import WORD, Share
+from actmax.tasks.settings import integers, seeds, units
 from actmax.tasks.task import FILES_OF_SUBJECT, plain
 from actmax.tasks.units.task import GROUPS, KEYS, UnitsTask, init_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from actmax.model.architecture import Geometry
     from actmax.report.source import Source
     from actmax.tasks.commands import Next
+
+STEP = 1e-3
+"""Seconds that a step of the fit takes at least: of the smallest model on one core 19 ms (docs/performance.md)."""
 
 
 @dataclass
@@ -92,6 +99,11 @@ class MaximizationTask(UnitsTask):
             with renamed({"file": "init.path"}):
                 check_start(Path(cfg.init.path), cfg.init.tensor, (cfg.tokens, sizes.d_model))
 
+    def shares(self, cfg: DictConfig, sizes: Geometry | None) -> Iterable[Share]:
+        """The steps, of which a trajectory may be kept."""
+        yield from super().shares(cfg, sizes)
+        yield Share("steps", WORD * len(units(cfg)) * len(seeds(cfg)) / _recorded_every(cfg), STEP)
+
     def read(self, cfg: DictConfig) -> dict[str, str | None]:
         """The record that restarts start from."""
         return {**super().read(cfg), "init": init_digest(cfg)}
@@ -121,3 +133,10 @@ def prior_terms(cfg: DictConfig) -> dict[str, dict[str, Any]]:
 def parameterizations(cfg: DictConfig) -> list[str]:
     """The parameterizations in use; `check_settings` allows one at most."""
     return [name for name in PARAMETERIZATIONS if cfg.prior[name].use]
+
+
+def _recorded_every(cfg: DictConfig) -> float:
+    """Steps between two that the trajectory holds; infinite where none is recorded."""
+    spec = cfg.callbacks.get("trajectory")
+    every = spec.get("every", 1) if OmegaConf.is_dict(spec) else None
+    return float(every) if isinstance(every, int) and every >= 1 else inf

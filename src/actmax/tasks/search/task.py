@@ -9,13 +9,15 @@ from omegaconf import DictConfig
 
 from actmax.errors import InputError
 from actmax.search.settings import SearchSettings
+from actmax.tasks.bounds import WORD, Share
 from actmax.tasks.contexts import check_text
 from actmax.tasks.maximization.task import parameterizations, prior_terms
+from actmax.tasks.settings import seeds, units
 from actmax.tasks.task import digest_of, keys_of, remove, settings_of
 from actmax.tasks.units.task import GROUPS, KEYS, UnitsTask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from actmax.evidence.settings import NullSettings
     from actmax.model.architecture import Geometry
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from actmax.report.source import Source
     from actmax.tasks.commands import Next
     from actmax.tasks.units.task import Ends
+
+PASS = 1e-6
+"""Seconds that a forward pass takes at least: of the smallest model on one core 1.1 ms, and an H200 evaluates 17,357
+candidates a second (docs/performance.md)."""
 
 
 class SearchTask(UnitsTask):
@@ -61,6 +67,13 @@ class SearchTask(UnitsTask):
         super().check_files(cfg, sizes)
         if reads_text(cfg):
             check_text("search.text", cfg.search.text)
+
+    def shares(self, cfg: DictConfig, sizes: Geometry | None) -> Iterable[Share]:
+        """The passes, of which a curve is kept, and the candidates of a round."""
+        yield from super().shares(cfg, sizes)
+        restarts = len(units(cfg)) * len(seeds(cfg))
+        yield Share("search.passes", 2 * WORD * restarts, PASS * restarts)
+        yield from (Share(f"search.{key}", WORD * cfg.tokens) for key in ("candidates", "top_k"))
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result; a text only where it is read."""

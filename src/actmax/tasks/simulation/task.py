@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
 from actmax.settings import LARGEST, required
 from actmax.stats.design import Design
+from actmax.tasks.bounds import WORD, Share
 from actmax.tasks.task import Task, settings_of
 
 if TYPE_CHECKING:
+    from actmax.model.architecture import Geometry
     from actmax.report.source import Source
     from actmax.tasks.commands import Next
+
+COLUMNS = 70
+"""Numbers in a unit's row of a comparison."""
 
 
 class SimulationTask(Task):
@@ -29,6 +34,14 @@ class SimulationTask(Task):
         """Refuses a design that cannot be simulated."""
         required(cfg.simulation.seed, int, "simulation.seed", least=0, most=LARGEST)
         design_of(cfg)
+
+    def shares(self, cfg: DictConfig, sizes: Geometry | None) -> Iterable[Share]:  # noqa: ARG002
+        """Every sample and every row of the table is held; the key is the largest of the three counts."""
+        design = cfg.simulation
+        counts = {key: design[key] for key in ("n_0", "n_1", "repetitions")}
+        key = max(counts, key=lambda one: counts[one])
+        numbers = len(design.effects) * design.repetitions * (design.n_0 + design.n_1 + COLUMNS)
+        yield Share(f"simulation.{key}", WORD * numbers / counts[key])
 
     def label(self, cfg: DictConfig) -> str:
         """The distribution that is drawn from."""

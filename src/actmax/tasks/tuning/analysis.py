@@ -79,7 +79,7 @@ class _Gathered:
     """What one pass over sites and layers gathers; lists have an entry per site and layer."""
 
     tables: list[pd.DataFrame] = field(default_factory=list)
-    """The comparison of each unit, with its address."""
+    """One table per place: the comparison of every unit, beside the columns of the address."""
     comparisons: list[Comparison] = field(default_factory=list)
     """The comparisons without their tables."""
     concordances: list[_Scoped] = field(default_factory=list)

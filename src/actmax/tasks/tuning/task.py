@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,7 @@ from actmax.errors import InputError, renamed
 from actmax.model.directions import parse_target
 from actmax.model.settings import ContextSettings
 from actmax.model.target import Place, Target
+from actmax.tasks.bounds import WORD, Share
 from actmax.tasks.contexts import READ_BEHIND, check_context, check_text, context_identity
 from actmax.tasks.settings import integers
 from actmax.tasks.task import FILES_OF_SUBJECT, Task, checked_once, digest_of, keys_of, plain, settings_of
@@ -53,7 +54,7 @@ class TuningTask(Task):
     def check_subject(self, cfg: DictConfig, sizes: Geometry) -> None:
         """Refuses sites, layers and units that the subject lacks, and words that cannot be read."""
         places_of(cfg, sizes)
-        check_context(cfg, READ_BEHIND)
+        check_context(cfg, self, READ_BEHIND)
         settings = settings_of(cfg, "tuning")
         with keys_of(cfg, "tuning"):
             check_reading(settings)
@@ -73,6 +74,16 @@ class TuningTask(Task):
             checked_once(_words, asked, cfg.tuning.data)
         if cfg.tuning.text is not None and (file := named_file(cfg.tuning.text, "tuning.text")) is not None:
             check_utf8(file)
+
+    def shares(self, cfg: DictConfig, sizes: Geometry | None) -> Iterable[Share]:
+        """A batch's residual stream, the lists of words, and the tests of shuffled groups and splits."""
+        if sizes is None:
+            return
+        yield Share("tuning.batch_tokens", 4 * sizes.d_model)
+        yield from (Share(f"tuning.{key}", 4 * WORD) for key in ("folds", "words", "contexts"))
+        # t, p and d of every unit of a place under every shuffle and split
+        widest = max((sizes.width(site) for site in cfg.tuning.sites), default=1)
+        yield from (Share(f"tuning.{key}", 3 * WORD * widest) for key in ("permutations", "splits"))
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result."""

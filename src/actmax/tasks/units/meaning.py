@@ -60,11 +60,11 @@ class Asked:
     """What of a job is compared in meaning."""
 
     subject: Subject
-    """The language model."""
+    """The language model whose units were maximized."""
     objective: Objective
-    """What its units were maximized for."""
+    """What the units were maximized for."""
     settings: MeaningSettings
-    """How it is asked."""
+    """Settings of the comparison in meaning (`meaning.*`)."""
     gap: GapSettings
     """Number and seed of the random sequences whose activations are known."""
     text: Context | None

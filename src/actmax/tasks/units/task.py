@@ -12,6 +12,7 @@ from actmax.errors import InputError
 from actmax.evidence.settings import NullSettings
 from actmax.model.settings import ContextSettings, GapSettings, TransferSettings
 from actmax.records.store import job_hash
+from actmax.tasks.bounds import WORD, Share, share_of_product
 from actmax.tasks.contexts import check_context, check_text, context_digest, context_identity
 from actmax.tasks.meanings import check_meaning, meaning_digest, meaning_identity
 from actmax.tasks.settings import (
@@ -20,6 +21,7 @@ from actmax.tasks.settings import (
     integers,
     kind_of,
     objective_settings,
+    seeds,
     unit_keys,
     units,
     units_label,
@@ -28,7 +30,7 @@ from actmax.tasks.task import FILES_OF_SUBJECT, Gathered, Task, digest_of
 from actmax.text.settings import MeaningSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from actmax.evidence.nulls import Displaced, Restarts
     from actmax.model.architecture import Geometry
@@ -60,6 +62,10 @@ KEYS = (
     "tokens",
 )
 """Top-level keys that can change the result of both."""
+TOGETHER = 32
+"""Units whose nulls are drawn together."""
+VECTOR = 256
+"""The least bytes of a vector of a text."""
 
 
 class UnitsTask(Task):
@@ -82,12 +88,24 @@ class UnitsTask(Task):
         if cfg.tokens > sizes.context:
             allowed = f"must be at most {sizes.context}, the context of {cfg.subject.name}"
             raise InputError("tokens", cfg.tokens, allowed)
-        check_context(cfg)
+        check_context(cfg, self)
         check_meaning(cfg, sizes.layers)
 
     def check_files(self, cfg: DictConfig, sizes: Geometry | None) -> None:  # noqa: ARG002
         """Refuses a text for windows that cannot be read."""
         check_text("context.texts", cfg.context.texts)
+
+    def shares(self, cfg: DictConfig, sizes: Geometry | None) -> Iterable[Share]:  # noqa: ARG002
+        """The draws of the nulls, of the decode gap, of transfer and of meaning, and the decoded tokens."""
+        own, each = len(units(cfg)), len(seeds(cfg))
+        yield Share("nulls.draws", 6 * WORD * each * cfg.tokens)
+        yield Share("nulls.displacements", 3 * WORD * each * cfg.tokens * min(own, TOGETHER))
+        yield from (Share(f"{group}.draws", WORD * (cfg.tokens + 2 * own)) for group in ("gap", "transfer"))
+        for group in ("context", "transfer"):
+            yield share_of_product(cfg, f"{group}.windows", f"{group}.window", WORD)
+        if cfg.meaning.embedder != "none":
+            yield from (Share(f"meaning.{key}", VECTOR * each) for key in ("draws", "pool", "words"))
+        yield Share("decode.top_k", 1.5 * WORD * own * each * cfg.tokens)
 
     def identity(self, cfg: DictConfig) -> dict[str, Any]:
         """Everything in the config that can change the result, units, seeds and the number of controls written out."""
