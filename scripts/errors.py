@@ -123,8 +123,8 @@ def provoked(*overrides: str) -> tuple[InputError, str]:
     explain, out = command.explain, tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
 
     def noted(error: BaseException) -> tuple[int, str]:
-        unknown = command._unknown(str(error))
-        seen.extend(link for link in (*command._origins(error), unknown) if isinstance(link, InputError))
+        ours = command._unknown(str(error)) or command._mistyped(error)
+        seen.extend(link for link in (*command._origins(error), ours) if isinstance(link, InputError))
         return explain(error)
 
     replaced = mock.patch.object(command, "explain", noted), mock.patch.object(sys, "argv", ["actmax", *overrides])

@@ -16,14 +16,20 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from actmax.app import config, front
 from actmax.app.streams import steady
 from actmax.choices import choices
 from actmax.errors import InputError, JobError, printable
 from actmax.search.settings import METHOD_NAMES
-from actmax.settings import inside, keys, meant
+from actmax.settings import GROUP, inside, keys, kind_at, meant
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -97,8 +103,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         if isinstance(link, InputError):
             return 2, str(link)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        if (unknown := _unknown(str(error))) is not None:
-            return 2, str(unknown)
+        if (wrong := _unknown(str(error)) or _mistyped(error)) is not None:
+            return 2, str(wrong)
         messages = list(dict.fromkeys(str(link).strip() for link in chain))
         for extra, launcher in (("ray", "ray"), ("slurm", "submitit_slurm")):
             if f"hydra/launcher/{launcher}" in messages[0]:
@@ -136,6 +142,25 @@ def _unknown(message: str) -> InputError | None:
         return None
     way_out = meant(name, known, prefix) or inside(name, config.schema())
     return InputError(key, value, "there is no such key", way_out)
+
+
+def _mistyped(error: BaseException) -> InputError | None:
+    """The error of a value that its key cannot have, in the place of OmegaConf's, which speaks of its own types."""
+    link = next((one for one in _origins(error) if isinstance(one, OmegaConfBaseException) and one.full_key), None)
+    if link is None or isinstance(link, (ConfigAttributeError, ConfigKeyError)):  # no such key
+        return None
+    key = str(link.full_key)
+    found = re.match(r"Error merging override (.*)", str(error))
+    given = (one.lstrip("+").partition("=") for one in ([found[1]] if found else sys.argv[1:]))
+    value = next((value for name, _, value in given if name == key), getattr(link, "value", None))
+    reason, kind = str(link).splitlines()[0], kind_at(config.schema(), key)
+    if not kind or isinstance(link, InterpolationResolutionError):
+        return InputError(key, value, f"cannot be taken ({reason})", f"It must be {kind}." if kind else "")
+    if isinstance(link, MissingMandatoryValue):
+        value = "???"
+    names = keys(config.schema(), *key.split(".")) if kind == GROUP else None
+    way_out = f"Set its keys one by one, as in {key}.{names[0]}=VALUE." if names else ""
+    return InputError(key, value, f"must be {kind}", way_out)
 
 
 def _null_group(error: BaseException) -> InputError | None:

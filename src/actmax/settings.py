@@ -22,6 +22,8 @@ LARGEST = 2**63 - 1
 """The largest whole number that tables and random generators take."""
 SHOWN = 60
 """Most characters of a value of the wrong kind that an error shows."""
+GROUP = "a group of keys"
+"""What a value of several keys is called."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,19 @@ def keys(schema: type, *groups: str) -> list[str] | None:
     return list(known)
 
 
+def kind_at(schema: type, key: str) -> str:
+    """What the value of a dotted key must be, as a person calls it; empty where there is no such key.
+
+    An index behind the key, of a place in its list, is left out: what is asked of the list is said.
+    """
+    hint: Any = schema
+    for part in key.partition("[")[0].split("."):
+        if not dataclasses.is_dataclass(hint) or part not in (known := _hints(cast("type", hint))):
+            return ""
+        hint = known[part]
+    return "a value" if hint is Any else _kind(hint)
+
+
 def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Which of some names another was meant for, as a sentence; empty where none is near."""
     return _asked(f"{prefix}{one}" for one in get_close_matches(name, list(known), n=3, cutoff=0.7))
@@ -260,8 +275,8 @@ def _kind(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, inside))}"
     if get_origin(hint) is list:
-        return "a list"
-    return names.get(hint, "a group of keys")
+        return f"a list, each {_kind(inside[0])}"
+    return names.get(hint, GROUP)
 
 
 def _short(value: Any) -> str:

@@ -306,9 +306,11 @@ def _values(override: Override) -> int:
         return 1
     value = override.value()
     if isinstance(value, RangeSweep):
-        if not value.step:
-            raise InputError(override.get_key_element(), override.get_value_element_as_str(), "has a step of 0")
-        return max(0, math.ceil(((value.stop or 0) - (value.start or 0)) / value.step))
+        start, stop, step = value.start or 0, value.stop or 0, value.step
+        if not step or not all(map(math.isfinite, (start, stop, step))):
+            key, given = override.get_key_element(), str(override.input_line).partition("=")[2]
+            raise InputError(key, given, "must be a range between finite numbers, in steps other than 0")
+        return max(0, math.ceil((stop - start) / step))
     return sum(1 for _ in override.sweep_iterator())
 
 
