@@ -187,6 +187,7 @@ WRONG_VALUES = [
     ("gap=[]", "must be a group of keys"),
     ("tokens=${positions}", "cannot be taken (Interpolation key 'positions' not found). It must be a whole number"),
     ("force=???", "must be true or false"),
+    ("+optimizer.options.maximize=true", "would turn the objective round"),
 ]
 
 
@@ -194,7 +195,7 @@ class TestWrongValues:
     @pytest.mark.parametrize(("given", "allowed"), WRONG_VALUES)
     def test_are_refused_before_the_work(self, actmax: Actmax, given: str, allowed: str) -> None:
         ran = actmax(*TINY, *given.split())
-        key = given.split()[-1].partition("=")[0]
+        key = given.split()[-1].lstrip("+").partition("=")[0]
         assert ran.code == 2, ran.err or ran.out
         assert ran.err.splitlines()[-1].startswith(f"actmax: {key}=")
         assert allowed in ran.err

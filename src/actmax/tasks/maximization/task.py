@@ -79,7 +79,10 @@ class MaximizationTask(UnitsTask):
             raise InputError("init.path", None, "must name a record's folder with init=file")
 
     def check(self, cfg: DictConfig) -> None:
-        """Refuses more devices than restarts."""
+        """Refuses more devices than restarts, and an optimizer that goes the other way than the objective says."""
+        if (other_way := cfg.optimizer.options.get("maximize")) is not None:
+            allowed = "would turn the objective round, unseen by everything that is said of the result"
+            raise InputError("optimizer.options.maximize", other_way, allowed, "Say objective.sign=minimize.")
         devices, restarts = cfg.trainer.devices, len(integers(cfg.seeds, "seeds")) * len(units(cfg))
         if devices > restarts:
             way_out = "Lower it, or give more seeds or units."
