@@ -206,6 +206,33 @@ class TestWrongValues:
     @pytest.mark.parametrize(
         "given",
         [
+            "+optimizer.options.foo=1",
+            "+callbacks.mine._target_=nope.Nope",
+            "callbacks.comparison.alpha=nan",
+            "subject.attention=banana",
+            "subject.architecture.n_head=7",
+            "++subject.architecture.activation_function=banana",
+            "trainer.accelerator=tpu",
+            f"subject.name={'n' * 300}",
+        ],
+    )
+    @pytest.mark.parametrize("folder", ["outputs/a/b", "here"])
+    def test_what_only_the_model_tells_leaves_no_folder_either(
+        self, actmax: Actmax, tmp_path: Path, given: str, folder: str
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        named = () if given.startswith("subject.name") else (f"hydra.run.dir={folder}",)
+        refused(actmax(*TINY, *named, given))
+        assert [file.name for file in tmp_path.iterdir()] == ["here"]
+
+    def test_a_job_that_failed_leaves_its_record(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "steps=9", "+callbacks.failing._target_=cli.Failing")
+        assert ran.code == 1
+        assert (ran.job / "actmax.log").stat().st_size
+
+    @pytest.mark.parametrize(
+        "given",
+        [
             "nulls.seed=9223372036854775807",
             "callbacks.comparison.alpha=0.01 callbacks.trajectory.every=2 callbacks.measures.every=0",
             "optimizer.lr=1000 prior=l2 prior.l2.weight=1e6",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +24,7 @@ from actmax.app.settings import JobSettings, LaunchSettings, LoggerSettings
 from actmax.choices import conf_folder
 from actmax.errors import InputError, renamed
 from actmax.model.architecture import Geometry, geometry, read_geometry
-from actmax.records.store import Record, job_hash
+from actmax.records.store import ADDED_TO, Record, job_hash
 from actmax.tasks import registry
 from actmax.tasks import schema as schemas
 from actmax.tasks.bounds import check_bounds, check_weights
@@ -232,13 +234,30 @@ def run_checked(*, config: DictConfig, **how: Any) -> JobReturn:
     check_files(config)
     with renamed({"folder": "hydra.run.dir"}):
         record.refuse_strangers()
+    made = [place for place in (record.folder, *record.folder.parents) if not os.path.lexists(place)]
     try:
         record.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        _take_back(made)
         allowed = f"the output folder cannot be written ({error.strerror})"
         raise InputError("hydra.run.dir", record.folder, allowed, "Name another: hydra.run.dir=FOLDER.") from error
     returned = utils.run_job(config=config, **how)
+    if returned.status == JobStatus.FAILED and isinstance(returned._return_value, InputError):
+        _take_back(made)
     return _Returned(**{part.name: getattr(returned, part.name) for part in fields(returned)})
+
+
+def _take_back(made: Sequence[Path]) -> None:
+    """Deletes the folders that a refused job has made, the innermost first, where they hold what Hydra left alone.
+
+    What only the loaded model can tell is refused once they are there.
+    """
+    with suppress(OSError):  # another process may work there by now
+        if made and {file.name for file in made[0].iterdir()} <= {".hydra", ".lock", ADDED_TO[0]}:
+            shutil.rmtree(made[0])
+    for place in made[1:]:
+        with suppress(OSError):
+            place.rmdir()
 
 
 class _Returned(JobReturn):

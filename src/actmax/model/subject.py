@@ -715,7 +715,9 @@ def _random(architecture: dict[str, Any], dtype: str, attention: str, seed: int)
         try:
             # drawn in float32 whatever the dtype, so that the weights are the same but for rounding
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **kernel)
-        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # each model's class raises its own kind
             raise _refused(attention, config.model_type, "architecture", architecture, error) from error
     return model.to(DTYPES.get(dtype, torch.float32)), tokenizer
 
