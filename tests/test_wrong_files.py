@@ -245,3 +245,25 @@ class TestChangedModels:
         shutil.copytree(model, model.parent / "other")
         ran = actmax(*self.JOB, "subject.path=other", "hydra.run.dir=named")
         assert ran.code == 0, ran.err
+
+
+class TestNestedDeeply:
+    """JSON that Python's parser refuses by another error than that of damage."""
+
+    DEEP = b"[" * 10**5
+
+    def test_is_no_config_of_a_model(self, actmax: Actmax, model: Path) -> None:
+        assert actmax(*TINY, "subject.path=model", "unit.layer=1", "unit.index=3", "hydra.run.dir=whole").code == 0
+        (model / "config.json").write_bytes(self.DEEP)
+        refused(actmax(*TINY, "subject.path=model"), "subject.path=", "config.json: must be whole JSON (it is nested")
+
+    def test_is_no_config_of_an_autoencoder(self, actmax: Actmax, tmp_path: Path) -> None:
+        (tmp_path / "sae").mkdir()
+        (tmp_path / "sae/cfg.json").write_bytes(self.DEEP)
+        (tmp_path / "sae/sae_weights.safetensors").write_bytes(b"")
+        refused(actmax(*TINY, "unit.sae=sae", "unit.index=0"), "unit.sae=", "cfg.json: must be whole JSON (it is")
+
+    def test_is_no_header_of_a_start(self, actmax: Actmax, tmp_path: Path) -> None:
+        file = tmp_path / "start.safetensors"
+        file.write_bytes(len(self.DEEP).to_bytes(8, "little") + self.DEEP)
+        refused(actmax(*TINY, "init=file", f"init.path={file}"), "init.path=", "whole embeddings.safetensors")

@@ -96,6 +96,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "summary's seconds a number": lambda job: summary(job, seconds=3.5),
     "summary's device a list": lambda job: summary(job, device=["cpu"]),
     "summary's condition missing": lambda job: summary(job, condition=None),
+    "summary nested deeply": write("summary.json", "[" * 10**5),
+    "config nested deeply": write("config.yaml", "[" * 10**5),
     "summary of another job": lambda job: shutil.copy(jobs_of(job.parent)[0] / "summary.json", job),
 }
 
@@ -360,6 +362,22 @@ def test_a_status_with_something_else_in_it_is_damaged(
     assert sorted(item.name for item in (tmp_path / "inside").iterdir()) == ["job"]
     assert sorted(item.name for item in tmp_path.iterdir()) == ["inside"]
     assert len(list((job / "previous").iterdir())) == 1
+
+
+def test_a_status_nested_too_deeply_is_damaged(actmax: Actmax, tmp_path: Path, made: Path) -> None:
+    """Python's parser raises no `ValueError` of that."""
+    swept = Path(shutil.copytree(made, tmp_path / "swept"))
+    job = jobs_of(swept)[0]
+    seed = yaml.safe_load((job / "config.yaml").read_text())["seeds"]
+    (job / "status.json").write_text('{"a":' * 10**5)
+    command = ("subject=tiny", "steps=3", f"seeds={seed}", *SWEEP[5:], f"hydra.run.dir={job}")
+    ran = actmax(*command)
+    assert ran.code == 2
+    assert "status.json" in ran.err
+    assert "force=true" in ran.err
+    report([str(swept), "--jobs", "0"])
+    assert actmax(*command, "force=true").code == 0
+    assert actmax(*command).code == 0
 
 
 def test_collecting_asks_no_hub(

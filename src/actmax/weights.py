@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from actmax.errors import InputError
+from actmax.json_text import from_json
 
 HUB_FILES = [
     "config.json",
@@ -248,7 +249,7 @@ def check_files(weights: Weights) -> None:
         raise InputError("path", others[0], "must be a file on disk", weights.mend)
     for file in (file for file in files if file.suffix == ".json"):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = from_json(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError("path", file, f"must be whole JSON ({error})", weights.mend) from error
         if not isinstance(content, dict):
@@ -286,7 +287,7 @@ def tensors_in(file: Path) -> tuple[dict[str, list[int]], int] | None:
         if size > min(MOST_HEADER, file.stat().st_size):
             return None
         try:
-            header = json.loads(stream.read(size))
+            header = from_json(stream.read(size))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
             end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
             return {name: list(entry["shape"]) for name, entry in tensors.items()}, 8 + size + end
@@ -407,7 +408,7 @@ def _check_converted(weights: Weights) -> None:
     """
     file = weights.folder / PROVENANCE
     try:
-        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        content = dict(from_json(file.read_text(encoding="utf-8")))
         kept = {str(name): dict(entry) for name, entry in content.get("files", {}).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         content, kept = {}, {}

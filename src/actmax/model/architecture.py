@@ -5,7 +5,6 @@ So a layer, site or index that a model lacks is refused before anything heavy is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actmax.errors import InputError
+from actmax.json_text import from_json
 from actmax.model.target import Target
 
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
@@ -316,7 +316,7 @@ def read_geometry(path: Path) -> Geometry:
     """
     file = path / "config.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = from_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             "path", file, f"must be whole JSON ({error})", "Copy it again from where it was made."

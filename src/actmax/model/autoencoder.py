@@ -23,6 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from actmax.errors import InputError
+from actmax.json_text import from_json
 from actmax.model.architecture import HEADS, LAYER_NORM, Geometry
 from actmax.model.hooks import place_of
 from actmax.model.target import Place, place_name
@@ -346,7 +347,7 @@ class _Config:
     def read(cls, folder: Path, name: str = CONFIG) -> _Config:
         file = folder / name
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = from_json(file.read_text(encoding="utf-8"))
         except ValueError as error:
             allowed = f"must be whole JSON ({error})"
             raise InputError("folder", file, allowed, "Copy it again from where it was made.") from error
@@ -634,7 +635,7 @@ def _open(file: Path) -> dict[str, Stored]:
         raise InputError("folder", file, f"must be a whole file of safetensors ({error})", way_out) from error
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
+        header = from_json(stream.read(size))
     header.pop("__metadata__", None)
     stored = {}
     for name, entry in header.items():

@@ -17,6 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actmax.errors import InputError, renamed
+from actmax.json_text import from_json
 from actmax.model.target import Direction, Place, Target, Unit, place_name
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _names(file: Path, text: str | None, count: int) -> tuple[str, ...]:
     if text is None:
         return tuple(str(number) for number in range(count))
     try:
-        found = json.loads(text)
+        found = from_json(text)
     except ValueError:
         found = None
     if not isinstance(found, list) or len(found) != count or not all(isinstance(name, str) and name for name in found):

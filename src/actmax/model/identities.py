@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from actmax.errors import InputError
+from actmax.json_text import from_json
 from actmax.memory import is_lack
 from actmax.model.architecture import SITES, SIZES, Geometry, geometry, unknown_family
 from actmax.model.context import Context
@@ -568,7 +569,7 @@ def _name(subject: Subject) -> str:
 def _kept(file: Path) -> list[Identity] | None:
     """Identities of an earlier load; None where there are none, or the file is damaged: they are measured anew."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = from_json(file.read_text(encoding="utf-8"))
         rows = [Identity(**{**row, "sites": tuple(row["sites"])}) for row in content["identities"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None

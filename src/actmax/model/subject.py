@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actmax.errors import InputError
+from actmax.json_text import from_json
 from actmax.model.architecture import SIZES, Geometry, geometry, read_geometry
 from actmax.model.context import NONE, Context
 from actmax.model.families import FAMILIES, Family, Tap, watch
@@ -584,7 +585,7 @@ def _refuse_remote_code(weights: Weights, model_type: str) -> None:
     """
     from transformers import CONFIG_MAPPING
 
-    code = json.loads((weights.folder / "config.json").read_text(encoding="utf-8")).get("auto_map")
+    code = from_json((weights.folder / "config.json").read_text(encoding="utf-8")).get("auto_map")
     if code and model_type not in CONFIG_MAPPING:
         named = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
         allowed = f"must be of a family that transformers knows; {model_type} brings code of its own ({named}), and"

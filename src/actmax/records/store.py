@@ -23,6 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from actmax.errors import BusyError, InputError
+from actmax.json_text import from_json
 from actmax.settings import check_types
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ ADDED_TO = ("actmax.log", "wandb")
 """What a job adds to, and never writes over."""
 OVER_JOBS = ("sweep.json", "summary.json", "report.html", "figures")
 """What is written over the jobs of a folder, beside tables."""
+LONG, DEEPEST = 20_000, 100
+"""Characters of a YAML text from which its depth is looked at first, and the deepest that is read; ours has 5."""
 APP = "app_name: actmax"
 """A line in what Hydra leaves of our config, and of no other program's."""
 Summary = dict[str, Any]
@@ -97,9 +100,24 @@ def from_yaml(text: str) -> Any:
     """The content of a YAML text, read by libyaml where PyYAML has it, which is ten times as fast.
 
     Raises:
-        yaml.YAMLError: the text is no YAML.
+        yaml.YAMLError: the text is no YAML, or nested too deeply.
     """
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if len(text) > LONG:
+        _refuse_depth(text, loader)
+    try:
+        return yaml.load(text, Loader=loader)  # noqa: S506
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+def _refuse_depth(text: str, loader: Any) -> None:
+    """Refuses a text that is nested so deeply that libyaml's calls of itself would end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError("it is nested too deeply")
 
 
 @dataclass(frozen=True)
@@ -286,7 +304,7 @@ class Record:
 
     def summary(self) -> Summary:
         """Reads the headline numbers, `summary.json`."""
-        return json.loads(self.path("summary.json").read_text(encoding="utf-8"))
+        return from_json(self.path("summary.json").read_text(encoding="utf-8"))
 
     def status(self) -> Status | None:
         """Reads `status.json`; None where there is none.
@@ -298,7 +316,7 @@ class Record:
         if not file.exists():
             return None
         try:
-            status = _status(json.loads(self.path("status.json").read_text(encoding="utf-8")))
+            status = _status(from_json(self.path("status.json").read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(str(file), "damaged", "must be a record's status", "Move that folder away.") from error
         if status.version != VERSION:
@@ -335,7 +353,7 @@ class Record:
         import pyarrow.parquet as pq
 
         readers: dict[str, Callable[[Path], object]] = {
-            ".json": lambda file: dict(json.loads(file.read_text(encoding="utf-8"))),
+            ".json": lambda file: dict(from_json(file.read_text(encoding="utf-8"))),
             ".yaml": lambda file: dict(from_yaml(file.read_text(encoding="utf-8"))),
             ".parquet": lambda file: pq.ParquetFile(file).read(use_threads=False),
             ".safetensors": _check_tensors,
@@ -380,7 +398,7 @@ class Record:
     def known(self) -> bool:
         """Whether the folder is a job's: it holds a status, of any version, or what Hydra leaves of our config."""
         try:
-            status = json.loads(self.path("status.json").read_text(encoding="utf-8"))
+            status = from_json(self.path("status.json").read_text(encoding="utf-8"))
             if isinstance(status, dict) and {"state", "job_hash", "version"} <= set(status):
                 return True
         except (OSError, ValueError):
@@ -413,7 +431,7 @@ class Record:
             InputError: names the files.
         """
         try:
-            summary = json.loads(self.path("sweep.json").read_text(encoding="utf-8"))
+            summary = from_json(self.path("sweep.json").read_text(encoding="utf-8"))
             collected = isinstance(summary, dict) and {"sweep", "collected"} <= set(summary)
         except (OSError, ValueError):
             collected = False

@@ -18,6 +18,7 @@ from numpy import ndarray
 from safetensors.numpy import load_file
 
 from actmax.errors import InputError
+from actmax.json_text import from_json
 from actmax.model.architecture import RESIDUAL
 from actmax.model.subject import Subject
 from actmax.model.target import Target, Unit
@@ -96,7 +97,7 @@ class Encoder(Embedder):
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+        pooling = from_json((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
         self.first = bool(pooling.get("pooling_mode_cls_token", pooling.get("pooling_mode") == "cls"))
         self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
