@@ -170,6 +170,17 @@ class TestDocuments:
         assert "<|endoftext|>" not in set(found.contexts["token"])
         assert found.positions == len(plain.tokens(DOCUMENTS.replace("<|endoftext|>", "") * 3))
 
+    def test_a_text_of_special_tokens_alone_is_refused(self, actmax: Actmax, plain: Subject, tmp_path: Path) -> None:
+        for name, text in {"none": "<|endoftext|>" * 2, "one": "<|endoftext|>a<|endoftext|>"}.items():
+            (tmp_path / f"{name}.txt").write_text(text)
+        unit, text = Unit("resid_post", 1, 3), windows(plain, [tmp_path / "one.txt"], size=8, before=(256,))
+        assert find_examples(plain, [unit], text, top=2, seed=0).positions == 1
+        ran = actmax("task=examples", "subject=tiny", "examples.text=none.txt", "unit.layer=2", "unit.index=3", *QUICK)
+        assert ran.code != 0
+        assert "examples.text" in ran.err
+        assert "at least one token" in ran.err
+        assert "KeyError" not in ran.err
+
     def test_pieces_for_a_search_hold_none(self, plain: Subject, file: Path) -> None:
         found = pieces(plain, [file], size=6, count=1000, seed=0)
         assert len(found)

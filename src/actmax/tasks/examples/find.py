@@ -144,9 +144,9 @@ def find_examples(
         _refuse_non_finite(batch, values)
         kept.add(number, batch, values)
         number += len(batch)
+    quantiles = _quantiles(units, kept)  # first: it refuses a text of no token
     places = {unit: [(int(-one), place) for _, one, place in best] for unit, best in zip(units, kept.best, strict=True)}
-    contexts = _contexts(subject, units, kept, context, before)
-    return Examples(contexts, _quantiles(units, kept), kept.seen, places, number)
+    return Examples(_contexts(subject, units, kept, context, before), quantiles, kept.seen, places, number)
 
 
 def _refuse_non_finite(batch: Sequence[Window], values: Float[ndarray, "windows positions units"]) -> None:
@@ -206,7 +206,7 @@ def _text(subject: Subject, ids: Sequence[int]) -> str:
 
 def _quantiles(units: Sequence[Target], kept: _Kept) -> pd.DataFrame:
     if kept.values is None or kept.total is None or kept.squares is None:
-        raise InputError("text", "nothing", "must hold at least one token")
+        raise InputError("text", "nothing", "must hold at least one token that is not special")
     mean = kept.total / kept.seen
     spread = np.sqrt(np.maximum(kept.squares / kept.seen - mean**2, 0))
     quantiles = np.quantile(kept.values, QUANTILES, axis=0)
