@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from actmax.api import wrap
 from actmax.errors import InputError
+from actmax.model.context import Context
 from actmax.model.subject import Subject, byte_tokenizer, load
 from actmax.model.target import Unit
 from actmax.search.alphabet import Alphabet
@@ -25,6 +27,8 @@ from actmax.words.encoding import encode
 from actmax.words.lists import Reading, read
 from cli import QUICK, Actmax
 
+PLAIN = {"controls": 0, "meaning": {"embedder": "none"}, "transfer": {"draws": 40}}
+"""Settings of a search for a job that is done soon."""
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
@@ -100,6 +104,81 @@ class TestSearch:
         alphabet = Alphabet(llama)
         typed, lost = llama.tokens("singing the phones"), [names["ing"], names["▁the"]]
         assert alphabet.accepts([tuple(typed), tuple(lost)]) == [True, False]
+
+    def test_a_first_word_behind_begin_of_text(self, llama: Subject) -> None:
+        """Decoded behind a special token a word shows its space, and the tokenizer would put another in front."""
+        names = llama.tokenizer.get_vocab()
+        begin, typed, lost = names["<s>"], llama.tokens("singing the phones"), [names["ing"], names["▁the"]]
+        assert llama.text([begin, *typed]) == "<s> singing the phones"
+        for before in ((begin,), (begin, names["▁the"]), (names["▁the"],)):
+            assert Alphabet(llama, context=Context("prefix", (before,))).accepts([tuple(typed)]) == [True], before
+        assert Alphabet(llama, context=Context("bos", ((begin,),))).accepts([tuple(lost)]) == [False]
+        merged = Alphabet(llama, context=Context("prefix", ((begin, names["▁"]),)))
+        assert merged.accepts([(names["s"],)]) == [False]  # both become ▁s
+
+    def test_a_search_behind_begin_of_text(self, llama: Subject) -> None:
+        lm = wrap(llama.model, llama.tokenizer)
+        found = lm.search("resid_post.1[3]", passes=60, seeds=2, tokens=3, progress=False, gap={"draws": 40}, **PLAIN)
+        assert found.summary["context"] == "bos"
+        model: Any = llama.model
+        for _, row in found.table("restarts").iterrows():
+            tokens = found.table("tokens").query(f"seed == {row.seed}").sort_values("position").token_id.tolist()
+            ids = torch.tensor([[llama.tokenizer.bos_token_id, *tokens]])
+            assert row.text == llama.text(tokens)
+            with torch.no_grad():
+                after = model.model(input_ids=ids, output_hidden_states=True).hidden_states[1]
+                last = model.model.layers[1](
+                    after, position_embeddings=model.model.rotary_emb(after, torch.arange(4)[None])
+                )
+            assert float(last[0, 1:, 3].mean()) == pytest.approx(row.activation_final, abs=1e-6)
+
+    def test_pieces_of_words_that_a_space_is_put_before(self, plain: Subject) -> None:
+        """GPT-2's bytes with `add_prefix_space`: `ing` by itself comes back as ` ing`."""
+        tokenizer, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
+        tokenizer.pre_tokenizer, tokenizer.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
+        made = trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(["singing sang", "walking walks", "the thing"] * 3, made)
+        found = {}
+        for space in (False, True):
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+            subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+            found[space] = {subject.token(one) for one in Alphabet(subject).ids.tolist()}
+            assert Alphabet(subject).accepts([tuple(subject.tokens(" singing"))]) == [True]
+        assert "ing" in found[True] & found[False]
+        assert found[True] == found[False]
+
+    def test_pieces_of_words_whose_end_is_marked(self) -> None:
+        vocabulary = {
+            "<unk>": 0,
+            "s": 1,
+            "o": 2,
+            "g</w>": 3,
+            "s</w>": 4,
+            "so": 5,
+            "o</w>": 6,
+            "so</w>": 7,
+            "on": 8,
+            "n": 9,
+        }
+        merges = [("s", "o"), ("s", "o</w>")]
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", end_of_word_suffix="</w>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"))
+        usable = {subject.tokenizer.convert_ids_to_tokens(one) for one in Alphabet(subject).ids.tolist()}
+        assert {"so", "so</w>", "g</w>"} <= usable
+        assert not {"<unk>", "on"} & usable  # no merge makes it
+
+    def test_a_vocabulary_without_whole_words(self) -> None:
+        tokenizer = Tokenizer(models.Unigram([("<unk>", -9.0), ("▁", -1.0), ("a", -2.0), ("b", -2.0)], unk_id=0))
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        parts = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder = decoders.Sequence(parts)
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"))
+        assert Alphabet(subject).ids.tolist() == [1, 2, 3]
 
     def test_an_empty_alphabet_is_refused(self) -> None:
         tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "Ġx": 1}, unk_token="<unk>"))

@@ -46,8 +46,10 @@ class Alphabet:
         typed = Typed(self.subject)
         alone = typed([(number,) for number in plain])
         kept = {number for number, keep in zip(plain, alone, strict=True) if keep}
-        if not self.subject.spells_alone:
-            kept |= self._behind_others([number for number in plain if number not in kept], sorted(kept), typed)
+        pieces = [number for number in plain if number not in kept]
+        if self.subject.spells_alone:
+            pieces = [number for number in pieces if typed.changes((number,))]
+        kept |= self._beside_others(pieces, sorted(kept), typed)
         if not kept:
             allowed = (
                 f"leaves no token that could be typed: the tokenizer of {self.subject.name} gives none of them back"
@@ -56,14 +58,17 @@ class Alphabet:
         return torch.tensor(sorted(kept))
 
     @staticmethod
-    def _behind_others(pieces: Sequence[int], words: Sequence[int], typed: Typed) -> set[int]:
-        """Which pieces of words come back behind a token that does by itself.
+    def _beside_others(pieces: Sequence[int], words: Sequence[int], typed: Typed) -> set[int]:
+        """Which pieces of words come back behind or between tokens that do by themselves, or some pieces' own text.
 
-        Where a text's first word loses its space, a piece of a word cannot stand alone.
+        Where a text's first word loses its space, or is given one, a piece of a word cannot stand alone; nor can one
+        where the end of a word is marked.
         """
         left, found = list(pieces), set()
-        for word in words[:: max(1, len(words) // CARRIERS)]:
-            came = typed([(word, piece) for piece in left])
+        starts = [(word,) for word in words[:: max(1, len(words) // CARRIERS)]]
+        starts = starts or [typed.again((piece,)) for piece in pieces[:: max(1, len(pieces) // CARRIERS)]]
+        for start, end in [*((one, ()) for one in starts), *((one, one) for one in starts)]:
+            came = typed([(*start, piece, *end) for piece in left])
             found |= {piece for piece, keep in zip(left, came, strict=True) if keep}
             left = [piece for piece in left if piece not in found]
         return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from actmax.errors import InputError
@@ -34,6 +35,7 @@ class Typed:
         self.backend: Any = subject.tokenizer.backend_tokenizer
         self.backend.no_padding()  # another caller's padding would stay
         self.backend.no_truncation()
+        self.special = subject.special_tokens
         after = context.after
         shortest = min(NEIGHBOURS, len(after))
         self.head = self._nearest([after[:end] for end in range(shortest, len(after) + 1)])
@@ -43,6 +45,14 @@ class Typed:
         """Whether each sequence is decoded to text that is tokenised to the same sequence, in every surrounding."""
         return [all(self._same((*tail, *ids, *self.head)) for tail in self.tails) for ids in sequences]
 
+    def again(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens that a text of some tokens gives."""
+        return tuple(self.backend.encode(self._spelled(ids), add_special_tokens=False).ids)
+
+    def changes(self, ids: tuple[int, ...]) -> bool:
+        """Whether the tokenizer makes another text of what the tokens spell, as where it puts a space in front."""
+        return self._spelled(self.again(ids)) != self._spelled(ids)
+
     def _tail(self, before: tuple[int, ...]) -> tuple[int, ...]:
         return self._nearest([before[start:] for start in range(max(0, len(before) - NEIGHBOURS), -1, -1)])
 
@@ -51,5 +61,23 @@ class Typed:
         return next((part for part in parts if self._same(part)), ())
 
     def _same(self, ids: tuple[int, ...]) -> bool:
-        text = self.backend.decode(list(ids), skip_special_tokens=False)
+        """Whether a text that the tokens spell gives them again: as they are decoded together, or document by document.
+
+        Behind a special token, such as begin-of-text, some tokenizers show a first word's space, and would add another.
+        """
+        text = self._spelled(ids)
+        if self._gives(text, ids):
+            return True
+        apart = "".join(map(self._spelled, self._documents(ids)))
+        return apart != text and self._gives(apart, ids)
+
+    def _documents(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """The special tokens, each by itself, and the stretches between them."""
+        for special, part in groupby(ids, key=self.special.__contains__):
+            yield from ((token,) for token in part) if special else (tuple(part),)
+
+    def _spelled(self, ids: tuple[int, ...]) -> str:
+        return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    def _gives(self, text: str, ids: tuple[int, ...]) -> bool:
         return UNDECODABLE not in text and tuple(self.backend.encode(text, add_special_tokens=False).ids) == ids
