@@ -81,6 +81,31 @@ class TestTokensAsText:
         shown = [llama.token(one) for one in range(len(llama.embedding_matrix))]
         assert len(set(shown)) == len(shown)
 
+    def test_a_byte_is_not_shown_as_a_letter_that_has_a_token(self) -> None:
+        """In GPT-2's alphabet the byte A9 is called ©, as the text of two bytes that may be a token too."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer, tokenizer.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        made = trainers.BpeTrainer(vocab_size=258, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(["© © ®"] * 4, made)
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+        (letter,), byte = subject.tokens("©"), subject.tokenizer.get_vocab()["©"]
+        assert (subject.token(letter), subject.token(byte)) == ("©", f"© [id {byte}]")
+        shown = [subject.token(one) for one in range(len(subject.embedding_matrix))]
+        assert len(set(shown)) == len(shown)
+
+    def test_two_tokens_of_one_text_are_told_apart(self) -> None:
+        vocabulary = {"<unk>": 0, "s": 1, "o": 2, "o</w>": 3, "s</w>": 4}
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", end_of_word_suffix="</w>"))
+        tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"))
+        shown = [subject.token(one) for one in range(6)]
+        assert len(set(shown)) == 6
+        assert shown[5] == "[id 5]"
+
     def test_bytes_of_gpt2s_kind_are_shown_as_before(self, plain: Subject) -> None:
         assert [plain.token(one) for one in plain.tokens(" a é")] == [" ", "a", " ", "Ã", "©"]
 

@@ -146,13 +146,21 @@ class Subject:
         """A token as text, with the space that it brings.
 
         The vocabulary's own name for it where its bytes are no text by themselves, or where it stands for one byte
-        (`<0x41>`, which is not the token `A`); `[id 300]` for an embedding that no token has.
+        (`<0x41>`, which is not the token `A`); `[id 300]` for an embedding that no token has, and behind a name that is
+        another token's text: in GPT-2's alphabet the byte A9 is called `©`.
         """
-        name = self._names.get(token_id)
-        if name is None:
-            return f"[id {token_id}]"
-        text = name if BYTE.fullmatch(name) else self._spelled(token_id)
-        return name if UNDECODABLE in text or not text else text
+        return self._shown.get(token_id) or f"[id {token_id}]"
+
+    @cached_property
+    def _shown(self) -> dict[int, str]:
+        """What each token is shown as, no two alike."""
+        spelled = {token: self._spelled(token) for token, name in self._names.items() if not BYTE.fullmatch(name)}
+        texts = {token: text for token, text in spelled.items() if text and UNDECODABLE not in text}
+        first = {text: token for token, text in sorted(texts.items(), reverse=True)}
+        shown = {token: texts.get(token, name) for token, name in self._names.items()}
+        return {
+            token: text if first.get(text, token) == token else f"{text} [id {token}]" for token, text in shown.items()
+        }
 
     @cached_property
     def _names(self) -> dict[int, str]:

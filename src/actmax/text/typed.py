@@ -74,7 +74,8 @@ class Typed:
     def _documents(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """The special tokens, each by itself, and the stretches between them."""
         for special, part in groupby(ids, key=self.special.__contains__):
-            yield from ((token,) for token in part) if special else (tuple(part),)
+            run = tuple(part)
+            yield from zip(run) if special else (run,)
 
     def _spelled(self, ids: tuple[int, ...]) -> str:
         return self.backend.decode(list(ids), skip_special_tokens=False)
