@@ -81,6 +81,16 @@ class TestTokensAsText:
         shown = [llama.token(one) for one in range(len(llama.embedding_matrix))]
         assert len(set(shown)) == len(shown)
 
+    @pytest.mark.parametrize("often", [1, 2, 97])
+    def test_spaces_are_seen_where_few_tokens_bring_one(self, often: int) -> None:
+        """As in a vocabulary for Chinese or Japanese."""
+        words = [chr(0x4E00 + number) for number in range(300)]
+        words = [f"▁{word}" if number % often == often - 1 else word for number, word in enumerate(words)]
+        tokenizer = Tokenizer(models.Unigram([("<unk>", -9.0), *((word, -1.0) for word in words)], unk_id=0))
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"))
+        assert [subject.token(token + 1) for token in range(300)] == [word.replace("▁", " ") for word in words]
+
     def test_a_byte_is_not_shown_as_a_letter_that_has_a_token(self) -> None:
         """In GPT-2's alphabet the byte A9 is called ©, as the text of two bytes that may be a token too."""
         tokenizer = Tokenizer(models.BPE())

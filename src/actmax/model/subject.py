@@ -182,8 +182,10 @@ class Subject:
     @cached_property
     def _carrier(self) -> int | None:
         """A token behind which others show their space; None where they show it by themselves."""
-        some = [token for token in self.plain_tokens.tolist() if not BYTE.fullmatch(self._names[token])]
-        some = [token for token in some[:: max(1, len(some) // CARRIERS)] if UNDECODABLE not in self.text([token])]
+        plain = [token for token in self.plain_tokens.tolist() if not BYTE.fullmatch(self._names[token])]
+        marked = [token for token in plain if not self._names[token][:1].isalnum()]  # ▁the, ##ing: there may be few
+        some = dict.fromkeys(token for part in (plain, marked) for token in part[:: max(1, len(part) // CARRIERS)])
+        some = [token for token in some if UNDECODABLE not in self.text([token])]
         alone = {token: self.text([token]) for token in some}
         if all(self.text([first, second]) == alone[first] + alone[second] for first in some for second in some):
             return None
