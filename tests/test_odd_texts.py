@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from actmax.tasks.examples.find import find_examples
 from actmax.tasks.tuning.heatmap import encoded, text_of
 from actmax.text.windows import pieces, windows
 from actmax.words.encoding import encode
-from actmax.words.lists import Reading, read
+from actmax.words.lists import Reading, find_word, read
 from cli import QUICK, Actmax
 
 PLAIN = {"controls": 0, "meaning": {"embedder": "none"}, "transfer": {"draws": 40}}
@@ -356,17 +357,26 @@ class TestWordsInScripts:
             ("l'eau", "de l'eau froide"),
             ("水", "喝 水 吧"),
             ("cat", "The catalogue has a Cat."),
+            ("👍🏽", "ok 👍🏽 yes"),
+            ("👩‍💻", "a 👩‍💻 here"),
+            ("🇩🇪", "the 🇩🇪 flag"),
+            ("❤", "I ❤ you"),
         ],
     )
     def test_the_word_itself(self, tmp_path: Path, word: str, context: str) -> None:
         assert self.found(tmp_path, word, context).casefold() == word.casefold()
 
     @pytest.mark.parametrize(("word", "context"), [("NFC", "NFD"), ("NFD", "NFC")])
-    def test_composed_or_not(self, tmp_path: Path, word: str, context: str) -> None:
-        found = self.found(
-            tmp_path, unicodedata.normalize(word, "café"), unicodedata.normalize(context, "un café noir")
-        )
-        assert unicodedata.normalize("NFC", found) == "café"
+    @pytest.mark.parametrize("text", ["un café noir", "ἐν ᾧ ἐστιν"])  # of one letter there, and three marks on it
+    def test_composed_or_not(self, tmp_path: Path, word: str, context: str, text: str) -> None:
+        own = text.split()[1]
+        found = self.found(tmp_path, unicodedata.normalize(word, own), unicodedata.normalize(context, text))
+        assert unicodedata.normalize("NFC", found) == own
+
+    def test_a_long_text_takes_no_time(self) -> None:
+        started = time.perf_counter()
+        assert find_word("zebra", "the quick brown fox " * 5000 + "zebra") == (100_000, 100_005)
+        assert time.perf_counter() - started < 20  # with its square it took two minutes
 
     @pytest.mark.parametrize(
         ("word", "context"),
@@ -375,6 +385,11 @@ class TestWordsInScripts:
             ("e", "cafe\u0301 noir".replace("cafe", "caf e")),  # e, and then an accent
             ("水", "喝水果汁吧"),  # a letter of fruit: no space says where the word ends
             ("ねこ", "ねこまたがいる"),
+            ("👍", "ok 👍🏽 yes"),  # a thumb, and its colour
+            ("👩", "a 👩‍💻 here"),  # a programmer, whose second half is a computer
+            ("💻", "a 👩‍💻 here"),
+            ("❤", "I ❤️ you"),
+            ("🇩", "the 🇩🇪 flag"),
         ],
     )
     def test_another_word_is_not_taken_for_it(self, tmp_path: Path, word: str, context: str) -> None:
@@ -385,6 +400,21 @@ class TestWordsInScripts:
     def test_a_word_that_is_not_there_is_said_to_be_missing(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="must hold the word 'dog'"):
             self.found(tmp_path, "dog", "a cat")
+
+
+def test_words_without_a_token_are_left_out(tmp_path: Path) -> None:
+    """To a tokenizer of words all that it does not know is one: as samples they would be the same, many times."""
+    words = [f"{kind}{letter}" for kind in "xy" for letter in "abcde"]
+    (tmp_path / "data.csv").write_text("\n".join(["word,category", *(f"{word},{word[0]}" for word in words)]))
+    counted = {}
+    for known in (words, words[1:]):
+        names = ["<unk>", "<s>", *known]
+        tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        subject = subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>"))
+        found = encode(subject, read(Reading(data=str(tmp_path / "data.csv"))), before=(1,))
+        counted[len(known)] = len(found.data.samples), found.data.skips.counts["unknown to the tokenizer"]
+    assert counted == {10: (10, 0), 9: (9, 1)}
 
 
 class TestModels:

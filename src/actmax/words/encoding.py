@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -67,7 +67,7 @@ def encode(subject: Subject, data: Data, *, before: tuple[int, ...]) -> Encoding
         contexts = []
         for context in sample.contexts:
             ids, word = tokens_of(subject, context, before)
-            reason = _unfit(ids[len(before) :], word, subject.geometry.context - len(before), subject.boundaries)
+            reason = _unfit(subject, ids, word, len(before))
             if reason is None:
                 contexts.append(context)
                 found[id(sample), context] = ids, word
@@ -99,13 +99,15 @@ def tokens_of(subject: Subject, context: Context, before: tuple[int, ...]) -> tu
     return (*before, *ids), tuple(word)
 
 
-def _unfit(own: Sequence[int], word: Sequence[int], room: int, boundaries: Collection[int]) -> str | None:
+def _unfit(subject: Subject, ids: Sequence[int], word: Sequence[int], before: int) -> str | None:
     """Why a text cannot be used; None where it can."""
     if not word:
         return "no sub-token"
-    if any(token in boundaries for token in own):
+    if any(token in subject.boundaries for token in ids[before:]):
         return "with a special token in its text"
-    return "longer than the context has room for" if len(own) > room else None
+    if any(ids[place] in subject.special_tokens for place in word):
+        return "unknown to the tokenizer"  # to which all unknown words are one
+    return "longer than the context has room for" if len(ids) > subject.geometry.context else None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,12 @@ FEWEST = 4
 """Smallest number of words per category with which anything is compared."""
 LISTED = 1000
 """Number of skipped words that are listed one by one; the others are only counted."""
+LONGEST = 4
+"""How many characters one can be when its accents are characters of their own."""
+JOINER = "\u200d"
+"""Makes one sign of the two around it: a woman and a computer are a programmer."""
+JOINERS = ("\u200c", JOINER)
+"""What stands inside words and signs without being seen."""
 HEADER = ("word", "category", "pair", "context")
 """Columns that a CSV may have."""
 
@@ -338,9 +344,11 @@ def find_word(word: str, text: str) -> tuple[int, int] | None:
         (20, 23)
     """
     wanted, edges = _folded(word), [place for place in range(len(text) + 1) if _is_edge(text, place)]
-    for start in edges:
-        for end in edges:
-            if start < end <= start + 3 * len(word) and _folded(text[start:end]) == wanted:
+    for number, start in enumerate(edges):
+        for end in edges[number + 1 :]:
+            if end > start + LONGEST * len(word):
+                break
+            if _folded(text[start:end]) == wanted:
                 return start, end
     return None
 
@@ -350,13 +358,24 @@ def _folded(text: str) -> str:
 
 
 def _is_edge(text: str, place: int) -> bool:
-    """Whether a word can begin or end at a place: it does not lie between two letters, or a letter and its mark."""
-    return place in (0, len(text)) or not (_in_word(text[place - 1]) and _in_word(text[place]))
+    """Whether a word can begin or end at a place: it does not lie between two letters, or a sign and its mark."""
+    if place in (0, len(text)):
+        return True
+    before, behind = text[place - 1], text[place]
+    if before == JOINER or behind in JOINERS or _is_mark(behind):
+        return False
+    return not (_in_word(before) and _in_word(behind))
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character belongs to the one before it: an accent, a vowel sign, a variant, a colour of skin."""
+    return unicodedata.category(character).startswith("M") or "\U0001f3fb" <= character <= "\U0001f3ff"
 
 
 def _in_word(character: str) -> bool:
-    """Whether a character is part of words: a letter, a digit, a mark on one, or a joiner."""
-    return character.isalnum() or character in "_\u200c\u200d" or unicodedata.category(character).startswith("M")
+    """Whether a character is part of words: a letter, a digit, a letter of a flag, a mark on one, or a joiner."""
+    of_flag = "\U0001f1e6" <= character <= "\U0001f1ff"
+    return character.isalnum() or character in ("_", *JOINERS) or of_flag or _is_mark(character)
 
 
 def _refuse_clashes(samples: Iterable[Sample]) -> None:
