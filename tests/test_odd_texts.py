@@ -18,11 +18,13 @@ from transformers import PreTrainedTokenizerFast
 from actmax.api import wrap
 from actmax.errors import InputError
 from actmax.model.context import Context
+from actmax.model.settings import ContextSettings
 from actmax.model.subject import Subject, byte_tokenizer, load
 from actmax.model.target import Unit
 from actmax.search.alphabet import Alphabet
 from actmax.tasks.examples.find import find_examples
 from actmax.tasks.tuning.heatmap import encoded, text_of
+from actmax.text.contexts import make_context
 from actmax.text.windows import pieces, windows
 from actmax.words.encoding import encode
 from actmax.words.lists import Reading, find_word, read
@@ -332,6 +334,9 @@ def test_a_byte_order_mark_is_no_text(plain: Subject, tmp_path: Path) -> None:
     }
     assert read_["with.txt"] == read_["without.txt"]
     assert read_["without.txt"][0] == "first line\nsecond line\n"
+    assert text_of("\ufeffOnce upon") == "Once upon"
+    contexts = [make_context(plain, ContextSettings("prefix", text=f"{mark}Once"), tokens=2) for mark in ("\ufeff", "")]
+    assert contexts[0] == contexts[1]
 
 
 class TestWordsInScripts:

@@ -13,7 +13,7 @@ from actmax.errors import InputError, renamed
 from actmax.model.context import NONE, Context
 from actmax.model.settings import TOKENS, ContextSettings
 from actmax.model.subject import Subject
-from actmax.text.files import SAMPLE, text_files
+from actmax.text.files import BYTE_ORDER_MARK, SAMPLE, text_files
 from actmax.text.typed import Typed
 from actmax.text.windows import windows
 
@@ -123,7 +123,7 @@ def _start(subject: Subject, settings: ContextSettings) -> tuple[int, ...]:
 
 
 def _prefix(subject: Subject, settings: ContextSettings) -> Context:
-    ids = tuple(subject.tokens(settings.text or ""))
+    ids = tuple(subject.tokens((settings.text or "").removeprefix(BYTE_ORDER_MARK)))
     if not ids:
         raise InputError("text", settings.text, "must hold at least one token with context=prefix")
     return Context("prefix", ((*_start(subject, settings), *ids),))

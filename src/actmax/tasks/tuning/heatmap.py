@@ -10,7 +10,7 @@ import torch
 from actmax.errors import InputError
 from actmax.model.subject import Subject
 from actmax.model.target import Target
-from actmax.text.files import named_file, utf8_lines
+from actmax.text.files import BYTE_ORDER_MARK, named_file, utf8_lines
 
 SATURATED = 2.0
 """Distance from the middle, in standard deviations, at which a colour is full."""
@@ -58,7 +58,7 @@ def text_of(name_or_text: str) -> str:
     Raises:
         InputError: the file is no text (the key is `FILE:LINE`), or there is nothing in it.
     """
-    text, file = name_or_text, named_file(name_or_text)
+    text, file = name_or_text.removeprefix(BYTE_ORDER_MARK), named_file(name_or_text)
     if file is not None:
         text = "".join(line for _, line in utf8_lines(file))
     if not text.strip():
