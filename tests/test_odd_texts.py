@@ -455,6 +455,46 @@ class TestModels:
         shutil.rmtree(ran.job)
 
 
+class TestRopesThatStretch:
+    """Rotary positions that depend on the length of the sequence: here of more than 8 tokens."""
+
+    @pytest.fixture
+    def subject(self, request: pytest.FixtureRequest) -> Subject:
+        factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 8}
+        rope = {"rope_type": request.param, "rope_theta": 1e4, **(factors if request.param == "longrope" else {})}
+        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+        ropes = {"rope_parameters": rope, "max_position_embeddings": 64, "num_key_value_heads": 1}
+        made = load(name="odd", source="random", architecture={"model_type": "llama", **ropes, **sizes})
+        return dataclasses.replace(made, tokenizer=byte_tokenizer())
+
+    @pytest.mark.parametrize("subject", ["longrope", "default"], indirect=True)
+    def test_a_text_behind_the_tokens(self, subject: Subject) -> None:
+        """What is read without it, as a causal model does not look there, would be another number."""
+        subject.tokenizer.chat_template = "{{ messages[0].content }}{% if add_generation_prompt %}?{% endif %}"
+        settings = ContextSettings("chat", chat="ab{tokens}yz")
+        assert make_context(subject, settings, tokens=3).after == tuple(subject.tokens("yz?"))  # 8 in all
+        if subject.stretches:
+            assert subject.unstretched == 8
+            with pytest.raises(InputError, match="what stands behind these would change"):
+                make_context(subject, settings, tokens=4)
+        else:
+            assert make_context(subject, settings, tokens=4)
+
+    @pytest.mark.parametrize("subject", ["longrope", "default"], indirect=True)
+    def test_tuning_pads_nothing(self, subject: Subject, tmp_path: Path) -> None:
+        words = [f"{kind * size},{kind}" for kind in "xy" for size in range(3, 13, 2)]
+        (tmp_path / "data.csv").write_text("\n".join(["word,category", *words]))
+        lm = wrap(subject.model, subject.tokenizer)
+        own = {"save": True, "permutations": 20, "splits": 1, "folds": 2}
+        read_ = []
+        for padding in (0, 20):
+            tuning = {**own, "padding": padding}
+            tuned = lm.tune(tmp_path / "data.csv", sites=["resid_post"], layers=1, progress=False, tuning=tuning)
+            read_.append(tuned.table("tuning"))
+        numbers = [table.select_dtypes("number").to_numpy(dtype=float) for table in read_]
+        assert np.allclose(*numbers, atol=1e-4, equal_nan=True)
+
+
 def test_finite_weights_pass_whatever_their_size() -> None:
     large = subject_with(byte_tokenizer())
     assert torch.isfinite(large.embedding_matrix).all()

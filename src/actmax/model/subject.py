@@ -351,13 +351,29 @@ class Subject:
     @cached_property
     def keeps_keys(self) -> bool:
         """Whether keys and values of a shorter pass are those of a longer one: not where rotary positions stretch."""
-        if self.whole:
-            return False
+        return not self.whole and not self.stretches
+
+    @cached_property
+    def stretches(self) -> bool:
+        """Whether its rotary positions depend on how long the whole sequence is: also on what stands behind a token."""
+        return any(part.get("rope_type", part.get("type")) in LENGTH_DEPENDENT for part in self._ropes)
+
+    @cached_property
+    def unstretched(self) -> int:
+        """The longest sequence whose rotary positions are those of any shorter one."""
+        if not self.stretches:
+            return self.geometry.context
+        key, config = "original_max_position_embeddings", self.model.config
+        asked = [getattr(config, key, None), *(part.get(key) for part in self._ropes)]
+        return min([self.geometry.context, *(one for one in asked if isinstance(one, int))])
+
+    @property
+    def _ropes(self) -> list[dict[str, Any]]:
+        """What the config says of rotary positions: of all blocks together, or of each kind of block."""
         config: Any = self.model.config
         asked = [getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)]
         parts = [part for one in asked if isinstance(one, dict) for part in (one, *one.values())]
-        kinds = {part.get("rope_type", part.get("type")) for part in parts if isinstance(part, dict)}
-        return not kinds & LENGTH_DEPENDENT
+        return [part for part in parts if isinstance(part, dict)]
 
     def _captured(self, embeddings: Tensor, places: Sequence[Place], cache: Any) -> dict[Place, Tensor]:
         """One forward pass, behind what a cache holds where there is one."""

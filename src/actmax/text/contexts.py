@@ -110,6 +110,10 @@ def _check_length(subject: Subject, context: Context, tokens: int, key: str, set
     if own + tokens > size:
         allowed = f"is {own} tokens, which with {tokens} optimized ones do not fit into the {size} of {subject.name}"
         raise InputError(key, getattr(settings, key), allowed)
+    if context.after and own + tokens > subject.unstretched:
+        allowed = f"is {own} tokens: with {tokens} optimized ones, what stands behind these would change what they give"
+        way_out = f"Up to {subject.unstretched} tokens the rotary positions of {subject.name} do not depend on length."
+        raise InputError(key, getattr(settings, key), allowed, way_out)
 
 
 def _bos(subject: Subject, settings: ContextSettings) -> Context:

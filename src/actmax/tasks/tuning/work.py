@@ -70,7 +70,9 @@ class TuningWork(SubjectWork):
         cfg = self.settings
         with store:
             clock = time.perf_counter()
-            texts = Texts(self.encoding.texts, tokens=cfg.batch_tokens, padding=cfg.padding)
+            # what pads a text makes it longer, which matters where rotary positions depend on the length
+            padding = 0 if self.subject.stretches else cfg.padding
+            texts = Texts(self.encoding.texts, tokens=cfg.batch_tokens, padding=padding)
             words = [sample.word for sample in self.encoding.data.samples]
             reader = Reader(self.subject, store, vector=cfg.vector, words=words)
             accelerator = self.cfg.trainer.accelerator
