@@ -91,6 +91,32 @@ class TestUnknownKeys:
         assert "+optimizer.options.amsgrad" in hint
 
 
+class TestSettingsOfAnotherTask:
+    """What was typed and changes nothing is said: somebody expects something of it."""
+
+    SAID = "which change nothing in"
+
+    def test_are_named(self, actmax: Actmax) -> None:
+        typed = ("search.passes=7", "++tuning.words=9", "task=simulation", "tokens=3", "simulation.repetitions=9")
+        ran = actmax("simulation.effects=[1]", *typed, "logger=none", "page=false")
+        assert ran.code == 0, ran.err
+        assert f"{self.SAID} this job: search.passes=7 ++tuning.words=9 tokens=3\n" in ran.out
+
+    def test_that_a_job_reads_are_not(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "objective.sign=minimize", "init=scaled", "trainer.deterministic=true", "max_rows=2")
+        assert ran.code == 0, ran.err
+        assert self.SAID not in ran.out
+
+    @pytest.mark.parametrize(("tasks", "times"), [("maximization", 1), ("maximization,search", 0)])
+    def test_are_named_in_a_sweep_where_no_job_reads_them(self, actmax: Actmax, tasks: str, times: int) -> None:
+        ran = actmax(
+            "-m", *TINY, "seeds=0,1", f"task={tasks}", "context=none", "search.passes=9", "search.candidates=4"
+        )
+        assert ran.code == 0, ran.err
+        assert ran.out.count(f"{self.SAID} any job: search.passes=9 search.candidates=4\n") == times
+        assert ran.out.count(self.SAID) == times
+
+
 class TestManyJobs:
     """What would be millions is counted, not written out."""
 

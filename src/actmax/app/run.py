@@ -18,6 +18,7 @@ from actmax.model.subject import Subject
 from actmax.records.store import Record
 from actmax.tasks.execution import matmul_precision, quieted
 from actmax.tasks.pages import draw_figures, write_job
+from actmax.tasks.schema import UNREAD, without_effect
 from actmax.tasks.settings import seeds, units
 from actmax.tasks.subjects import subject_of
 from actmax.tasks.task import Work, plain
@@ -44,6 +45,9 @@ def run(cfg: DictConfig) -> None:
     """
     task, record = config.task_in(cfg), Record(HydraConfig.get().runtime.output_dir)
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN and (unread := without_effect(cfg, hydra.overrides.task)):
+        log.warning(UNREAD, "this job", " ".join(unread))
     with quieted(), matmul_precision(cfg.trainer.matmul_precision):
         work = task.work(cfg, _loaded(cfg) if task.on_subject else None)
         with renamed(FOLDER):

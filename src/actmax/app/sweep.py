@@ -31,6 +31,7 @@ from actmax.app import config
 from actmax.errors import BusyError, InputError, JobError, renamed
 from actmax.progress import Bar, shown
 from actmax.records.store import Record, Status, Table
+from actmax.tasks.schema import UNREAD, without_effect
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +221,8 @@ class Sweeper(HydraSweeper):
         once = {str(job.record.folder): job for job in planned}
         if len(once) < len(planned):
             log.warning("%d of %d jobs are the same as another and run once", len(planned) - len(once), len(planned))
+        if unread := _unread(planned):
+            log.warning(UNREAD, "any job", " ".join(unread))
         return list(once.values())
 
     def _planned(self, number: int, overrides: list[str], cfg: DictConfig) -> Planned:
@@ -277,6 +280,15 @@ class Sweeper(HydraSweeper):
             raise JobError(f"{message} {problem or f'What is there was collected in {folder}.'}")
         if problem:
             raise JobError(problem)
+
+
+def _unread(jobs: Sequence[Planned]) -> list[str]:
+    """The settings that all jobs of a sweep have and that none of their tasks reads."""
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    unread = [one for one in jobs[0].overrides if one in common]
+    for job in {config.task_in(job.config): job for job in jobs}.values():
+        unread = without_effect(job.config, unread)
+    return unread
 
 
 def _count(overrides: Sequence[Override]) -> int:

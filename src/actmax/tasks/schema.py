@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
@@ -16,6 +17,9 @@ from actmax.tasks import registry
 from actmax.tasks.settings import RestartSettings, TaskSettings, TrainerSettings, control_count, seeds, units
 from actmax.tasks.task import hashed, subject_keys
 from actmax.weights import fingerprint
+
+UNREAD = "Settings of another task, which change nothing in %s: %s"
+"""What is said of settings that were typed and are not read."""
 
 
 def groups() -> dict[str, Any]:
@@ -86,3 +90,17 @@ def request(cfg: Any) -> str:
     with subject_keys(cfg):
         weights = fingerprint(**place_of(cfg)) if task.on_subject else None
     return hashed(task.identity(cfg), weights, task.read(cfg))
+
+
+def without_effect(cfg: Any, typed: Iterable[str]) -> list[str]:
+    """Those of some settings that the job's task does not read, because they are of other tasks.
+
+    Args:
+        cfg: the job's config, which has been checked.
+        typed: settings as they are typed on the command line, such as `search.passes=7` or `+init=tokens`.
+    """
+    task = registry.task_in(cfg)
+    read = {*task.keys, *task.groups, *task.identity(cfg)}
+    others = map(registry.task_of, registry.names())
+    known = {key for other in others for key in (*other.keys, *other.groups)} - read
+    return [one for one in typed if re.split(r"[.=@]", one.lstrip("+~"))[0] in known]
