@@ -64,7 +64,7 @@ WHOLE = {
     "debug": "Small, to try a command.",
 }
 """Choices that set keys of several groups."""
-WORDS = {"trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"), "trainer.strategy": ("auto",)}
+WORDS = {"trainer.strategy": ("auto",)}
 """What is allowed beyond the limits in the settings."""
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from lightning import Trainer
 from torch import Tensor
 
 from actmax.maximize import memory, module
-from actmax.maximize.module import BUCKET, PROBED, ROW_TENSORS, SHARE_OF_MEMORY, Maximization
+from actmax.maximize.module import BUCKET, OPTIMIZERS, PROBED, ROW_TENSORS, SHARE_OF_MEMORY, Maximization
 from actmax.maximize.optimizee import initial, scaled
 from actmax.maximize.priors import L2
+from actmax.maximize.settings import OPTIONS
 from actmax.model.objective import Objective, Row, by_unit
 from actmax.model.subject import Subject, load
 from actmax.model.target import Unit
@@ -200,6 +202,14 @@ def test_the_same_run_gives_the_same_bits(subject: Subject) -> None:
     first, second = fitted(subject, rows(0, 1)), fitted(subject, rows(0, 1))
     assert torch.equal(first.embedding, second.embedding)
     assert not torch.equal(first.embedding, fitted(subject, rows(0, 2)).embedding)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_options_are_those_that_the_optimizer_takes(name: str) -> None:
+    """All of PyTorch's but `lr`, which has a key of its own, and what would turn or record the steps."""
+    taken = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"params", "lr"}
+    assert taken - set(OPTIONS[name]) == taken & {"maximize", "capturable", "differentiable"}
+    assert set(OPTIONS[name]) <= taken
 
 
 def test_minimize_goes_the_other_way(subject: Subject) -> None:

@@ -213,7 +213,10 @@ WRONG_VALUES = [
     ("gap=[]", "must be a group of keys"),
     ("tokens=${positions}", "cannot be taken (Interpolation key 'positions' not found). It must be a whole number"),
     ("force=???", "must be true or false"),
-    ("+optimizer.options.maximize=true", "would turn the objective round"),
+    ("+optimizer.options.maximize=true", "is no option here: adam takes betas, eps"),
+    ("optimizer=sgd +optimizer.options.betas=[0.9,0.9]", "is no option here: sgd takes momentum"),
+    ("+optimizer.options.capturable=true", "is no option here"),
+    ("trainer.accelerator=tpu", "must be one of auto, cpu, gpu, cuda, mps"),
 ]
 
 
@@ -232,13 +235,12 @@ class TestWrongValues:
     @pytest.mark.parametrize(
         "given",
         [
-            "+optimizer.options.foo=1",
+            "optimizer.options.eps=-1",
             "+callbacks.mine._target_=nope.Nope",
             "callbacks.comparison.alpha=nan",
             "subject.attention=banana",
             "subject.architecture.n_head=7",
             "++subject.architecture.activation_function=banana",
-            "trainer.accelerator=tpu",
             f"subject.name={'n' * 300}",
         ],
     )
@@ -547,7 +549,7 @@ class TestOneJobElsewhere:
         assert actmax(*TINY, "launch=serial").code == 0
 
     def test_no_line_about_overrides_stands_before_a_message(self, actmax: Actmax) -> None:
-        ran = actmax(*TINY, "+optimizer.options.foo=1")
+        ran = actmax(*TINY, "optimizer.options.eps=-1")
         assert ran.code == 2
         assert "Error executing job" not in ran.err
         assert ran.err.startswith("actmax: optimizer.options=")

@@ -101,6 +101,17 @@ PARAMETERIZATIONS = ("pca", "simplex")
 """The parameterizations among them; at most one is in use."""
 
 
+COMMON = ("weight_decay", "foreach", "fused")
+"""Arguments that every optimizer takes."""
+OPTIONS = {
+    "adam": ("betas", "eps", "amsgrad", "decoupled_weight_decay", *COMMON),
+    "adamw": ("betas", "eps", "amsgrad", *COMMON),
+    "sgd": ("momentum", "dampening", "nesterov", *COMMON),
+}
+"""Arguments of PyTorch's optimizers that may be set. `maximize` would turn the objective round; `capturable` and
+`differentiable` are for loops that are not ours."""
+
+
 @dataclass
 class OptimizerSettings:
     """How the embeddings move."""

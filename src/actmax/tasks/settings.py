@@ -49,7 +49,7 @@ class TaskSettings:
 class TrainerSettings:
     """What the Lightning Trainer is told."""
 
-    accelerator: str = "auto"
+    accelerator: str = setting("auto", choices=("auto", "cpu", "gpu", "cuda", "mps"))
     """Kind of device; `auto` takes a GPU where there is one."""
     devices: int = setting(1, least=1)
     """Over how many devices of this machine a job's restarts are split."""

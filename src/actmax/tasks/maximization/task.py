@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from actmax.errors import InputError, renamed
 from actmax.maximize.settings import (
+    OPTIONS,
     PARAMETERIZATIONS,
     TERMS,
     InitSettings,
@@ -79,10 +80,13 @@ class MaximizationTask(UnitsTask):
             raise InputError("init.path", None, "must name a record's folder with init=file")
 
     def check(self, cfg: DictConfig) -> None:
-        """Refuses more devices than restarts, and an optimizer that goes the other way than the objective says."""
-        if (other_way := cfg.optimizer.options.get("maximize")) is not None:
-            allowed = "would turn the objective round, unseen by everything that is said of the result"
-            raise InputError("optimizer.options.maximize", other_way, allowed, "Say objective.sign=minimize.")
+        """Refuses more devices than restarts, and options that the optimizer does not take."""
+        known = OPTIONS[cfg.optimizer.name]
+        for name, value in cfg.optimizer.options.items():
+            if name not in known:
+                way_out = "Say objective.sign=minimize." if name == "maximize" else ""
+                allowed = f"is no option here: {cfg.optimizer.name} takes {', '.join(known)}"
+                raise InputError(f"optimizer.options.{name}", value, allowed, way_out)
         devices, restarts = cfg.trainer.devices, len(integers(cfg.seeds, "seeds")) * len(units(cfg))
         if devices > restarts:
             way_out = "Lower it, or give more seeds or units."
