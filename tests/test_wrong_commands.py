@@ -540,6 +540,17 @@ class TestCache:
         assert z("unsigned") == first
 
 
+class TestOptionsOfHydra:
+    @pytest.mark.parametrize("given", ["hydra.verbose=7", "--shell-completion"])
+    def test_that_it_does_not_take_are_refused(self, actmax: Actmax, given: str) -> None:
+        refused(actmax(given, *TINY), "Hydra does not take what was given (")
+
+    def test_an_error_of_a_job_is_none_of_hydras(self, actmax: Actmax) -> None:
+        ran = actmax(*TINY, "steps=9", "+callbacks.failing._target_=cli.Failing")
+        assert ran.code == 1
+        assert "Hydra" not in ran.err
+
+
 class TestOneJobElsewhere:
     @pytest.mark.parametrize("launch", ["slurm", "gpus", "cluster"])
     def test_a_launcher_of_sweeps_is_refused_for_one_job(self, actmax: Actmax, launch: str) -> None:

@@ -123,7 +123,15 @@ def explain(error: BaseException) -> tuple[int, str]:
             "Where it is in the output folder, name another: hydra.run.dir=FOLDER, in a sweep hydra.sweep.dir=FOLDER."
         )
         return 2, str(InputError("the file", error.filename, allowed, way_out))
+    if _raised_in_hydra(error):
+        return 2, f"Hydra does not take what was given ({type(error).__name__}: {str(error) or 'no more is said'})"
     return 1, str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+
+
+def _raised_in_hydra(error: BaseException) -> bool:
+    """Whether the last call on the way to an error is one of Hydra's: its own options raise errors of many kinds."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("hydra.")
 
 
 def _unknown(message: str) -> InputError | None:
