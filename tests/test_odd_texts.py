@@ -322,6 +322,58 @@ class TestDocuments:
         assert encoded(plain, "the end.", before=(256,))
 
 
+class TestBlocks:
+    """A file is read in blocks; its tokens are those of the whole text, whatever stands at a block's border."""
+
+    @pytest.fixture
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("actmax.text.windows.BLOCK", 400)
+        monkeypatch.setattr("actmax.text.windows.OVERLAP", 40)
+
+    @pytest.mark.parametrize("kind", ["llama", "plain", "merging"])
+    @pytest.mark.parametrize(
+        "part",
+        ["the doctor answered\n", "the doctor sings ", "sing", "e\u0301", "a\r\nthe", "sing the{end}\n", "\n\n  the"],
+        ids=["lines", "one line", "one word", "marks", "CRLF", "documents", "empty lines"],
+    )
+    @pytest.mark.usefixtures("short")
+    def test_tokens_are_those_of_the_whole(
+        self, request: pytest.FixtureRequest, tmp_path: Path, kind: str, part: str
+    ) -> None:
+        subject = merging() if kind == "merging" else request.getfixturevalue(kind)
+        text, file = part.format(end=subject.tokenizer.eos_token) * 900, tmp_path / "text.txt"
+        file.write_bytes(text.encode())
+        documents, ends = [[]], subject.boundaries
+        for token in subject.tokens(text.replace("\r\n", "\n")):
+            documents[-1].append(token)
+            if token in ends:
+                documents[-1].pop()
+                documents.append([])
+        expected = [tuple(one[start : start + 13]) for one in documents for start in range(0, len(one), 13)]
+        assert [one.ids for one in windows(subject, [file], size=13, before=())] == expected
+        assert len(pieces(subject, [file], size=2, count=10**6, seed=0)) == sum(
+            max(0, len(one) - 1) for one in documents
+        )
+
+    @pytest.mark.usefixtures("short")
+    def test_what_never_comes_into_step_is_read_all_the_same(self, tmp_path: Path) -> None:
+        subject = merging()
+        (file := tmp_path / "text.txt").write_text("s" * 9001)
+        read = [token for one in windows(subject, [file], size=64, before=()) for token in one.ids]
+        assert subject.text(read) == "s" * 9001
+
+
+def merging() -> Subject:
+    """A tokenizer of bytes that makes one token of two line ends, of three letters s, and of a space's neighbours."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("Ċ", "Ċ"), ("ĊĊ", "Ġ"), ("s", "s"), ("ss", "s"), ("Ġ", "Ġ")]
+    names = [*alphabet, *("".join(pair) for pair in merges), "<end>"]
+    tokenizer = Tokenizer(models.BPE(vocab={name: place for place, name in enumerate(names)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return subject_with(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>"))
+
+
 def test_a_byte_order_mark_is_no_text(plain: Subject, tmp_path: Path) -> None:
     for name, start in {"with.txt": "\ufeff", "without.txt": ""}.items():
         (tmp_path / name).write_text(f"{start}first line\n{start}second line\n", encoding="utf-8")

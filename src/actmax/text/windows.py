@@ -16,6 +16,8 @@ from actmax.text.files import BYTE_ORDER_MARK
 
 BLOCK = 100_000
 """Number of characters that are tokenized together, up to the end of a line where there is one."""
+OVERLAP = 1_000
+"""Number of characters at a block's end that are tokenized again with the next block, at least."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,44 @@ def _stretches(
 ) -> Iterator[tuple[int, list[int], bool]]:
     """A file's tokens as they come: the number of the first, the tokens, and whether a document ends behind them."""
     special, done = list(subject.boundaries), 0
-    for block in _blocks(file, progress):
-        ids, start = np.array(subject.tokens(block), dtype=np.int64), 0
+    for some in _tokens(subject, _blocks(file, progress)):
+        ids, start = np.array(some, dtype=np.int64), 0
         for end in [*np.flatnonzero(np.isin(ids, special)).tolist(), len(ids)]:
             yield done + start, ids[start:end].tolist(), end < len(ids)
             start = end + 1
         done += len(ids)
+
+
+def _tokens(subject: Subject, blocks: Iterable[str]) -> Iterator[list[int]]:
+    """The tokens of a text that comes in blocks, as of the whole: its first is no word of a new text in each of them.
+
+    Some tokenizers put a space in front of a text, or make one token of what stands on both sides of a block's border.
+    So a block's last tokens wait for the next block, and are replaced by what the tokenizer makes of both.
+    """
+    tail, before, held = "", [], []
+    for block in blocks:
+        ids = subject.tokens(tail + block)
+        # where tokens of both passes end at one place, what stands behind it is cut in the same way
+        agree = ids[: len(before)] == before
+        ids = ids[len(before) :] if agree else held + subject.tokens(block)
+        tail, before, held = _overlap(subject, tail + block, ids)
+        yield ids[: len(ids) - len(held)]
+    yield held
+
+
+def _overlap(subject: Subject, text: str, ids: list[int]) -> tuple[str, list[int], list[int]]:
+    """The end of a text, and the first and the second half of its tokens, of which the second are the text's last.
+
+    It is long enough for the tokenizer to have come back into step; empty where a block's length is not.
+    """
+    length = OVERLAP
+    while length <= min(BLOCK, len(text)):
+        alone = subject.tokens(text[-length:])
+        middle = len(alone) // 2
+        if middle and ids[middle - len(alone) :] == alone[middle:]:
+            return text[-length:], alone[:middle], alone[middle:]
+        length *= 2
+    return "", [], []
 
 
 def _blocks(file: Path, progress: Callable[[int], object]) -> Iterator[str]:
