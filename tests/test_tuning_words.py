@@ -61,6 +61,45 @@ def test_a_csv_with_contexts_and_duplicates(tmp_path: Path) -> None:
     assert [a.contexts[0].text[a.contexts[0].start : a.contexts[0].end], a.contexts[0].start] == ["run", 5]
 
 
+class TestAccents:
+    """An accent may be part of its letter or a character of its own: that makes no other word."""
+
+    WORD, APART = "caf\u00e9", "cafe\u0301"
+
+    @pytest.mark.parametrize("other", [WORD.upper(), APART, APART.upper()], ids=["capitals", "apart", "both"])
+    def test_spellings_of_a_word_are_one_sample(self, tmp_path: Path, other: str) -> None:
+        data = read(Reading(str(listed(tmp_path, *FOUR, f"{self.WORD},a", f"{other},a", "cafe,a"))))
+        assert [sample.word for sample in data.samples].count(self.WORD) == 1
+        assert len(data.samples) == 10  # cafe is another word
+        (sample,) = (sample for sample in data.samples if sample.word == self.WORD)
+        assert [context.text for context in sample.contexts] == [f" {self.WORD}", f" {other}"]
+
+    def test_a_word_of_both_groups_stays_on_one_side(self, tmp_path: Path) -> None:
+        lines = [*(f"{line}," for line in FOUR), f"{self.WORD},a,un {self.WORD}", f"{self.APART},b,le {self.APART}"]
+        data = read(Reading(str(listed(tmp_path, *lines, header="word,category,context"))))
+        assert [sample.group for sample in data.samples].count(self.WORD) == 2
+
+    def test_one_text_in_both_groups_is_refused(self, tmp_path: Path) -> None:
+        file = listed(tmp_path, *FOUR, f"{self.WORD},a", f"{self.APART},b")
+        with pytest.raises(InputError, match="stands in both groups with the same text"):
+            read(Reading(str(file)))
+
+    def test_categories_and_pairs(self, tmp_path: Path) -> None:
+        lines = [f"a{n},{self.WORD},{self.WORD}{n}" for n in range(4)]
+        lines += [f"b{n},{self.APART if n else self.WORD}s,{self.APART}{n}" for n in range(4)]
+        data = read(Reading(str(listed(tmp_path, *lines, header="word,category,pair")), group_0=self.APART))
+        assert (data.categories, len(data.samples)) == ((self.WORD, f"{self.WORD}s"), 8)
+
+    def test_annotated_text(self, tmp_path: Path) -> None:
+        parts = [[row(1, f"{self.APART if n else self.WORD}", "NOUN", lemma=self.APART)] for n in range(2)]
+        parts += [[row(1, f"n{n}", "NOUN", lemma=self.APART)] for n in range(3)]
+        parts += [[row(1, f"v{n}", "VERB")] for n in range(4)]
+        file = str(treebank(tmp_path, *parts))
+        data = read(Reading(file, group_0="upos=NOUN", group_1="upos=VERB"))
+        assert len(data.samples) == 8
+        assert len(read(Reading(file, group_0=f"lemma={self.WORD}", group_1="upos=VERB")).samples) == 8
+
+
 def test_pairs_of_a_csv_and_words_without_a_partner(tmp_path: Path) -> None:
     pairs = [f"w{n}s,plural,{n}" for n in range(5)] + [f"w{n},singular,{n}" for n in range(4)]
     data = read(

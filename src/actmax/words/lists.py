@@ -37,6 +37,16 @@ HEADER = ("word", "category", "pair", "context")
 """Columns that a CSV may have."""
 
 
+def composed(text: str) -> str:
+    """A text with each accent in its letter (NFC): written as characters of their own, they make no other text."""
+    return unicodedata.normalize("NFC", text)
+
+
+def same(word: str) -> str:
+    """What spellings of one word have in common: capital letters do not count, nor how accents are written."""
+    return composed(word).lower()
+
+
 @dataclass(frozen=True)
 class Context:
     """A text with a word in it."""
@@ -67,7 +77,7 @@ class Sample:
     @property
     def group(self) -> str:
         """Name of the samples that halves and folds keep together: the pair, or else the word."""
-        return self.word.lower() if self.pair is None else self.pair
+        return same(self.word) if self.pair is None else self.pair
 
 
 @dataclass(frozen=True)
@@ -249,19 +259,20 @@ class _Line:
 def _from_csv(file: Path, reading: Reading) -> Data:
     lines = list(_csv_lines(file))
     categories = _categories(file, lines, reading.groups)
-    skips, found = Skips(), {}
+    skips, found, names = Skips(), {}, {}
     for line in lines:
         if line.category not in categories:
             skips.add(line.word, f"of category {line.category}", line.source)
             continue
         context = _context(line, reading.template)
-        key = (line.pair, line.word.lower(), categories.index(line.category))
+        key = (line.pair, same(line.word), categories.index(line.category))
         contexts = found.setdefault(key, {})
+        names.setdefault(key, line.word.lower())
         if context.text in contexts:
             skips.add(line.word, "duplicate", line.source)
         else:
             contexts[context.text] = context
-    samples = [Sample(word, label, tuple(held.values()), pair) for (pair, word, label), held in found.items()]
+    samples = [Sample(names[key], key[2], tuple(held.values()), key[0]) for key, held in found.items()]
     _refuse_clashes(samples)
     return Data(tuple(samples), categories, skips)
 
@@ -294,16 +305,17 @@ def _csv_line(source: str, header: Sequence[str], row: Sequence[str]) -> _Line:
     for name in ("word", "category"):
         if not cells[name]:
             raise InputError(source, repr(",".join(row)[:60]), f"must have a {name}")
-    return _Line(cells["word"], cells["category"], cells.get("pair") or None, cells.get("context") or None, source)
+    pair = composed(cells.get("pair", "")) or None
+    return _Line(cells["word"], composed(cells["category"]), pair, cells.get("context") or None, source)
 
 
 def _categories(file: Path, lines: Sequence[_Line], groups: tuple[str | None, str | None]) -> tuple[str, str]:
     """The names of groups 0 and 1: those that were asked for, or the two that there are, in order."""
     known = sorted({line.category for line in lines})
+    first, second = groups = groups[0] and composed(groups[0]), groups[1] and composed(groups[1])
     for number, name in enumerate(groups):
         if name is not None and name not in known:
             raise InputError(f"group_{number}", name, f"must be a category of {file}: {', '.join(known)}")
-    first, second = groups
     rest = [name for name in known if name not in groups]
     missing = groups.count(None)
     if len(rest) < missing or first is second is not None:
@@ -354,7 +366,7 @@ def find_word(word: str, text: str) -> tuple[int, int] | None:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return composed(composed(text).casefold())
 
 
 def _is_edge(text: str, place: int) -> bool:
@@ -388,7 +400,8 @@ def _refuse_clashes(samples: Iterable[Sample]) -> None:
     members: dict[tuple[str, int], str] = {}
     for sample in samples:
         for context in sample.contexts:
-            other = texts.setdefault((context.text, context.start), sample)
+            place = composed(context.text), len(composed(context.text[: context.start]))
+            other = texts.setdefault(place, sample)
             if other.label != sample.label:
                 allowed = f"stands in both groups with the same text (also {other.contexts[0].source})"
                 raise InputError(context.source, sample.word, allowed, "Leave it out, or give each its context.")
@@ -415,7 +428,11 @@ class _Selector:
 
     def matches(self, word: Word) -> bool:
         """Whether a word meets the condition."""
-        return word.value(self.key) == self.value
+        return self.takes(word.value(self.key))
+
+    def takes(self, value: str | None) -> bool:
+        """Whether a value is the one that is asked for."""
+        return value is not None and composed(value) == composed(self.value)
 
 
 def _selector(name: str, text: str | None) -> _Selector:
@@ -494,7 +511,7 @@ def _from_conllu(place: Path, reading: Reading) -> Data:
                 skips.add(name, f"without {reading.pair}", context.source)
                 continue
             # Partners are words of one lemma: all its forms in a group are one sample.
-            choice.add((pair, name.lower() if pair is None else "", label), name, context)
+            choice.add((pair, same(name) if pair is None else "", label), name, context)
     return Data(tuple(choice.samples()), (str(reading.groups[0]), str(reading.groups[1])), skips)
 
 
@@ -502,7 +519,8 @@ def _pair(pair: str | None, lemma: str, metadata: Mapping[str, str]) -> str | No
     """The name of a word's pair: its lemma, or a comment of its sentence; None where nothing is paired."""
     if pair is None:
         return None
-    return lemma.lower() if pair == "lemma" else metadata.get(pair.removeprefix("meta."))
+    name = metadata.get(pair.removeprefix("meta."))
+    return same(lemma) if pair == "lemma" else name and composed(name)
 
 
 Found = tuple[str, str, int, Context]
@@ -512,7 +530,7 @@ Found = tuple[str, str, int, Context]
 def _whole(sentence: Sentence, selectors: Sequence[_Selector]) -> Iterator[Found]:
     """The sentence itself, for each group whose condition it meets."""
     for label, selector in enumerate(selectors):
-        if sentence.metadata.get(selector.key) == selector.value:
+        if selector.takes(sentence.metadata.get(selector.key)):
             context = Context(sentence.text, 0, len(sentence.text), sentence.source)
             yield sentence.text, sentence.text, label, context
 
