@@ -33,6 +33,30 @@ SMALL = {
     "progress": False,
 }
 END = "<|endoftext|>"
+KINDS = f"""
+from functools import partial
+
+import numpy as np
+
+import actmax
+
+lm = actmax.load("tiny")
+ask = partial(lm.maximize, "resid_pre.3[4]", steps=2, tokens=2, **{SMALL})
+for call in (
+    *(partial(ask, seeds=seeds) for seeds in (None, 2.0, "0:3")),
+    *(partial(lm.maximize, target) for target in (None, 5, ["resid_pre.1[2]", None])),
+    *(partial(ask, prior=None), partial(ask, context=None), partial(lm.tune, sites="q"), partial(lm.tune, sites=None)),
+    *(partial(actmax.wrap, lm.subject.model, tokenizer) for tokenizer in (None, "gpt2")),
+):
+    try:
+        call()
+    except actmax.InputError as error:
+        print(str(error).partition(": ")[0])
+plain = ask(seeds=3).restarts
+for seeds in (np.int64(3), np.arange(3), range(3)):
+    print(ask(seeds=seeds).restarts.equals(plain))
+"""
+"""Asks with arguments of other kinds, and with numpy's numbers."""
 WORDS = "word,category\n" + "".join(f"{a}{b},{'x' if a < 'e' else 'y'}\n" for a in "abcdefgh" for b in "rstu")
 
 
@@ -245,6 +269,16 @@ class TestBadInput:
         with pytest.raises(actmax.InputError) as refused:
             lm.maximize(**{"target": "resid_pre.3[4]", "progress": False, **arguments})
         assert str(refused.value).startswith(named)
+
+    def test_of_another_kind(self, tmp_path: Path) -> None:
+        """As a user meets it: the tests' own checks of types would refuse it before."""
+        (file := tmp_path / "ask.py").write_text(KINDS)
+        ran = subprocess.run([sys.executable, str(file)], check=False, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.split("\n")[:-1] == [
+            *("seeds=None", "seeds=2.0", "seeds=0:3", "target=None", "target=5", "target=None", "prior=None"),
+            *("context=None", "sites=q", "sites=None", "tokenizer=None", "tokenizer=gpt2", "True", "True", "True"),
+        ]
 
     def test_of_the_others(self, lm: LanguageModel, tmp_path: Path) -> None:
         for ask, named in (

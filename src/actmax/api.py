@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -249,7 +249,8 @@ class LanguageModel:
             InputError: an argument is wrong; it is named.
             KeyboardInterrupt: stopped by hand.
         """
-        own = {"data": str(data), "sites": list(sites), "layers": layers, "text": text}
+        named = _members("sites", sites, "must be a list of sites")
+        own = {"data": str(data), "sites": named, "layers": layers, "text": text}
         own["layers"] = list(layers) if isinstance(layers, (range, tuple)) else layers
         values = {"task": {"name": "tuning"}, "tuning": own, "context": _context(context)}
         return self._ask(values, groups, device, progress, None)
@@ -352,11 +353,15 @@ def wrap(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Langua
         name: what to call it; None takes the config's or the class's own.
 
     Raises:
-        InputError: its family or dtype is not known.
+        InputError: its family or dtype is not known, or there is no tokenizer.
     """
     config = getattr(model, "config", None)
     if config is None or not hasattr(model, "get_input_embeddings"):
         raise InputError("model", type(model).__name__, "must be a Hugging Face causal language model")
+    if not hasattr(tokenizer, "get_vocab"):
+        raise InputError(
+            "tokenizer", tokenizer, "must be the model's tokenizer: AutoTokenizer.from_pretrained gives it"
+        )
     called = name or Path(str(getattr(config, "_name_or_path", "") or type(model).__name__)).name
     causal = cast("PreTrainedModel", model)
     subject = _wrapped(causal, tokenizer, called)
@@ -454,16 +459,31 @@ def _asked(
 
 def _context(context: str | Settings) -> dict[str, Any]:
     """Settings of the group `context`, of which the name alone may be given."""
+    if not isinstance(context, (str, Mapping)):
+        raise InputError("context", context, "must be a name, or settings as a dict")
     return {"name": context} if isinstance(context, str) else dict(context)
 
 
 def _restarts(seeds: int | Sequence[int]) -> dict[str, Any]:
     """Seeds as a config holds them: from 0, or those that are given."""
-    if isinstance(seeds, int):
-        if isinstance(seeds, bool) or seeds < 1:
-            raise InputError("seeds", seeds, "must be a number of restarts from 1, or a list of seeds")
-        return {"seeds": f"0:{seeds}"}
-    return {"seeds": list(seeds)}
+    allowed = "must be a number of restarts from 1, or a list of seeds"
+    given: Any = getattr(seeds, "tolist", lambda: seeds)()  # numpy's numbers are no setting
+    if isinstance(given, int):
+        if isinstance(given, bool) or given < 1:
+            raise InputError("seeds", given, allowed)
+        return {"seeds": f"0:{given}"}
+    return {"seeds": _members("seeds", given, allowed)}
+
+
+def _members(argument: str, given: Any, allowed: str) -> list[Any]:
+    """What an argument that takes several things holds; a text is one thing.
+
+    Raises:
+        InputError: it holds nothing, as a number does.
+    """
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise InputError(argument, given, allowed)
+    return list(given)
 
 
 def _asked_targets(target: Targets) -> dict[str, Any]:
@@ -472,9 +492,12 @@ def _asked_targets(target: Targets) -> dict[str, Any]:
     Raises:
         InputError: an address is wrong, or none is given.
     """
-    given = [target] if isinstance(target, (str, Target)) else list(target)
+    allowed = "must be an address, such as resid_pre.8[91], a target, or a list of them"
+    given = [target] if isinstance(target, (str, Target)) else _members("target", target, allowed)
     if not given:
         raise InputError("target", given, "must name at least one target")
+    if wrong := [one for one in given if not isinstance(one, (str, Target))]:
+        raise InputError("target", wrong[0], allowed)
     with renamed(dict.fromkeys(("direction", "index", "name", "sae"), "target")):
         targets = [one if isinstance(one, Target) else parse_target(one) for one in given]
     sites, layers, indices = (list(dict.fromkeys(_part(targets, name))) for name in ("site", "layer", "index"))
@@ -516,6 +539,6 @@ def _part(targets: Sequence[Target], name: str) -> list[Any]:
 def _priors(prior: str | Sequence[str]) -> dict[str, Any]:
     """The settings of some priors together."""
     found: dict[str, Any] = {}
-    for name in [prior] if isinstance(prior, str) else prior:
+    for name in [prior] if isinstance(prior, str) else _members("prior", prior, "must be a name, or a list of names"):
         found |= choices.choice("prior", name, "prior")
     return found
