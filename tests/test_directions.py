@@ -66,6 +66,8 @@ WRONG_DIRECTIONS = [
     ("pickle", ("unit.index=0",), ["unit.direction", "safetensors"]),
     ("place", ("unit.index=0",), ["unit.direction", "resid_post.9"]),
     ("tensors", ("unit.index=0",), ["unit.direction", "weight"]),
+    ("long bias", ("unit.name=verb",), ["unit.direction", "one number under verb.bias"]),
+    ("lone bias", ("unit.name=verb",), ["unit.direction", "one number under nuon.bias", "vector nuon"]),
     ("folder", ("unit.index=0",), ["unit.direction", "no file"]),
     ("none", ("unit.index=0",), ["unit.direction", "not there"]),
     ("good", ("unit.index=0", "unit.layer=99"), ["unit.layer=99"]),
@@ -76,6 +78,7 @@ WRONG_DIRECTIONS = [
 WRONG_LOGITS = [
     (("unit.logit=ab",), ["unit.logit=ab", "must be one token", "'a', 'b'"]),
     (("unit.logit=a", "unit.minus=xyz"), ["unit.minus=xyz", "must be one token"]),
+    (("unit.logit=a", "unit.minus=a"), ["unit.minus=a", "another token than the one whose logit is read"]),
     (("unit.minus=a",), ["unit.minus=a", "belongs to unit.logit"]),
     (("unit.logit=a", "unit.sae=x"), ["unit.logit", "cannot stand beside"]),
     (("unit.target='logit:a-b-c'",), ["unit.target", "one hyphen"]),
@@ -150,6 +153,8 @@ def write_directions(kind: str, file: Path) -> None:
         "pickle": lambda: torch.save({"weight": torch.ones(3, 96)}, file),
         "place": lambda: save_file({"resid_post.9/weight": rows}, file),
         "tensors": lambda: save_file({"coef": rows, "other": rows[0]}, file),
+        "long bias": lambda: save_file({"verb": rows[0], "verb.bias": rows[0, :3].copy()}, file),
+        "lone bias": lambda: save_file({"verb": rows[0], "noun": rows[1], "nuon.bias": rows[0, :1].copy()}, file),
         "folder": file.mkdir,
         "none": lambda: None,
     }

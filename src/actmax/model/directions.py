@@ -138,7 +138,12 @@ def _stacked(file: Path, own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[
         held = ", ".join(f"{name} {list(values.shape)}" for name, values in list(own.items())[:SHOWN])
         allowed = f"must hold `weight` (directions × width), or vectors of one width by their names; it holds {held}"
         raise InputError("direction", file, allowed)
-    bias = [float(np.sum(own.get(f"{name}.bias", 0.0))) for name in vectors]
+    biases = {name: values for name, values in own.items() if name not in vectors}
+    for name, values in biases.items():
+        if name.removesuffix(".bias") not in vectors or values.size != 1:
+            allowed = f"must hold one number under {name}, beside the vector {name.removesuffix('.bias')}"
+            raise InputError("direction", file, allowed, f"It holds {list(values.shape)}, and {_listed([*vectors])}.")
+    bias = [float(biases[f"{name}.bias"].item()) if f"{name}.bias" in biases else 0.0 for name in vectors]
     return {"weight": np.stack(list(vectors.values())), "bias": np.array(bias)}, tuple(vectors)
 
 
@@ -237,6 +242,8 @@ class Logit(Direction):
 
         ids = [_token(subject, "logit", self.token)]
         ids += [] if self.minus is None else [_token(subject, "minus", self.minus)]
+        if len(set(ids)) < len(ids):
+            raise InputError("minus", self.minus, "must be another token than the one whose logit is read")
 
         def logit(hidden: Any) -> Any:
             found = subject.logits(hidden).double()
