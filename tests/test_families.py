@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, relu, silu
 
+from actmax.api import wrap
 from actmax.errors import InputError
 from actmax.model.families import FAMILIES
-from actmax.model.subject import Subject, load
+from actmax.model.subject import Subject, byte_tokenizer, load
 from tiny_families import CASES, D_MLP, D_MODEL, LAYERS, SOME, TINY, WINDOW
 
 ROWS, TOKENS = 2, 7
@@ -400,3 +401,17 @@ def test_widths_are_odd_where_the_family_allows_it() -> None:
     wide = {name for name, truth in TRUTHS.items() if truth.head_dim == 10}
     assert wide >= {"llama", "mistral", "qwen3", "gemma", "gemma2", "gemma3_text", "mixtral", "qwen3_moe"}
     assert D_MLP not in (D_MODEL, 4 * D_MODEL)
+
+
+def test_a_site_that_another_familys_table_lacks_is_not_said_to_be_none_of_the_model() -> None:
+    """VaultGemma adds attention and MLP one after the other, and is read as Cohere, which adds them side by side."""
+    from transformers import AutoModelForCausalLM, VaultGemmaConfig
+
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = VaultGemmaConfig(**sizes, num_key_value_heads=2, head_dim=8, vocab_size=257, max_position_embeddings=32)
+    read = wrap(AutoModelForCausalLM.from_config(config), byte_tokenizer()).subject.geometry
+    assert read.like == "cohere"
+    with pytest.raises(InputError, match=r"no module is known that reads it in vaultgemma.* read as cohere"):
+        read.check_site("resid_mid")
+    with pytest.raises(InputError, match="this model adds attention and MLP in parallel"):
+        replace(read, model_type="cohere", like=None).check_site("resid_mid")

@@ -219,6 +219,8 @@ class Geometry:
         """Refuses a site that this subject does not have."""
         if site == "resid_mid" and self.parallel:
             reason = "this model adds attention and MLP in parallel, so there is no residual stream between them"
+            if self.like is not None:  # a sum does not tell in which order its parts were added
+                reason = f"no module is known that reads it in {self.model_type}, whose blocks are read as {self.like}"
             raise InputError("site", site, reason, f"It has {', '.join(self.sites)}.")
         if reason := dict(self.refused).get(site):
             way_out = f"It has {', '.join(self.sites)}." if self.sites else "No site of it is proved."
