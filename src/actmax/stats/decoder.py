@@ -95,10 +95,8 @@ def decode_labels(
     """
     x, y, names = _read(activations, labels, groups)
     _check_settings(x, y, folds, C, components, permutations, names)
-    rng, model = (
-        np.random.default_rng(seed),
-        _model(C, components, x.shape),
-    )  # threads cost small fits more than they give
+    rng, model = np.random.default_rng(seed), _model(C, components, x.shape)
+    # threads cost small fits more than they give
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         probabilities, held_out = _out_of_fold(model, x, y, folds, rng, names)
         null = [_shuffled(model, x, y, folds, rng, names) for _ in range(permutations)]

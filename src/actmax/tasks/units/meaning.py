@@ -172,21 +172,20 @@ def meaning_columns(
             tables["meaning"].append(_map(unit, vectors[unit], others, pool[:, 0]))
             read = ids[unit], vectors[unit], chance, others, some[:, 0]
             tables["theme"] += _about(columns[unit], in_text, space, unit, *read)
-    apart = (
-        vectors
-        if seeds is None
-        else {unit: one[_shared(seeds, unit)] for unit, one in vectors.items() if unit in seeds}
-    )
-    columns |= decided(columns, measured, apart, settings)
+    columns |= decided(columns, measured, _set_apart(vectors, seeds), settings)
     columns = {unit: columns[unit] or {"meaning_status": MeaningStatus.ONE_RESTART.value} for unit in units}
     kept = {"vectors": torch.from_numpy(np.concatenate(list(vectors.values()))), "centre": torch.tensor(space.centre)}
     return columns, {name: parts for name, parts in tables.items() if parts}, kept
 
 
-def _shared(seeds: Mapping[Target, Sequence[int]], unit: Target) -> list[bool]:
-    """Which restarts of a unit are from seeds that all units have."""
+def _set_apart(
+    vectors: Mapping[Target, ndarray], seeds: Mapping[Target, Sequence[int]] | None
+) -> Mapping[Target, ndarray]:
+    """The vectors of the units that are set apart, from the seeds that all of these have."""
+    if seeds is None:
+        return vectors
     shared = set.intersection(*map(set, seeds.values()))
-    return [seed in shared for seed in seeds[unit]]
+    return {unit: one[[seed in shared for seed in seeds[unit]]] for unit, one in vectors.items() if unit in seeds}
 
 
 def _apart(
